@@ -1,0 +1,1 @@
+"""capwasm: run signed, untrusted plugins with only the handles they were granted."""

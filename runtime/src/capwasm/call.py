@@ -1,0 +1,184 @@
+"""The record of one call into a plugin: its clock, its budgets, and what went wrong.
+
+A call runs on one thread from start to end, host functions included, so the record is found through
+a thread-local stack.  Every budget of a call is charged here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .errors import (
+    CallInterrupted,
+    DeadlineExceeded,
+    HostCallLimitExceeded,
+    InternalError,
+    NetBudgetExceeded,
+    OutputLimitExceeded,
+    RecursionLimitExceeded,
+)
+from .limits import Limits
+
+__all__ = ["CallRecord", "current_call", "entered"]
+
+
+class CallRecord:
+    """One call: made when it begins, thrown away when it returns.
+
+    Attributes:
+        plugin: the plugin's id.   function: the export that was called.
+        limits: what the call may use.
+        deadline: `time.monotonic()` at which it ends.
+        failure: the first failure that must end the call; the boundary raises it after the guest
+            has unwound, whatever the engine says.
+        cancelled: why another thread wants the call to end, or None.
+    """
+
+    __slots__ = (
+        "cancelled",
+        "deadline",
+        "failure",
+        "function",
+        "host_calls",
+        "host_fuel",
+        "limits",
+        "net_bytes",
+        "output_bytes",
+        "owner",
+        "plugin",
+        "started",
+    )
+
+    def __init__(self, plugin: str, function: str, limits: Limits, owner: object = None) -> None:
+        """Start the clock."""
+        self.plugin = plugin
+        self.function = function
+        self.limits = limits
+        self.owner = owner
+        self.started = time.monotonic()
+        self.deadline = self.started + limits.wall_ms / 1000
+        self.host_calls = 0
+        self.host_fuel = 0
+        self.output_bytes = 0
+        self.net_bytes = 0
+        self.failure: BaseException | None = None
+        self.cancelled: str | None = None
+
+    # -- time ----------------------------------------------------------------------------------
+
+    def remaining(self) -> float:
+        """Seconds that a host call may block from now: the least of its limit and the deadline."""
+        return max(0.0, min(self.limits.host_call_ms / 1000, self.deadline - time.monotonic()))
+
+    def check(self) -> None:
+        """Pass if the call may go on.
+
+        Raises:
+            CallInterrupted: another thread cancelled it.
+            DeadlineExceeded: its time is over.
+        """
+        if self.cancelled is not None:
+            raise CallInterrupted(self.cancelled, context=self.plugin)
+        if time.monotonic() >= self.deadline:
+            raise DeadlineExceeded(
+                f"longer than {self.limits.wall_ms} ms (limits.wall-ms)", context=self.plugin
+            )
+
+    def interrupt(self, reason: str) -> None:
+        """Ask the call to end; it does at its next host call or epoch tick.  Any thread."""
+        if self.cancelled is None:
+            self.cancelled = reason
+
+    # -- budgets -------------------------------------------------------------------------------
+
+    def charge_host_call(self) -> None:
+        """Count one host call.
+
+        Raises:
+            HostCallLimitExceeded, CallInterrupted, DeadlineExceeded: the call must end.
+        """
+        self.host_calls += 1
+        if self.host_calls > self.limits.host_calls:
+            raise HostCallLimitExceeded(
+                f"more than {self.limits.host_calls} host calls (limits.host-calls)",
+                context=self.plugin,
+            )
+        self.check()
+
+    def charge_host_work(self, fuel: int) -> None:
+        """Have the guest pay for work done on its behalf; taken from its fuel at the boundary."""
+        self.host_fuel += fuel
+
+    def charge_output(self, size: int) -> None:
+        """Count bytes written to the log, stdout or stderr.
+
+        Raises:
+            OutputLimitExceeded: the call must end.
+        """
+        self.output_bytes += size
+        if self.output_bytes > self.limits.output_bytes:
+            raise OutputLimitExceeded(
+                f"more than {self.limits.output_bytes} bytes (limits.output-bytes)",
+                context=self.plugin,
+            )
+
+    def charge_net(self, size: int) -> None:
+        """Count bytes sent or received over the network.
+
+        Raises:
+            NetBudgetExceeded: the call must end.
+        """
+        self.net_bytes += size
+        if self.net_bytes > self.limits.net_bytes:
+            raise NetBudgetExceeded(
+                f"more than {self.limits.net_bytes} bytes (limits.net-bytes)", context=self.plugin
+            )
+
+    def fail(self, error: BaseException) -> None:
+        """Keep the first failure that must end the call."""
+        if self.failure is None:
+            self.failure = error
+
+
+class _Stack(threading.local):
+    def __init__(self) -> None:
+        self.calls: list[CallRecord] = []
+
+
+_STACK = _Stack()
+
+
+def current_call() -> CallRecord:
+    """The call that runs on this thread.
+
+    Raises:
+        InternalError: there is none; a host function ran outside a call.
+    """
+    if not _STACK.calls:
+        raise InternalError("a host function ran outside a call")
+    return _STACK.calls[-1]
+
+
+@contextmanager
+def entered(record: CallRecord) -> Iterator[CallRecord]:
+    """Make `record` the current call of this thread.
+
+    Raises:
+        RecursionLimitExceeded: calls are nested deeper than `limits.depth` (RES-12, LIFE-08).
+    """
+    calls = _STACK.calls
+    if len(calls) >= min((record.limits.depth, *(c.limits.depth for c in calls))):
+        raise RecursionLimitExceeded(
+            f"calls nested deeper than {record.limits.depth} (limits.depth)", context=record.plugin
+        )
+    if calls:
+        # An inner call can't outlive the outer one's time.
+        record.deadline = min(record.deadline, calls[-1].deadline)
+    calls.append(record)
+    try:
+        yield record
+    finally:
+        calls.pop()

@@ -1,0 +1,395 @@
+"""The whole error tree, and the four audiences it keeps apart.
+
+* The caller's own misuse is `TypeError`, `ValueError` or `RuntimeError`, as everywhere in Python.
+* Bad input, a refused load and a plugin that broke a limit are a `CapwasmError`.
+* What a guest may learn is a `CapError`: a bare word, turned into a WIT variant at the boundary.
+* A bug of ours is an `InternalError`; the instance that met it is never used again.
+
+::
+
+    CapwasmError
+    ├── ArtifactError        the bytes can't be had, or are not a capsule or a component
+    ├── VerificationError    signature, digest, trust or content of the capsule
+    ├── ManifestError        the plugin's declaration is malformed (all faults at once)
+    ├── PolicyError          the operator's policy or trust file is malformed
+    ├── ConsentError         a consent record is missing, malformed or for other bytes
+    ├── GrantDeniedError     asked for more than allowed: each with the line that would allow it
+    ├── LinkError            the component imports what no grant provides
+    ├── GuestError           the plugin's own fault, during a call
+    │   ├── GuestTrap
+    │   ├── LimitExceeded    one subclass a limit
+    │   ├── CallInterrupted  killed, evicted or revoked while running
+    │   └── InstanceClosedError
+    ├── CapabilityError      an operator's command on a capability failed (vault, kv store)
+    ├── AuditError           the sink failed: the operation does not happen
+    └── InternalError        our bug
+    CapError (not a CapwasmError)   what a guest sees
+
+A foreign exception that leaves the public door is a bug with a test of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+__all__ = [
+    "CODES",
+    "ArtifactError",
+    "AuditError",
+    "CallInterrupted",
+    "CapError",
+    "CapabilityError",
+    "CapwasmError",
+    "ConcurrencyExceeded",
+    "ConsentError",
+    "DeadlineExceeded",
+    "Fault",
+    "FuelExhausted",
+    "GrantDeniedError",
+    "GuestError",
+    "GuestTrap",
+    "HandleLimitExceeded",
+    "HostCallLimitExceeded",
+    "InstanceClosedError",
+    "InternalError",
+    "LimitExceeded",
+    "LinkError",
+    "ManifestError",
+    "MemoryLimitExceeded",
+    "NetBudgetExceeded",
+    "OutputLimitExceeded",
+    "PolicyError",
+    "RecursionLimitExceeded",
+    "StackExhausted",
+    "TableLimitExceeded",
+    "ValueLimitExceeded",
+    "VerificationError",
+]
+
+# Every stable code, with its one-line meaning.  docs/errors.md is made from this table, and a test
+# fails when a code is raised that is not here, or is here and never raised.
+CODES: dict[str, str] = {
+    # artifact
+    "artifact.unreadable": "The file can't be read.",
+    "artifact.too-large": "The capsule is larger than the limit.",
+    "artifact.not-a-capsule": "The bytes do not begin with the capsule magic.",
+    "artifact.version": "The capsule's format version is not one this runtime knows.",
+    "artifact.truncated": "The capsule ends before its declared length.",
+    "artifact.envelope-too-large": "The envelope is longer than 64 KiB.",
+    "artifact.not-a-component": "The code is not a binary WebAssembly component.",
+    "artifact.compile": "The component is invalid or can't be compiled.",
+    "artifact.compile-limit": "Compiling the component exceeded the time or memory allowed.",
+    # verification
+    "verify.no-trust-store": "No trust store, or one that holds no key: nothing can be trusted.",
+    "verify.envelope": "The DSSE envelope is malformed.",
+    "verify.payload-type": "The envelope signs another type of payload.",
+    "verify.unsigned": "The envelope carries no signature.",
+    "verify.untrusted-key": "None of the signatures is by a key of the trust store.",
+    "verify.bad-signature": "A signature by a trusted key does not match.",
+    "verify.threshold": "Fewer distinct trusted keys signed than the role requires.",
+    "verify.key-expired": "The key is outside its validity period.",
+    "verify.key-revoked": "The key was revoked.",
+    "verify.key-scope": "The key may not sign for this plugin id.",
+    "verify.statement": "The in-toto statement is malformed.",
+    "verify.predicate-type": "The statement's predicate is of another type.",
+    "verify.schema": "The statement's schema is newer than this runtime knows.",
+    "verify.digest": "The archive's size or digest is not the one signed.",
+    "verify.zip": "The archive is not in the capsule's one canonical form.",
+    "verify.member-missing": "A file that the statement lists is not in the archive.",
+    "verify.member-extra": "The archive holds a file that the statement does not list.",
+    "verify.member-duplicate": "The archive holds one name twice.",
+    "verify.member-name": "A file's name is absolute, escapes, or is not canonical.",
+    "verify.member-link": "The archive holds a link, a device or a special file.",
+    "verify.member-digest": "A file's size or digest is not the one signed.",
+    "verify.bomb": "The archive is compressed, or unpacks to more than allowed.",
+    "verify.identity": "The manifest's id, version or kind is not the one signed.",
+    # keys and trust
+    "trust.key": "A key file or key record is malformed.",
+    "trust.weak-key": "The key is of an unsupported or weak type.",
+    # manifest, policy, consent
+    "manifest.invalid": "The manifest has faults.",
+    "manifest.toml": "The manifest is not valid TOML, or is too large or too deep.",
+    "manifest.schema": "The manifest's schema is newer than this runtime knows.",
+    "policy.invalid": "The policy has faults.",
+    "policy.toml": "The policy is not valid TOML, or is too large or too deep.",
+    "consent.invalid": "A consent record is malformed.",
+    "consent.store": "The consent store can't be read or written.",
+    "grant.denied": "The plugin asks for more than the policy and the consent allow.",
+    "grant.core-version": "The plugin needs another version of the core.",
+    "grant.platform": "This platform can't enforce what the grant promises.",
+    # link
+    "link.undeclared-import": "The component imports an interface that its manifest doesn't declare.",
+    "link.unknown-import": "The component imports something that this runtime does not offer.",
+    "link.instantiate": "The component could not be instantiated.",
+    # guest
+    "guest.trap": "The plugin trapped.",
+    "guest.closed": "The instance or plugin is closed.",
+    "guest.busy": "The plugin can't be called in this state.",
+    "guest.interrupted": "The call was interrupted by a kill, an eviction or a revocation.",
+    "guest.no-such-export": "The plugin has no export of that name.",
+    "limit.fuel": "The call used all its fuel.",
+    "limit.deadline": "The call ran longer than its wall-clock limit.",
+    "limit.memory": "The plugin asked for more memory than its limit.",
+    "limit.table": "The plugin asked for more table elements than its limit.",
+    "limit.stack": "The plugin's call stack is exhausted.",
+    "limit.recursion": "Calls between host and plugin are nested too deep.",
+    "limit.host-calls": "The call made more host calls than its limit.",
+    "limit.output": "The call produced more output than its limit.",
+    "limit.value": "A value that crosses the boundary is larger than its limit.",
+    "limit.handles": "The plugin holds more handles than its limit.",
+    "limit.net-bytes": "The call moved more bytes over the network than its limit.",
+    "limit.concurrency": "More calls are under way than the plugin's limit.",
+    # capabilities, audit, ours
+    "capability.vault": "The secret vault can't be opened or written.",
+    "capability.kv": "The key-value store can't be opened or written.",
+    "capability.bind": "A host path or name that the policy binds can't be used.",
+    "audit.sink": "The audit log can't be written: the operation was refused.",
+    "audit.tampered": "The audit log's chain does not verify.",
+    "internal": "A defect of this runtime; the instance was discarded.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault of an input.
+
+    Attributes:
+        path: where, as written in the input (`net[2].allow`); empty for the whole.
+        message: what is wrong, and which words would be valid.
+        fix: a line that the operator could write to mend it, or None.
+    """
+
+    path: str
+    message: str
+    fix: str | None = None
+
+    def __str__(self) -> str:
+        """One line, two with a fix."""
+        head = f"{self.path}: {self.message}" if self.path else self.message
+        return f"{head}\n    fix: {self.fix}" if self.fix else head
+
+
+class CapwasmError(Exception):
+    """Base of all that this package raises on purpose.
+
+    Attributes:
+        code: a stable word of `CODES`, fit for a program to branch on.
+        context: what was being handled (a plugin id, a file name); may be empty.
+        faults: all faults found, not only the first.
+    """
+
+    default_code: ClassVar[str] = "internal"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        context: str = "",
+        faults: Sequence[Fault] = (),
+    ) -> None:
+        """Keep the message, and the code if it is one of the table."""
+        self.code = code or self.default_code
+        if self.code not in CODES:
+            raise ValueError(f"unknown error code {self.code!r}")
+        self.message = message
+        self.context = context
+        self.faults = tuple(faults)
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        """The message, then one line a fault."""
+        head = f"{self.context}: {self.message}" if self.context else self.message
+        return "\n".join([head, *(f"  {line}" for f in self.faults for line in str(f).split("\n"))])
+
+    def to_dict(self) -> dict[str, object]:
+        """The error as plain data, for `--json` and for the audit log."""
+        out: dict[str, object] = {
+            "error": type(self).__name__,
+            "code": self.code,
+            "message": self.message,
+        }
+        if self.context:
+            out["context"] = self.context
+        if self.faults:
+            out["faults"] = [
+                {"path": f.path, "message": f.message, **({"fix": f.fix} if f.fix else {})}
+                for f in self.faults
+            ]
+        return out
+
+
+class ArtifactError(CapwasmError):
+    """The bytes can't be had, or are not what they should be."""
+
+    default_code = "artifact.unreadable"
+
+
+class VerificationError(CapwasmError):
+    """The capsule is not proven to be what a trusted key signed."""
+
+    default_code = "verify.envelope"
+
+
+class ManifestError(CapwasmError):
+    """The plugin's declaration is malformed."""
+
+    default_code = "manifest.invalid"
+
+
+class PolicyError(CapwasmError):
+    """The operator's policy, trust store or key file is malformed."""
+
+    default_code = "policy.invalid"
+
+
+class ConsentError(CapwasmError):
+    """A consent record is malformed, or the store can't be used."""
+
+    default_code = "consent.invalid"
+
+
+class GrantDeniedError(CapwasmError):
+    """More was asked for than is allowed; `faults` names each with its fix."""
+
+    default_code = "grant.denied"
+
+
+class LinkError(CapwasmError):
+    """The component imports what no grant provides."""
+
+    default_code = "link.undeclared-import"
+
+
+class GuestError(CapwasmError):
+    """The plugin's own fault, during a call."""
+
+    default_code = "guest.trap"
+
+
+class GuestTrap(GuestError):
+    """The plugin trapped: unreachable code, a bad memory access, a broken contract."""
+
+
+class CallInterrupted(GuestError):
+    """The call was stopped from outside; `context` says by what."""
+
+    default_code = "guest.interrupted"
+
+
+class InstanceClosedError(GuestError):
+    """The instance or the plugin is closed, evicted or suspended."""
+
+    default_code = "guest.closed"
+
+
+class LimitExceeded(GuestError):
+    """The plugin went over one of its limits; the subclass says which."""
+
+    default_code = "limit.value"
+
+
+class FuelExhausted(LimitExceeded):
+    """Over `limits.fuel`."""
+
+    default_code = "limit.fuel"
+
+
+class DeadlineExceeded(LimitExceeded):
+    """Over `limits.wall-ms`, in guest code or in a host call."""
+
+    default_code = "limit.deadline"
+
+
+class MemoryLimitExceeded(LimitExceeded):
+    """Over `limits.memory`."""
+
+    default_code = "limit.memory"
+
+
+class TableLimitExceeded(LimitExceeded):
+    """Over `limits.table-elements`."""
+
+    default_code = "limit.table"
+
+
+class StackExhausted(LimitExceeded):
+    """The guest's call stack is exhausted."""
+
+    default_code = "limit.stack"
+
+
+class RecursionLimitExceeded(LimitExceeded):
+    """Host and guest call each other too deep."""
+
+    default_code = "limit.recursion"
+
+
+class HostCallLimitExceeded(LimitExceeded):
+    """Over `limits.host-calls`."""
+
+    default_code = "limit.host-calls"
+
+
+class OutputLimitExceeded(LimitExceeded):
+    """Over `limits.output-bytes`."""
+
+    default_code = "limit.output"
+
+
+class ValueLimitExceeded(LimitExceeded):
+    """A list, string or total of values is larger than may cross at once."""
+
+
+class HandleLimitExceeded(LimitExceeded):
+    """Over `limits.handles`."""
+
+    default_code = "limit.handles"
+
+
+class NetBudgetExceeded(LimitExceeded):
+    """Over `limits.net-bytes`."""
+
+    default_code = "limit.net-bytes"
+
+
+class ConcurrencyExceeded(LimitExceeded):
+    """Over `limits.concurrency`, and none became free in time."""
+
+    default_code = "limit.concurrency"
+
+
+class CapabilityError(CapwasmError):
+    """An operator's command on a vault, store or binding failed."""
+
+    default_code = "capability.bind"
+
+
+class AuditError(CapwasmError):
+    """The audit sink failed; what was to be recorded did not happen."""
+
+    default_code = "audit.sink"
+
+
+class InternalError(CapwasmError):
+    """A defect of this runtime; please report it."""
+
+    default_code = "internal"
+
+
+class CapError(Exception):
+    """What a guest may learn of a failed capability call: one word of the interface's `error`.
+
+    `word` is a case name as written in WIT (`denied`, `not-found`).  `detail` is for the operator:
+    it goes to the audit log, redacted, and never to the guest.
+
+    `denied` stands for "not granted, or not there": a guest cannot tell which.
+    """
+
+    def __init__(self, word: str, detail: str = "") -> None:
+        """Keep the guest's word and the operator's detail apart."""
+        self.word = word
+        self.detail = detail
+        super().__init__(word)

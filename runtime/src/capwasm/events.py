@@ -1,0 +1,81 @@
+"""Events: what is recorded, and the one protocol by which it is.
+
+Capabilities and stages build an `Event` and hand it to the `Recorder` that they were given.  What
+becomes of it (hash chain, file, metrics, log lines) is the business of `audit` and `metrics`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+__all__ = ["ALLOWED", "DENIED", "FAILED", "KINDS", "Event", "NullRecorder", "Recorder"]
+
+ALLOWED, DENIED, FAILED = "allowed", "denied", "failed"
+
+# kind -> what it records.  Stable words: dashboards and alerts depend on them.
+KINDS: dict[str, str] = {
+    "runtime.start": "A runtime was made; the policy's and the trust store's digests.",
+    "load": "A capsule was verified and loaded, or refused.",
+    "consent": "A consent was recorded or withdrawn.",
+    "grant": "One permission of a plugin, with what narrowed it.",
+    "instance": "An instance was opened, closed or discarded.",
+    "call": "A call into a plugin: outcome, time, fuel, host calls.",
+    "fs": "A file operation that opens, changes or was refused.",
+    "net": "One hop of a fetch: origin, address, verdict, bytes.",
+    "secret": "A secret was used, revealed or refused.",
+    "kv": "A key-value operation was refused or failed.",
+    "log": "A plugin's log lines were dropped or cut.",
+    "clock": "A clock was refused.",
+    "random": "Random bytes were refused.",
+    "config": "A setting was refused.",
+    "wasi": "A WASI call was refused.",
+    "limit": "A limit was reached.",
+    "crash": "A plugin trapped.",
+    "revoke": "A secret, grant or plugin was revoked.",
+    "kill": "A plugin or call was killed or evicted.",
+    "gap": "Records were lost or dropped; how many.",
+    "anchor": "A signed head of the chain.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened.
+
+    Attributes:
+        kind: a word of `KINDS`.   verdict: `allowed`, `denied` or `failed`.
+        plugin: the plugin's id and version, `id@version`, or empty.
+        action: the operation (`open`, `GET`, `reveal`).
+        target: what it was applied to, as the policy names it (a mount path, an origin, a name);
+            never a secret, never a body.
+        reason: a stable code or word; for a denial, why.
+        details: small plain values only.
+    """
+
+    kind: str
+    verdict: str
+    plugin: str = ""
+    action: str = ""
+    target: str = ""
+    reason: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Recorder(Protocol):
+    """Takes events.  Safe to call from any thread."""
+
+    def record(self, event: Event) -> None:
+        """Record `event` before the operation it tells of has an effect.
+
+        Raises:
+            AuditError: it could not be kept; the operation must not happen.
+        """
+
+
+class NullRecorder:
+    """Keeps nothing.  For tools that inspect, never for a runtime."""
+
+    def record(self, event: Event) -> None:
+        """Drop it."""
