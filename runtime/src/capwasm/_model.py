@@ -23,7 +23,17 @@ MAX_TEXT_BYTES = 256 * 1024
 MAX_DEPTH = 16
 # A dotted key or header with more parts than this is an attack on tomllib, not a manifest (MAN-01).
 MAX_DOTTED_PARTS = 16
-_DOTS = re.compile(rf"(?:[\w\"'-]+\s*\.\s*){{{MAX_DOTTED_PARTS}}}")
+# Strings and comments of TOML, so that keys can be counted without them.  Possessive, and a string
+# that never ends is taken whole, so the scan is linear whatever the text.
+_STRINGS = re.compile(
+    r"""\#[^\n]*+
+    |\"{3}(?:[^\"\\]|\\.|\"(?!\"\"))*+(?:\"{3,5})?
+    |'{3}(?:[^']|'(?!''))*+(?:'{3,5})?
+    |\"(?:[^\"\\\n]|\\.)*+\"?
+    |'[^'\n]*+'?""",
+    re.VERBOSE | re.DOTALL,
+)
+_DOTS = re.compile(rf"(?<![\w-])(?:[\w-]++\s*+\.\s*+){{{MAX_DOTTED_PARTS}}}")
 _OPEN = re.compile(rf"[\[{{]{{{MAX_DEPTH + 1}}}")
 
 ModelT = TypeVar("ModelT", bound="Model")
@@ -140,9 +150,10 @@ def parse_toml(
         raise error(message, code=code, context=context)
 
     text = _text(data, limit, fail)
-    if _DOTS.search(text):
+    bare = _STRINGS.sub(lambda m: "" if m.group()[0] == "#" else "s", text)
+    if _DOTS.search(bare):
         fail(f"a key has more than {MAX_DOTTED_PARTS} dotted parts")
-    if _OPEN.search(re.sub(r"\s+", "", text)):
+    if _OPEN.search(re.sub(r"\s+", "", bare)):
         fail(f"nested deeper than {MAX_DEPTH}")
     try:
         doc = tomllib.loads(text)
@@ -176,6 +187,8 @@ def parse_json(
     def whole(digits: str) -> int:
         if len(digits) > 20:
             raise ValueError("a number has more than 64 bits")
+        if digits == "-0":
+            raise ValueError("-0 is not a whole number")
         return int(digits)
 
     text = _text(data, limit, fail)
