@@ -36,7 +36,9 @@ class Limits:
     memory: int = _limit(
         128 * MIB, 4096 * MIB, "bytes", "Linear memory of one instance, over all its memories."
     )
-    memories: int = _limit(4, 64, "count", "Linear memories of one instance.")
+    memories: int = _limit(
+        1, 64, "count", "Linear memories of one instance; each may use its equal share of `memory`."
+    )
     table_elements: int = _limit(100_000, 10_000_000, "count", "Elements of each table.")
     tables: int = _limit(32, 1_000, "count", "Tables of one instance.")
     instances: int = _limit(64, 1_000, "count", "Core instances within one component instance.")

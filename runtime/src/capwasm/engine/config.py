@@ -1,0 +1,76 @@
+"""How wasmtime is set up: metered, interruptible, and with every unneeded proposal off.
+
+The compile process and the runtime must use the very same settings, so they stand in one table,
+whose fingerprint is part of the compile cache's key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import wasmtime
+
+__all__ = ["MAX_WASM_STACK", "fingerprint", "make_config"]
+
+# The guest's own stack.  Host threads have 8 MiB; host functions need their share of it.
+MAX_WASM_STACK = 1024 * 1024
+
+# Advisories of 2026 cluster in these proposals (see security-cases.md), and no toolchain that we
+# support needs them.  What is off can't be reached.
+_OFF = (
+    "wasm_threads",
+    "shared_memory",
+    "wasm_gc",
+    "gc_support",
+    "wasm_exceptions",
+    "wasm_function_references",
+    "wasm_stack_switching",
+    "wasm_memory64",
+    "wasm_multi_memory",
+    "wasm_custom_page_sizes",
+    "wasm_relaxed_simd",
+    "wasm_wide_arithmetic",
+)
+_ON = ("wasm_component_model", "wasm_simd", "wasm_bulk_memory", "wasm_reference_types")
+
+
+def make_config() -> wasmtime.Config:
+    """The one configuration in which plugins are compiled and run."""
+    config = wasmtime.Config()
+    config.strategy = "cranelift"
+    config.consume_fuel = True
+    config.epoch_interruption = True
+    config.max_wasm_stack = MAX_WASM_STACK
+    config.cranelift_opt_level = "speed"
+    for name in _ON:
+        setattr(config, name, True)
+    for name in _OFF:
+        setattr(config, name, False)
+    return config
+
+
+def fingerprint() -> str:
+    """What a compiled component depends on besides its code: version, settings, processor."""
+    parts = [
+        version("wasmtime"),
+        platform.system(),
+        platform.machine(),
+        str(MAX_WASM_STACK),
+        "speed",
+        *_ON,
+        "off",
+        *_OFF,
+        _cpu_flags(),
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _cpu_flags() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "")

@@ -1,0 +1,122 @@
+"""One engine a runtime: stores with every limit set, and a clock that no guest can outrun.
+
+The epoch clock is one thread that ticks every 10 ms.  At each tick a running guest calls back into
+`_on_epoch`, which asks the call's record whether it may go on; so a kill, an eviction and a deadline
+all take effect within one tick, and Ctrl-C is seen in the middle of an endless loop (LIFE-13).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import time
+from typing import Any
+
+import wasmtime
+from wasmtime import _bindings as ffi
+
+from capwasm.call import current_call
+from capwasm.errors import InternalError
+from capwasm.limits import Limits
+
+from .config import make_config
+
+__all__ = ["TICK_SECONDS", "PluginEngine", "error_pointer"]
+
+TICK_SECONDS = 0.010
+# A ticker that was held back this long by the GIL is late; this long, it is dead.
+_TICKER_DEAD_SECONDS = 5.0
+_CONTINUE = 0
+
+
+def error_pointer(message: str) -> int:
+    """A wasmtime error for a C callback to return; the engine takes ownership."""
+    error = wasmtime.WasmtimeError(message)
+    return ctypes.cast(error._consume(), ctypes.c_void_p).value or 0  # noqa: SLF001
+
+
+def _on_epoch(_context: Any, _data: Any, delta: Any, kind: Any) -> int:
+    # Nothing may leave this function: an exception in a C callback is undefined behaviour.
+    try:
+        call = current_call()
+        try:
+            call.check()
+        except BaseException as exc:  # noqa: BLE001
+            call.fail(exc)
+            return error_pointer("interrupted")
+        delta[0] = 1
+        kind[0] = _CONTINUE
+    except BaseException:  # noqa: BLE001
+        return error_pointer("interrupted")
+    return 0
+
+
+_ARGTYPES: Any = ffi._wasmtime_store_epoch_deadline_callback.argtypes  # noqa: SLF001
+_EPOCH_CALLBACK = _ARGTYPES[1](_on_epoch)
+_NO_FINALIZER = _ARGTYPES[3]()
+
+
+class PluginEngine:
+    """A wasmtime engine with its ticker.  Safe from many threads; not across a fork."""
+
+    def __init__(self) -> None:
+        """Start the engine and its clock."""
+        self.wasm = wasmtime.Engine(make_config())
+        self._pid = os.getpid()
+        self._stop = threading.Event()
+        self._last_tick = time.monotonic()
+        self._ticker = threading.Thread(target=self._tick, name="capwasm-epoch", daemon=True)
+        self._ticker.start()
+
+    def _tick(self) -> None:
+        increment = self.wasm.increment_epoch
+        wait = self._stop.wait
+        while not wait(TICK_SECONDS):
+            increment()
+            self._last_tick = time.monotonic()
+
+    def check(self) -> None:
+        """Pass if a guest that is started now can also be stopped (LIFE-10, LIFE-11).
+
+        Raises:
+            RuntimeError: the engine was closed, or this process is a fork of the one it was made in.
+            InternalError: the clock has stopped.
+        """
+        if self._stop.is_set():
+            raise RuntimeError("the runtime is closed")
+        if os.getpid() != self._pid:
+            raise RuntimeError(
+                "this runtime was made before a fork; make a new one in the child "
+                "(multiprocessing: use the 'spawn' start method)"
+            )
+        late = time.monotonic() - self._last_tick
+        if late > _TICKER_DEAD_SECONDS and not self._ticker.is_alive():
+            raise InternalError("the epoch clock has stopped; no guest may run")
+
+    def new_store(self, limits: Limits) -> wasmtime.Store:
+        """A store in which all five limits, the fuel and the epoch callback are set.
+
+        `limits.memory` is shared out over `limits.memories`, since the engine's own limit counts
+        each memory alone (RES-07).
+        """
+        store = wasmtime.Store(self.wasm)
+        store.set_limits(
+            memory_size=limits.memory // limits.memories,
+            table_elements=limits.table_elements,
+            instances=limits.instances,
+            tables=limits.tables,
+            memories=limits.memories,
+        )
+        store.set_fuel(limits.fuel)
+        ffi.wasmtime_store_epoch_deadline_callback(
+            store.ptr(), _EPOCH_CALLBACK, None, _NO_FINALIZER
+        )
+        store.set_epoch_deadline(1)
+        return store
+
+    def close(self) -> None:
+        """Stop the clock.  No call may be under way; `Runtime.close` sees to that."""
+        self._stop.set()
+        if self._ticker is not threading.current_thread() and os.getpid() == self._pid:
+            self._ticker.join(1.0)
