@@ -137,6 +137,17 @@ class HandleTable:
             raise CapError("closed", f"no {kind.__name__} at this handle")
         return handle
 
+    def take(self, rep: int, kind: type[HandleT]) -> HandleT:
+        """Forget the handle of that rep without closing it: its owner is the host again.
+
+        Raises:
+            CapError: `closed`: never there, dropped, or of another kind.
+        """
+        with self._lock:
+            handle = self.get(rep, kind)
+            del self._live[rep]
+        return handle
+
     def drop(self, rep: int) -> None:
         """Forget and close the handle of that rep, if there is one."""
         with self._lock:

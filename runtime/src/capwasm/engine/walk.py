@@ -6,7 +6,7 @@ types of its functions by structure, so that classes and messages can use the pl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,6 +33,11 @@ _PRIMS: dict[type, t.Prim] = {
     wc.F64: t.Prim("f64"),
     wc.Char: t.Prim("char"),
     wc.String: t.Prim("string"),
+}
+_REFUSED: dict[type, str] = {
+    wc.FutureType: "a future",
+    wc.StreamType: "a stream",
+    wc.ErrorContext: "an error-context",
 }
 _NAMED = (t.Record, t.Variant, t.Enum, t.Flags)
 
@@ -113,7 +118,7 @@ class _Side:
         self.names = names
         self.found: list[t.InterfaceType] = []
 
-    def read(self, items: dict[str, wc.ComponentItem | Any]) -> None:
+    def read(self, items: Mapping[str, Any]) -> None:
         rest: dict[str, Any] = {}
         for name, extern in items.items():
             item = _type_of(extern, f"{self._word} {name}")
@@ -128,7 +133,7 @@ class _Side:
     def _word(self) -> str:
         return "import" if self.imported else "export"
 
-    def _interface(self, interface: str, items: dict[str, Any]) -> None:
+    def _interface(self, interface: str, items: Mapping[str, Any]) -> None:
         functions: list[tuple[str, t.FuncType]] = []
         resources: list[tuple[str, t.ResourceId]] = []
         types: list[tuple[str, t.ValType]] = []
@@ -192,46 +197,44 @@ class _Side:
     def _value(self, value: Any, where: str, level: int) -> t.ValType:
         if level > t.MAX_DEPTH:
             raise _refuse(where, f"a type nested deeper than {t.MAX_DEPTH} can't cross")
-
-        def go(x: Any) -> t.ValType:
-            return self._value(x, where, level + 1)
-
-        def get(attribute: str) -> Any:
-            return _guarded(lambda: getattr(value, attribute), where)
-
-        def maybe(x: Any) -> t.ValType | None:
-            return None if x is None else go(x)
-
-        prim = _PRIMS.get(type(value))
-        if prim is not None:
-            return prim
+        kind = type(value)
+        if kind in _REFUSED:
+            raise _refuse(where, f"{_REFUSED[kind]} can't cross")
         match value:
-            case wc.ListType():
-                return t.List(go(get("element")))
-            case wc.RecordType():
-                return t.Record(None, tuple((n, go(x)) for n, x in get("fields")))
-            case wc.TupleType():
-                return t.Tuple(tuple(go(x) for x in get("elements")))
-            case wc.VariantType():
-                return t.Variant(None, tuple((n, maybe(x)) for n, x in get("cases")))
             case wc.EnumType():
                 return t.Enum(None, tuple(value.names))
-            case wc.OptionType():
-                return t.Option(go(get("payload")))
-            case wc.ResultType():
-                return t.Result(maybe(get("ok")), maybe(get("err")))
             case wc.FlagsType():
                 return t.Flags(None, tuple(value.names))
             case wc.OwnType():
                 return t.Own(self._handle(value.ty, where))
             case wc.BorrowType():
                 return t.Borrow(self._handle(value.ty, where))
-            case wc.FutureType():
-                raise _refuse(where, "a future can't cross")
-            case wc.StreamType():
-                raise _refuse(where, "a stream can't cross")
-            case wc.ErrorContext():
-                raise _refuse(where, "an error-context can't cross")
+            case _:
+                return _PRIMS.get(kind) or self._compound(value, where, level + 1)
+
+    def _compound(self, value: Any, where: str, level: int) -> t.ValType:
+        def go(x: Any) -> t.ValType:
+            return self._value(x, where, level)
+
+        def maybe(x: Any) -> t.ValType | None:
+            return None if x is None else go(x)
+
+        def get(attribute: str) -> Any:
+            return _guarded(lambda: getattr(value, attribute), where)
+
+        match value:
+            case wc.ListType():
+                return t.List(go(get("element")))
+            case wc.OptionType():
+                return t.Option(go(get("payload")))
+            case wc.TupleType():
+                return t.Tuple(tuple(go(x) for x in get("elements")))
+            case wc.RecordType():
+                return t.Record(None, tuple((n, go(x)) for n, x in get("fields")))
+            case wc.VariantType():
+                return t.Variant(None, tuple((n, maybe(x)) for n, x in get("cases")))
+            case wc.ResultType():
+                return t.Result(maybe(get("ok")), maybe(get("err")))
             case _:
                 raise _refuse(where, "a value of an unknown type can't cross")
 
