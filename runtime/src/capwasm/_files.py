@@ -27,19 +27,23 @@ def read_file(
     *,
     code: str,
     too_large: str | None = None,
+    follow: bool = True,
     refuse_mode: int = 0,
+    refuse_owner: bool = False,
     mode_code: str | None = None,
 ) -> bytes:
     """Read a regular file of at most `limit` bytes, once.
 
     Args:
-        path: followed if it is a link: it is the operator's own word.
+        path: the file.
         limit: bytes.
         error: what to raise.
         code: for a file that is missing, special, or can't be read.
         too_large: for one over `limit`; `code` when None.
+        follow: whether `path` may itself be a link: so it may, if an operator named it.
         refuse_mode: permission bits that must not be set (0o077: others may read it).
-        mode_code: for a file with such a bit; `code` when None.
+        refuse_owner: whether a file of another user than this one or root is refused.
+        mode_code: for a file with such a bit or owner; `code` when None.
 
     Raises:
         error: for each of these, and for a file that grows while it is read.
@@ -50,7 +54,8 @@ def read_file(
 
     try:
         # O_NONBLOCK: opening a FIFO must not wait for a writer.  It does nothing to a regular file.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+        fd = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
     except (OSError, ValueError) as exc:
         fail(f"can't be opened: {_why(exc)}")
     with os.fdopen(fd, "rb") as file:
@@ -63,6 +68,8 @@ def read_file(
                 f" {stat.S_IMODE(info.st_mode) & ~refuse_mode:04o} on it",
                 mode_code,
             )
+        if refuse_owner and info.st_uid not in {0, os.geteuid()}:
+            fail(f"it belongs to another user, uid {info.st_uid}", mode_code)
         if info.st_size > limit:
             fail(f"{info.st_size} bytes, more than the limit of {limit}", too_large)
         try:

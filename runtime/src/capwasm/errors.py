@@ -8,7 +8,7 @@
 ::
 
     CapwasmError
-    ├── ArtifactError        the bytes can't be had, or are not a capsule or a component
+    ├── ArtifactError        the bytes can't be had, can't be packed, or are not a component
     ├── VerificationError    signature, digest, trust or content of the capsule
     ├── ManifestError        the plugin's declaration is malformed (all faults at once)
     ├── PolicyError          the operator's policy or trust file is malformed
@@ -74,15 +74,16 @@ CODES: dict[str, str] = {
     # artifact
     "artifact.unreadable": "The file can't be read.",
     "artifact.too-large": "The capsule is larger than the limit.",
-    "artifact.not-a-capsule": "The bytes do not begin with the capsule magic.",
-    "artifact.version": "The capsule's format version is not one this runtime knows.",
-    "artifact.truncated": "The capsule ends before its declared length.",
-    "artifact.envelope-too-large": "The envelope is longer than 64 KiB.",
+    "artifact.pack": "The files can't be packed into a capsule, or the capsule can't be signed.",
     "artifact.not-a-component": "The code is not a binary WebAssembly component.",
     "artifact.compile": "The component is invalid or can't be compiled.",
     "artifact.compile-limit": "Compiling the component exceeded the time or memory allowed.",
     # verification
     "verify.no-trust-store": "No trust store, or one that holds no key: nothing can be trusted.",
+    "verify.not-a-capsule": "The bytes do not begin with the capsule magic.",
+    "verify.format": "The capsule's format version is not one this runtime knows.",
+    "verify.truncated": "The capsule ends before its declared length.",
+    "verify.envelope-too-large": "The envelope is longer than 64 KiB.",
     "verify.envelope": "The DSSE envelope is malformed.",
     "verify.payload-type": "The envelope signs another type of payload.",
     "verify.unsigned": "The envelope carries no signature.",
@@ -92,6 +93,8 @@ CODES: dict[str, str] = {
     "verify.key-expired": "The key is outside its validity period.",
     "verify.key-revoked": "The key was revoked.",
     "verify.key-scope": "The key may not sign for this plugin id.",
+    "verify.key-role": "The key holds none of the roles that this load requires.",
+    "verify.key-hint": "A signature names another key than the one that made it.",
     "verify.statement": "The in-toto statement is malformed.",
     "verify.predicate-type": "The statement's predicate is of another type.",
     "verify.schema": "The statement's schema is newer than this runtime knows.",
@@ -108,6 +111,11 @@ CODES: dict[str, str] = {
     # keys and trust
     "trust.key": "A key file or key record is malformed.",
     "trust.weak-key": "The key is of an unsupported or weak type.",
+    "trust.invalid": "The trust store has faults.",
+    "trust.toml": "The trust store is not valid TOML, or is too large or too deep.",
+    "trust.schema": "The trust store's schema is newer than this runtime knows.",
+    "trust.unreadable": "A key file or the trust store can't be read or written.",
+    "trust.permissions": "Others than its owner may read a private key, or write a trust store.",
     # manifest, policy, consent
     "manifest.invalid": "The manifest has faults.",
     "manifest.toml": "The manifest is not valid TOML, or is too large or too deep.",
