@@ -1,0 +1,91 @@
+"""From the raw tables of a manifest, a policy or a consent to clauses: one way for all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Final, TypeVar
+
+from pydantic import BeforeValidator, WithJsonSchema
+
+from capwasm._model import Model, validate
+from capwasm.capability import Parsed
+from capwasm.errors import Fault, ManifestError
+from capwasm.lattice import Clause
+
+__all__ = ["Size", "parse_tables", "show_size"]
+
+ModelT = TypeVar("ModelT", bound=Model)
+ClauseT = TypeVar("ClauseT", bound=Clause)
+
+
+def parse_tables(
+    tables: Sequence[Mapping[str, Any]],
+    model: type[ModelT],
+    clauses: Callable[[ModelT], Iterable[ClauseT]],
+    *,
+    repeated: bool,
+) -> Parsed[ClauseT]:
+    """Validate each table as `model` and turn it into clauses; all faults of all tables.
+
+    Args:
+        tables: as TOML gave them.
+        model: the form that a table must have on this side.
+        clauses: what a table that has the form means.
+        repeated: whether the file writes an array of tables, so that a fault's path begins with
+            the table's index.
+    """
+    out: list[ClauseT] = []
+    faults: list[Fault] = []
+    for index, table in enumerate(tables):
+        try:
+            parsed = validate(model, table, ManifestError)
+        except ManifestError as exc:
+            where = f"[{index}]" if repeated or len(tables) > 1 else ""
+            faults += [replace(f, path=_join(where, f.path)) for f in exc.faults]
+        else:
+            out += clauses(parsed)
+    return Parsed((), tuple(faults)) if faults else Parsed(tuple(out))
+
+
+def _join(where: str, path: str) -> str:
+    return f"{where}.{path}" if where and path and not path.startswith("[") else where + path
+
+
+_UNITS: Final = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_SIZE: Final = re.compile(r"([0-9]{1,15}) ?([A-Za-z]*)", re.ASCII)
+
+
+def _size(value: object) -> object:
+    if not isinstance(value, str):
+        return value  # a whole number of bytes, which the field's own checks judge
+    found = _SIZE.fullmatch(value)
+    if found is None or found[2] not in _UNITS:
+        raise ValueError(
+            f"not a size: write bytes, or such as 64KiB; units: {', '.join(_UNITS)[2:]}"
+        )
+    return int(found[1]) * _UNITS[found[2]]
+
+
+Size = Annotated[
+    int,
+    BeforeValidator(_size),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0},
+                {"type": "string", "pattern": r"^[0-9]{1,15} ?(B|KiB|MiB|GiB|TiB)?$"},
+            ]
+        }
+    ),
+]
+"""A number of bytes: `65536` or `"64KiB"`."""
+
+
+def show_size(size: int) -> str:
+    """The shortest exact spelling: `64KiB`, `1000B`."""
+    for unit, factor in reversed(_UNITS.items()):
+        if unit and size and size % factor == 0:
+            return f"{size // factor}{unit}"
+    return f"{size}B"

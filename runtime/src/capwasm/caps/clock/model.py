@@ -1,0 +1,76 @@
+"""What a plugin may know of time: how finely, whether the date, whether it may wait."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import Field
+
+from capwasm._model import Model
+from capwasm.lattice import Clause
+
+__all__ = ["ClockClause", "ClockTable", "Operation"]
+
+MAX_RESOLUTION_MS: Final = 3_600_000
+
+Operation = Literal["monotonic", "wall", "sleep"]
+
+
+class ClockTable(Model):
+    """The `[clock]` table, the same on each side.  An empty one is an ordinary clock."""
+
+    resolution_ms: Annotated[int, Field(ge=1, le=MAX_RESOLUTION_MS)] = 1
+    wall: bool = True
+    sleep: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ClockClause(Clause):
+    """Elapsed time, always; the date and waiting, where granted.
+
+    The defaults are the most there is, so they are the unit of the meet and no field need be open.
+    One millisecond is the finest: finer clocks serve attacks on caches more than plugins.
+
+    Attributes:
+        resolution_ms: both clocks are rounded down to a multiple of it; coarser is stricter.
+        wall: whether the date and time of day may be read.
+        sleep: whether the plugin may wait.
+    """
+
+    resolution_ms: int = 1
+    wall: bool = True
+    sleep: bool = True
+
+    def meet(self, other: Self) -> Self:
+        """The coarser clock that does what both may."""
+        return type(self)(
+            max(self.resolution_ms, other.resolution_ms),
+            self.wall and other.wall,
+            self.sleep and other.sleep,
+        )
+
+    def within(self, other: Self) -> bool:
+        """Whether it is no finer than `other` and does no more."""
+        return self.resolution_ms >= other.resolution_ms and self.satisfied_by(other)
+
+    def satisfied_by(self, granted: Self) -> bool:
+        """Whether `granted` reads and waits as asked; how finely is a quantity."""
+        return (granted.wall or not self.wall) and (granted.sleep or not self.sleep)
+
+    def allows(self, operation: Operation) -> bool:
+        """Whether the operation is within the clause."""
+        return {"monotonic": True, "wall": self.wall, "sleep": self.sleep}[operation]
+
+    def describe(self) -> str:
+        """One line for a person."""
+        what = ["read elapsed time"]
+        if self.wall:
+            what.append("read the date")
+        if self.sleep:
+            what.append("wait")
+        return f"{', '.join(what)}, to {self.resolution_ms} ms"
+
+    def to_toml(self) -> dict[str, Any]:
+        """The table, with every field."""
+        return {"resolution-ms": self.resolution_ms, "wall": self.wall, "sleep": self.sleep}
