@@ -1,0 +1,138 @@
+"""The functions that a plugin offers, by every name that finds exactly one of them.
+
+`acme:weather/api@1.0.0#forecast` is the whole name.  `acme:weather/api#forecast`, `api.forecast` and
+`forecast` find it too, as long as only one export answers to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .engine.types import ComponentTypes, FuncType
+from .errors import GuestError
+
+__all__ = ["Export", "ExportTable", "Namespace"]
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """One exported function.
+
+    Attributes:
+        interface: the exported interface's whole name, or "" for the world itself.
+        name: the function's own WIT name.
+        type: its parameters and result.
+        index: its place in the component, for call plans.
+    """
+
+    interface: str
+    name: str
+    type: FuncType
+    index: int
+
+    @property
+    def whole(self) -> str:
+        """The one name that is always unambiguous."""
+        return f"{self.interface}#{self.name}" if self.interface else self.name
+
+    @property
+    def signature(self) -> str:
+        """As WIT writes it: `api.forecast(city: string) -> result<forecast, string>`."""
+        return self.type.signature(self.short)
+
+    @property
+    def short(self) -> str:
+        """`api.forecast`, or the bare name of a world-level function."""
+        return f"{_short(self.interface)}.{self.name}" if self.interface else self.name
+
+
+def _short(interface: str) -> str:
+    return interface.split("@")[0].rpartition("/")[2]
+
+
+class ExportTable:
+    """All exports of a component.  Immutable."""
+
+    def __init__(self, types: ComponentTypes) -> None:
+        """Index every function under each of its names."""
+        functions = [(i.name, n, t) for i in types.exports for n, t in i.functions]
+        self._exports = tuple(Export(i, n, t, k) for k, (i, n, t) in enumerate(functions))
+        names: dict[str, Export | None] = {}
+        for export in self._exports:
+            for name in self._names(export):
+                # Two that answer to one name: neither does.
+                names[name] = None if name in names else export
+        for export in self._exports:
+            names[export.whole] = export
+        self._by_name: Mapping[str, Export | None] = names
+
+    @staticmethod
+    def _names(export: Export) -> set[str]:
+        bare = export.interface.split("@")[0]
+        names = {export.name, export.short}
+        if bare:
+            names.add(f"{bare}#{export.name}")
+        return names | {n.replace("-", "_") for n in names}
+
+    def __iter__(self) -> Iterator[Export]:
+        return iter(self._exports)
+
+    def find(self, name: str) -> Export:
+        """The export of that name.
+
+        Raises:
+            GuestError: `guest.no-such-export`: none or several; the message lists the valid names.
+        """
+        export = self._by_name.get(name)
+        if export is not None:
+            return export
+        if name in self._by_name:
+            several = ", ".join(e.whole for e in self._exports if name in self._names(e))
+            raise GuestError(
+                f"{name!r} is ambiguous: {several}", code="guest.no-such-export"
+            )
+        valid = ", ".join(e.short for e in self._exports) or "none at all"
+        raise GuestError(f"no export {name!r}; there are: {valid}", code="guest.no-such-export")
+
+
+class Namespace:
+    """`plugin.exports`: the functions as attributes, so that a REPL can complete them."""
+
+    def __init__(self, table: ExportTable, call: Callable[..., Any], interface: str | None = None) -> None:
+        """Offer `table`'s functions, of one interface or of the world."""
+        self._table = table
+        self._call = call
+        self._interface = interface
+
+    def __dir__(self) -> list[str]:
+        if self._interface is not None:
+            found = {e.name for e in self._table if e.interface == self._interface}
+        else:
+            found = {_short(e.interface) if e.interface else e.name for e in self._table}
+        return sorted(name.replace("-", "_") for name in found)
+
+    def __getattr__(self, name: str) -> Any:
+        word = name.replace("_", "-")
+        if self._interface is None:
+            interfaces = {e.interface for e in self._table if e.interface and _short(e.interface) == word}
+            if len(interfaces) == 1:
+                return Namespace(self._table, self._call, interfaces.pop())
+        wanted = self._interface or ""
+        for export in self._table:
+            if export.interface == wanted and export.name == word:
+                return self._bind(export)
+        raise AttributeError(f"no export {name!r}; there are: {', '.join(dir(self))}")
+
+    def _bind(self, export: Export) -> Callable[..., Any]:
+        def function(*args: Any) -> Any:
+            return self._call(export.whole, *args)
+
+        function.__name__ = export.name.replace("-", "_")
+        function.__doc__ = export.signature
+        return function
+
+    def __repr__(self) -> str:
+        shown = [e for e in self._table if self._interface in (None, e.interface)]
+        return "\n".join(e.signature for e in shown) or "no exports"

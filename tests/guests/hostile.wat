@@ -1,0 +1,102 @@
+;; A guest that goes over every limit of the engine.  It imports nothing.
+(component
+  (core module $m
+    (memory (export "memory") 1)
+    (table $t 1 funcref)
+    (global $heap (mut i32) (i32.const 1024))
+    (global $count (mut i32) (i32.const 0))
+
+    ;; Bump allocator; it never frees, which is what a hostile guest would do.
+    (func $realloc (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+      (local $at i32) (local $end i32)
+      (local.set $at
+        (i32.and
+          (i32.add (global.get $heap) (i32.sub (local.get 2) (i32.const 1)))
+          (i32.sub (i32.const 0) (local.get 2))))
+      (local.set $end (i32.add (local.get $at) (local.get 3)))
+      (block $fits
+        (loop $again
+          (br_if $fits
+            (i32.le_u (local.get $end) (i32.mul (memory.size) (i32.const 65536))))
+          (if (i32.eq (memory.grow (i32.const 16)) (i32.const -1)) (then unreachable))
+          (br $again)))
+      (global.set $heap (local.get $end))
+      (local.get $at))
+
+    (func (export "spin") (loop $l (br $l)))
+    (func (export "trap") unreachable)
+    (func $recurse (export "recurse") (call $recurse) (call $recurse))
+    (func (export "divide") (param i32 i32) (result i32)
+      (i32.div_u (local.get 0) (local.get 1)))
+    (func (export "grow-memory") (param i32) (result i32) (memory.grow (local.get 0)))
+    (func (export "grow-table") (param i32) (result i32)
+      (table.grow $t (ref.null func) (local.get 0)))
+    ;; Fills all its memory, again and again: bulk operations are not interrupted inside.
+    (func (export "fill") (param i32)
+      (loop $l
+        (memory.fill (i32.const 65536) (i32.const 7)
+          (i32.sub (i32.mul (memory.size) (i32.const 65536)) (i32.const 65536)))
+        (local.set 0 (i32.sub (local.get 0) (i32.const 1)))
+        (br_if $l (local.get 0))))
+    ;; State that shows whether an instance is reused.
+    (func (export "count") (result i32)
+      (global.set $count (i32.add (global.get $count) (i32.const 1)))
+      (global.get $count))
+    ;; Returns a list or string of n bytes of 'a', at a place that is never filled beyond.
+    (func $bytes (export "bytes") (param i32) (result i32)
+      (local $at i32)
+      (local.set $at (call $realloc (i32.const 0) (i32.const 0) (i32.const 8) (local.get 0)))
+      (memory.fill (local.get $at) (i32.const 97) (local.get 0))
+      (i32.store (i32.const 16) (local.get $at))
+      (i32.store (i32.const 20) (local.get 0))
+      (i32.const 16))
+    ;; Claims a list of n elements that all point at one place: small in the guest, huge outside.
+    (func (export "claim") (param i32) (result i32)
+      (i32.store (i32.const 16) (i32.const 2048))
+      (i32.store (i32.const 20) (local.get 0))
+      (i32.const 16))
+    ;; Points past the end of its memory.
+    (func (export "outside") (result i32)
+      (i32.store (i32.const 16) (i32.const 2147418112))
+      (i32.store (i32.const 20) (i32.const 65536))
+      (i32.const 16))
+    ;; A string that is not UTF-8.
+    (func (export "not-utf8") (result i32)
+      (i32.store (i32.const 16) (i32.const 24))
+      (i32.store (i32.const 20) (i32.const 2))
+      (i32.store16 (i32.const 24) (i32.const 0xfefe))
+      (i32.const 16))
+    (func (export "size") (param i32 i32) (result i32) (local.get 1))
+    (func (export "bad-char") (result i32) (i32.const 0xd800))
+    (func (export "bad-case") (result i32) (i32.const 9)))
+  (core instance $i (instantiate $m))
+  (alias core export $i "memory" (core memory $mem))
+  (alias core export $i "cabi_realloc" (core func $realloc))
+
+  (func (export "spin") (canon lift (core func $i "spin")))
+  (func (export "trap") (canon lift (core func $i "trap")))
+  (func (export "recurse") (canon lift (core func $i "recurse")))
+  (func (export "divide") (param "a" u32) (param "b" u32) (result u32)
+    (canon lift (core func $i "divide")))
+  (func (export "grow-memory") (param "pages" u32) (result s32)
+    (canon lift (core func $i "grow-memory")))
+  (func (export "grow-table") (param "elements" u32) (result s32)
+    (canon lift (core func $i "grow-table")))
+  (func (export "fill") (param "times" u32) (canon lift (core func $i "fill")))
+  (func (export "count") (result u32) (canon lift (core func $i "count")))
+  (func (export "bytes") (param "length" u32) (result (list u8))
+    (canon lift (core func $i "bytes") (memory $mem)))
+  (func (export "text") (param "length" u32) (result string)
+    (canon lift (core func $i "bytes") (memory $mem)))
+  (func (export "claim") (param "length" u32) (result (list (list u8)))
+    (canon lift (core func $i "claim") (memory $mem)))
+  (func (export "outside") (result (list u8))
+    (canon lift (core func $i "outside") (memory $mem)))
+  (func (export "not-utf8") (result string)
+    (canon lift (core func $i "not-utf8") (memory $mem)))
+  (func (export "size") (param "bytes" (list u8)) (result u32)
+    (canon lift (core func $i "size") (memory $mem) (realloc $realloc)))
+  (func (export "bad-char") (result char) (canon lift (core func $i "bad-char")))
+  (type $color' (enum "red" "green"))
+  (export $color "color" (type $color'))
+  (func (export "bad-case") (result $color) (canon lift (core func $i "bad-case"))))
