@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, Protocol
 
 from .errors import (
     CallInterrupted,
@@ -20,9 +21,20 @@ from .errors import (
     OutputLimitExceeded,
     RecursionLimitExceeded,
 )
+from .handles import HandleTable
 from .limits import Limits
 
-__all__ = ["CallRecord", "current_call", "entered"]
+__all__ = ["CallOwner", "CallRecord", "current_call", "entered"]
+
+
+class CallOwner(Protocol):
+    """The instance that a call runs in, as the boundary needs it."""
+
+    boundary: Any
+    handles: HandleTable
+
+    def host_call(self, slot: int, args: tuple[Any, ...]) -> Any:
+        """Run the host function of that slot."""
 
 
 class CallRecord:
@@ -38,6 +50,7 @@ class CallRecord:
     """
 
     __slots__ = (
+        "_owner",
         "cancelled",
         "deadline",
         "failure",
@@ -47,17 +60,18 @@ class CallRecord:
         "limits",
         "net_bytes",
         "output_bytes",
-        "owner",
         "plugin",
         "started",
     )
 
-    def __init__(self, plugin: str, function: str, limits: Limits, owner: object = None) -> None:
+    def __init__(
+        self, plugin: str, function: str, limits: Limits, owner: CallOwner | None = None
+    ) -> None:
         """Start the clock."""
         self.plugin = plugin
         self.function = function
         self.limits = limits
-        self.owner = owner
+        self._owner = owner
         self.started = time.monotonic()
         self.deadline = self.started + limits.wall_ms / 1000
         self.host_calls = 0
@@ -66,6 +80,17 @@ class CallRecord:
         self.net_bytes = 0
         self.failure: BaseException | None = None
         self.cancelled: str | None = None
+
+    @property
+    def owner(self) -> CallOwner:
+        """The instance that runs it.
+
+        Raises:
+            InternalError: the call runs in none.
+        """
+        if self._owner is None:
+            raise InternalError("a host function ran outside an instance")
+        return self._owner
 
     # -- time ----------------------------------------------------------------------------------
 

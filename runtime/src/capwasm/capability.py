@@ -102,11 +102,14 @@ class Interface:
             method's first argument is the handle object.
         resources: WIT resource name to the `Handle` subclass that stands for it.  An interface
             that only `use`s another's resource does not list it.
+        signatures: for an interface of the embedder's own, each function's signature in the
+            canonical spelling of `engine.abi`; ours are in the ABI table.
     """
 
     name: str
     functions: Mapping[str, HostFunc]
     resources: Mapping[str, type[Handle]] = field(default_factory=dict)
+    signatures: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

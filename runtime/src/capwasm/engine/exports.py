@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .engine.types import ComponentTypes, FuncType
-from .errors import GuestError
+from capwasm.errors import GuestError
+
+from .types import ComponentTypes, FuncType
 
 __all__ = ["Export", "ExportTable", "Namespace"]
 
@@ -49,7 +50,7 @@ class Export:
 
 
 def _short(interface: str) -> str:
-    return interface.split("@")[0].rpartition("/")[2]
+    return interface.split("@", maxsplit=1)[0].rpartition("/")[2]
 
 
 class ExportTable:
@@ -90,9 +91,7 @@ class ExportTable:
             return export
         if name in self._by_name:
             several = ", ".join(e.whole for e in self._exports if name in self._names(e))
-            raise GuestError(
-                f"{name!r} is ambiguous: {several}", code="guest.no-such-export"
-            )
+            raise GuestError(f"{name!r} is ambiguous: {several}", code="guest.no-such-export")
         valid = ", ".join(e.short for e in self._exports) or "none at all"
         raise GuestError(f"no export {name!r}; there are: {valid}", code="guest.no-such-export")
 
@@ -100,7 +99,9 @@ class ExportTable:
 class Namespace:
     """`plugin.exports`: the functions as attributes, so that a REPL can complete them."""
 
-    def __init__(self, table: ExportTable, call: Callable[..., Any], interface: str | None = None) -> None:
+    def __init__(
+        self, table: ExportTable, call: Callable[..., Any], interface: str | None = None
+    ) -> None:
         """Offer `table`'s functions, of one interface or of the world."""
         self._table = table
         self._call = call
@@ -116,7 +117,9 @@ class Namespace:
     def __getattr__(self, name: str) -> Any:
         word = name.replace("_", "-")
         if self._interface is None:
-            interfaces = {e.interface for e in self._table if e.interface and _short(e.interface) == word}
+            interfaces = {
+                e.interface for e in self._table if e.interface and _short(e.interface) == word
+            }
             if len(interfaces) == 1:
                 return Namespace(self._table, self._call, interfaces.pop())
         wanted = self._interface or ""

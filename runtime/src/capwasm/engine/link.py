@@ -1,0 +1,220 @@
+"""A component and the interfaces it may have, joined once; instances only look their functions up.
+
+Every import is decided here, at load: served with exactly the signature of the ABI table, or
+refused with the line of the manifest that would ask for it.  Nothing is ever defined as a stub that
+traps later.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import wasmtime
+import wasmtime.component
+
+from capwasm.call import current_call
+from capwasm.capability import Interface
+from capwasm.errors import CapError, CapwasmError, Fault, InternalError, LinkError
+
+from .abi import canonical, signature, split_version
+from .crossing import Boundary, HostKind
+from .engine import PluginEngine
+from .exports import ExportTable
+from .plan import Plans, define_func, define_resource
+from .types import ComponentTypes, InterfaceType, ResourceId
+from .walk import walk
+
+__all__ = ["Linked", "Unserved", "link", "read_types"]
+
+# Host resource kinds are told apart by number; one number a kind, never used twice (TYP-09).
+_KIND_NUMBERS = itertools.count(1)
+
+# interface, without version -> why it is not served, and what would change that.
+Unserved = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """A component ready to be instantiated, as often as wanted, for one shape of grants.
+
+    Attributes:
+        slots: for each imported function, the served interface's name and the function's; the
+            place in this tuple is the number by which an instance is asked for it.
+        kinds: for each imported resource, its number and the `Handle` class that stands for it.
+    """
+
+    component: wasmtime.component.Component
+    types: ComponentTypes
+    exports: ExportTable
+    plans: Plans
+    linker: wasmtime.component.Linker
+    slots: tuple[tuple[str, str], ...]
+    kinds: Mapping[ResourceId, HostKind]
+
+
+def read_types(engine: PluginEngine, component: wasmtime.component.Component) -> ComponentTypes:
+    """What the component imports and exports; see `walk`."""
+    return walk(component, engine.wasm)
+
+
+def link(
+    engine: PluginEngine,
+    component: wasmtime.component.Component,
+    served: Sequence[Interface],
+    *,
+    owners: Mapping[str, str],
+    unserved: Unserved,
+) -> Linked:
+    """Join `component` with the interfaces in `served`.
+
+    Args:
+        engine: the engine that compiled it.
+        component: the compiled component.
+        served: what this plugin may import; only names, functions and classes are read here.
+        owners: for each interface of ours, without version, the manifest table that asks for it.
+        unserved: what could be served and is not, with the reason.
+
+    Raises:
+        LinkError: with one fault for each import that is not served, or not in that shape.
+    """
+    types = read_types(engine, component)
+    by_name = {split_version(i.name)[0]: i for i in served}
+    chosen: list[tuple[InterfaceType, Interface]] = []
+    faults: list[Fault] = []
+    undeclared = False
+    for wanted in types.imports:
+        offer, why = _choose(wanted, by_name, owners, unserved)
+        if offer is None:
+            undeclared = undeclared or why.fix is not None
+            faults.append(why)
+        else:
+            chosen.append((wanted, offer))
+            faults += _shape_faults(wanted, offer)
+    if faults:
+        raise LinkError(
+            "the component imports what it may not have",
+            code="link.undeclared-import" if undeclared else "link.unknown-import",
+            faults=faults,
+        )
+    return _define(engine, component, types, chosen)
+
+
+def _choose(
+    wanted: InterfaceType,
+    by_name: Mapping[str, Interface],
+    owners: Mapping[str, str],
+    unserved: Unserved,
+) -> tuple[Interface | None, Fault]:
+    """The served interface that satisfies an import, or the fault that says why there is none."""
+    if not wanted.name:
+        items = [n for n, _ in wanted.functions] + [n for n, _ in wanted.resources]
+        return None, Fault("import", f"{', '.join(items)}: nothing is offered outside an interface")
+    try:
+        name, version = split_version(wanted.name)
+    except ValueError:
+        return None, Fault(wanted.name, "not a version of anything that this runtime offers")
+    offer = by_name.get(name)
+    if offer is None:
+        if name in owners:
+            table = owners[name]
+            return None, Fault(wanted.name, f"the manifest does not declare {table}", fix=table)
+        return None, Fault(wanted.name, unserved.get(name, "this runtime does not offer it"))
+    _, ours = split_version(offer.name)
+    # As the component model has it: same major, or same minor below 1.0, and not newer than ours.
+    track = slice(0, 1) if ours[0] else slice(0, 2)
+    if version[track] != ours[track] or version > ours:
+        return None, Fault(wanted.name, f"this runtime offers {offer.name}")
+    return offer, Fault("", "")
+
+
+def _shape_faults(wanted: InterfaceType, offer: Interface) -> list[Fault]:
+    """Where the imported shape is not the served one (TYP-10)."""
+    faults = []
+    for name, type_ in wanted.functions:
+        ours = offer.signatures.get(name) or signature(offer.name, name)
+        if name not in offer.functions or ours is None:
+            faults.append(Fault(f"{wanted.name}#{name}", "this runtime does not offer it"))
+        elif canonical(type_) != ours:
+            faults.append(
+                Fault(f"{wanted.name}#{name}", f"imported as {canonical(type_)}, offered as {ours}")
+            )
+    own = split_version(wanted.name)[0]
+    for name, identity in wanted.resources:
+        if split_version(identity.interface)[0] == own and name not in offer.resources:
+            faults.append(Fault(f"{wanted.name}#{name}", "this runtime does not offer it"))
+    return faults
+
+
+def _define(
+    engine: PluginEngine,
+    component: wasmtime.component.Component,
+    types: ComponentTypes,
+    chosen: Sequence[tuple[InterfaceType, Interface]],
+) -> Linked:
+    kinds: dict[ResourceId, HostKind] = {}
+    for wanted, offer in chosen:
+        for name, identity in wanted.resources:
+            if identity.interface == wanted.name and identity.imported:
+                kinds[identity] = HostKind(next(_KIND_NUMBERS), offer.resources[name])
+    plans = Plans(types)
+    slots: list[tuple[str, str]] = []
+    linker = wasmtime.component.Linker(engine.wasm)
+    try:
+        with linker.root() as root:
+            for wanted, offer in chosen:
+                with root.add_instance(wanted.name) as instance:
+                    for name, identity in wanted.resources:
+                        if identity.interface == wanted.name:
+                            define_resource(
+                                instance, name, kinds[identity].type_id, _on_drop, _on_failure
+                            )
+                    for name, _ in wanted.functions:
+                        define_func(
+                            instance,
+                            plans.host(wanted.name, name),
+                            _invoker(len(slots)),
+                            _on_failure,
+                            _boundary,
+                        )
+                        slots.append((offer.name, name))
+    except wasmtime.WasmtimeError as exc:
+        raise InternalError(f"can't define the imports: {exc}") from exc
+    return Linked(component, types, ExportTable(types), plans, linker, tuple(slots), kinds)
+
+
+# -- what the linker's functions do: find the running instance, and ask it ------------------------
+
+
+def _boundary() -> Boundary:
+    return current_call().owner.boundary
+
+
+def _invoker(slot: int) -> Callable[[tuple[object, ...]], object]:
+    def invoke(args: tuple[object, ...]) -> object:
+        return current_call().owner.host_call(slot, args)
+
+    return invoke
+
+
+def _on_drop(rep: int) -> None:
+    current_call().owner.handles.drop(rep)
+
+
+def _on_failure(error: BaseException) -> str:
+    """Keep what must end the call on the call's own record; the engine gets a bare word."""
+    call = current_call()
+    if isinstance(error, CapError):
+        # The guest has no case for it: to go on would be to guess.
+        failure: BaseException = InternalError(
+            f"a host function refused with {error.word!r}, which its type can't say"
+        )
+        failure.__cause__ = error
+    elif isinstance(error, CapwasmError) or not isinstance(error, Exception):
+        failure = error
+    else:
+        failure = InternalError(f"a host function failed: {type(error).__name__}")
+        failure.__cause__ = error
+    call.fail(failure)
+    return "host call failed"
