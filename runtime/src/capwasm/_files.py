@@ -58,24 +58,21 @@ def read_file(
         fd = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
     except (OSError, ValueError) as exc:
         fail(f"can't be opened: {_why(exc)}")
-    with os.fdopen(fd, "rb") as file:
+    try:
         info = os.fstat(fd)
+        mode = stat.S_IMODE(info.st_mode)
         if not stat.S_ISREG(info.st_mode):
             fail("not a regular file")
-        if info.st_mode & refuse_mode:
-            fail(
-                f"its mode is {stat.S_IMODE(info.st_mode):04o}; run: chmod"
-                f" {stat.S_IMODE(info.st_mode) & ~refuse_mode:04o} on it",
-                mode_code,
-            )
-        if refuse_owner and info.st_uid not in {0, os.geteuid()}:
-            fail(f"it belongs to another user, uid {info.st_uid}", mode_code)
+        if mode & refuse_mode:
+            fail(f"its mode is {mode:04o}; run: chmod {mode & ~refuse_mode:04o} on it", mode_code)
         if info.st_size > limit:
             fail(f"{info.st_size} bytes, more than the limit of {limit}", too_large)
-        try:
+        with os.fdopen(fd, "rb", closefd=False) as file:
             data = file.read(info.st_size + 1)
-        except OSError as exc:
-            fail(f"can't be read: {_why(exc)}")
+    except OSError as exc:
+        fail(f"can't be read: {_why(exc)}")
+    finally:
+        os.close(fd)
     if len(data) != info.st_size:
         fail("changed its size while it was read")
     return data
