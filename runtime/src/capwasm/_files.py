@@ -65,6 +65,8 @@ def read_file(
             fail("not a regular file")
         if mode & refuse_mode:
             fail(f"its mode is {mode:04o}; run: chmod {mode & ~refuse_mode:04o} on it", mode_code)
+        if refuse_owner and info.st_uid not in {0, os.geteuid()}:
+            fail(f"it belongs to another user, uid {info.st_uid}", mode_code)
         if info.st_size > limit:
             fail(f"{info.st_size} bytes, more than the limit of {limit}", too_large)
         with os.fdopen(fd, "rb", closefd=False) as file:
