@@ -114,6 +114,13 @@ class Clause(ABC):
         left out: they narrow without a denial, as an operator expects.
         """
 
+    def denied_by(self, rule: Self) -> bool:
+        """Whether a deny rule ends this clause as a whole.
+
+        One that only takes operations out of it does not: it is asked at each operation.
+        """
+        return self.satisfied_by(rule)
+
     @abstractmethod
     def describe(self) -> str:
         """One line for a person who decides on it: "read files under /data (app-data)"."""

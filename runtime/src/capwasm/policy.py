@@ -1,0 +1,373 @@
+"""Stage 3: the operator's `policy.toml` becomes a `Policy`: what plugins may be granted at most.
+
+What no rule allows is refused.  Rules that speak of the same plugin add up; a deny beats every
+allow; limits only ever go down.  A policy grants nothing by itself: see `grants`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from os import PathLike
+from types import MappingProxyType
+from typing import Annotated, Any, Final, Self, final
+
+from pydantic import AfterValidator, Field
+
+from ._document import (
+    AnyCapability,
+    join,
+    parse_limits,
+    parse_tables,
+    plain_faults,
+    table_of,
+    text_fault,
+    unknown_words,
+)
+from ._files import read_file
+from ._lines import header_lines
+from ._model import MAX_TEXT_BYTES, Model, ModelT, parse_toml, validate
+from ._stage import Proof
+from .errors import Fault, PolicyError
+from .identity import check_id_pattern, id_matches
+from .lattice import Clause, ClauseSet
+from .limits import CEILING, Limits
+from .trust import ORIGINS, Requirement, Role
+
+__all__ = ["SCHEMA", "ForPlugin", "Policy", "Rule"]
+
+SCHEMA: Final = 1
+MAX_SELECTORS: Final = 1024
+MAX_RULES: Final = 256
+# What an operator's text may hold that a plugin's may not.
+_TEXT: Final = "\n\t"
+
+
+def _date(text: str) -> str:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        raise ValueError("not a date such as 2027-01-31") from None
+    return text
+
+
+def _origins(roles: tuple[Role, ...]) -> tuple[Role, ...]:
+    if not ORIGINS.issuperset(roles):
+        words = ", ".join(sorted(ORIGINS))
+        raise ValueError(f"valid: {words}; a review is asked for with reviewed = true")
+    return roles
+
+
+def _shown(text: str) -> str:
+    if (fault := text_fault(text)) is not None:
+        raise ValueError(fault)
+    return text
+
+
+class Head(Model):
+    """The words at the top of a policy."""
+
+    owner: Annotated[
+        str,
+        Field(max_length=200, description="Who answers for the policy; denials name them."),
+        AfterValidator(_shown),
+    ] = ""
+    review_by: Annotated[
+        str | None,
+        Field(description="The day by which it is to be looked at again, such as 2027-01-31."),
+        AfterValidator(lambda text: text if text is None else _date(text)),
+    ] = None
+
+
+class TrustRule(Model):
+    """The `[trust]` table: whose signature a load needs.  Thresholds stand in the trust store."""
+
+    require: Annotated[
+        tuple[Role, ...],
+        Field(min_length=1, description="Roles that say where a plugin comes from: one of these."),
+        AfterValidator(_origins),
+    ] = ("marketplace", "official", "publisher")
+    reviewed: Annotated[bool, Field(description="Whether reviewers must have signed as well.")] = (
+        False
+    )
+
+
+class ConsentRule(Model):
+    """The `[consent]` table: what needs no person's consent."""
+
+    automatic: Annotated[
+        tuple[str, ...],
+        Field(description="Capabilities whose low and medium risks the policy consents to itself."),
+    ] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One table of the policy that allows or denies.
+
+    Attributes:
+        path: where it stands: `plugins."acme.*".net[0]`.
+        line: its line in the file, or None if that can't be told.
+        clauses: what it speaks of.
+    """
+
+    path: str
+    line: int | None
+    clauses: tuple[Clause, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Selector:
+    pattern: str
+    path: str
+    allow: Mapping[str, tuple[Rule, ...]]
+    deny: Mapping[str, tuple[Rule, ...]]
+    limits: Limits
+    named: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ForPlugin:
+    """What a policy says of one plugin: the sum of the rules that match it.
+
+    Attributes:
+        allow, deny: rules by capability.
+        limits: the smallest of each limit that is named; the ceiling where none is.
+        raised: limits that a rule of the plugin's own names, so that no consent is needed for them.
+        sources: by limit, the path of the rule that set it.
+    """
+
+    allow: Mapping[str, tuple[Rule, ...]]
+    deny: Mapping[str, tuple[Rule, ...]]
+    limits: Limits
+    raised: frozenset[str]
+    sources: Mapping[str, str]
+
+    def allowed(self, capability: str) -> ClauseSet[Any]:
+        """All that is allowed of a capability, before what is denied."""
+        return ClauseSet.of(c for r in self.allow.get(capability, ()) for c in r.clauses)
+
+    def denied(self, capability: str) -> ClauseSet[Any]:
+        """All that is denied of a capability."""
+        return ClauseSet.of(c for r in self.deny.get(capability, ()) for c in r.clauses)
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Policy(Proof):
+    """What the operator allows.  Made by `Policy.load` or `Policy.nothing` alone.
+
+    Attributes:
+        owner: who answers for it, or empty.   review_by: when it is to be looked at again.
+        requirement: whose signature a load needs.
+        automatic: capabilities whose low and medium risks need no person's consent.
+        ceiling: limits above which no plugin goes.
+        source: what messages call the file.   digest: SHA-256 of its bytes, in hex.
+    """
+
+    owner: str = ""
+    review_by: date | None = None
+    requirement: Requirement = field(default_factory=Requirement)
+    automatic: frozenset[str] = frozenset()
+    ceiling: Limits = CEILING
+    source: str = "policy.toml"
+    digest: str = ""
+    _ceiling_named: frozenset[str] = field(default=frozenset(), repr=False)
+    _deny: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict, repr=False)
+    _selectors: tuple[_Selector, ...] = field(default=(), repr=False)
+
+    @classmethod
+    def nothing(cls) -> Self:
+        """The policy of an operator who wrote none: it allows nothing."""
+        return cls.made()
+
+    @classmethod
+    def load(
+        cls, source: bytes | str | PathLike[str], capabilities: Sequence[AnyCapability]
+    ) -> Self:
+        """Read a policy, once.
+
+        Args:
+            source: the file's path, or its bytes.
+            capabilities: those that there are; a table of any other is an unknown word.
+
+        Raises:
+            PolicyError: `policy.unreadable`, `policy.permissions` (anyone may write it),
+                `policy.toml`, `policy.schema`, else `policy.invalid` with all faults.
+        """
+        if isinstance(source, bytes):
+            return _parse(cls, source, "policy.toml", capabilities)
+        data = read_file(
+            source,
+            MAX_TEXT_BYTES,
+            PolicyError,
+            code="policy.unreadable",
+            too_large="policy.toml",
+            refuse_mode=0o002,
+            mode_code="policy.permissions",
+        )
+        return _parse(cls, data, ascii(str(source))[1:-1], capabilities)
+
+    def for_plugin(self, plugin_id: str) -> ForPlugin:
+        """What this policy says of one plugin."""
+        matching = [s for s in self._selectors if id_matches(s.pattern, plugin_id)]
+        limits, sources = self.ceiling, dict.fromkeys(self._ceiling_named, "limits")
+        for selector in matching:
+            before, limits = limits.to_table(), limits.meet(selector.limits)
+            after = limits.to_table()
+            sources |= {w: f"{selector.path}.limits" for w in after if after[w] < before[w]}
+        return ForPlugin(
+            allow=_merge(s.allow for s in matching),
+            deny=_merge([self._deny, *(s.deny for s in matching)]),
+            limits=limits,
+            raised=frozenset(w for s in matching for w in s.named),
+            sources=MappingProxyType(sources),
+        )
+
+    def is_overdue(self, today: date) -> bool:
+        """Whether the day by which it was to be looked at again has passed."""
+        return self.review_by is not None and today > self.review_by
+
+
+def _merge(tables: Any) -> Mapping[str, tuple[Rule, ...]]:
+    merged: dict[str, tuple[Rule, ...]] = {}
+    for table in tables:
+        for name, rules in table.items():
+            merged[name] = merged.get(name, ()) + rules
+    return MappingProxyType(merged)
+
+
+def _parse(
+    cls: type[Policy], data: bytes, context: str, capabilities: Sequence[AnyCapability]
+) -> Policy:
+    doc = parse_toml(data, PolicyError, code="policy.toml", context=context)
+    schema = doc.get("schema")
+    if isinstance(schema, int) and SCHEMA < schema < 2**63:
+        raise PolicyError(
+            f"schema {schema}; this runtime knows up to {SCHEMA}: update the runtime",
+            code="policy.schema",
+            context=context,
+        )
+    faults = plain_faults(doc, allowed=_TEXT)
+    if faults:  # Nothing below may meet such a value.
+        raise _invalid(faults, context)
+    if schema != SCHEMA or isinstance(schema, bool):
+        faults.append(Fault("schema", f"write schema = {SCHEMA} as the first line"))
+    reader = _Reader(capabilities, header_lines(data.decode()), faults)
+    faults += unknown_words(doc, _TOP, "")
+    faults += [
+        Fault("", f'a rule for all plugins is written [[plugins."*".{c.name}]]')
+        for c in capabilities
+        if c.name in doc
+    ]
+    head = reader.model(Head, {w: doc[w] for w in ("owner", "review-by") if w in doc}, "")
+    trust = reader.model(TrustRule, table_of(doc, "trust", "", faults), "trust")
+    consent = reader.model(ConsentRule, table_of(doc, "consent", "", faults), "consent")
+    names = {c.name for c in capabilities}
+    for i, word in enumerate(consent.automatic if consent else ()):
+        if word not in names:
+            valid = ", ".join(sorted(names))
+            faults.append(
+                Fault(f"consent.automatic[{i}]", f"no capability {word[:64]!r}; valid: {valid}")
+            )
+    limits = table_of(doc, "limits", "", faults)
+    ceiling = parse_limits(limits, "limits", CEILING, faults)
+    deny = reader.rules(table_of(doc, "deny", "", faults), "deny", ())
+    selectors = reader.selectors(table_of(doc, "plugins", "", faults))
+    if faults or head is None or trust is None or consent is None:
+        raise _invalid(faults, context)
+    return cls.made(
+        owner=head.owner,
+        review_by=date.fromisoformat(head.review_by) if head.review_by else None,
+        requirement=Requirement(frozenset(trust.require), trust.reviewed),
+        automatic=frozenset(consent.automatic),
+        ceiling=ceiling,
+        source=context,
+        digest=hashlib.sha256(data).hexdigest(),
+        _ceiling_named=frozenset(limits),
+        _deny=MappingProxyType(deny),
+        _selectors=tuple(selectors),
+    )
+
+
+_TOP: Final = (
+    "schema", "owner", "review-by", "trust", "consent", "limits", "deny", "plugins",
+)  # fmt: skip
+
+
+def _invalid(faults: Sequence[Fault], context: str) -> PolicyError:
+    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    return PolicyError(count, context=context, faults=faults)
+
+
+class _Reader:
+    """Parts of a policy, whose faults all go to one list."""
+
+    def __init__(
+        self,
+        capabilities: Sequence[AnyCapability],
+        lines: Mapping[str, int],
+        faults: list[Fault],
+    ) -> None:
+        self.capabilities = capabilities
+        self.lines = lines
+        self.faults = faults
+
+    def model(self, model: type[ModelT], table: Mapping[str, Any], path: str) -> ModelT | None:
+        try:
+            return validate(model, table, PolicyError)
+        except PolicyError as exc:
+            for fault in exc.faults:
+                place = f"{path}.{fault.path}" if path and fault.path else path or fault.path
+                self.faults.append(Fault(place, fault.message))
+            return None
+
+    def rules(
+        self, table: Mapping[str, Any], path: str, others: Sequence[str]
+    ) -> dict[str, tuple[Rule, ...]]:
+        """The rules of all capabilities in a table, which may also hold the words of `others`."""
+        self.faults += unknown_words(table, [*others, *(c.name for c in self.capabilities)], path)
+        found = {}
+        for capability in self.capabilities:
+            if capability.name not in table:
+                continue
+            rows = parse_tables(
+                capability,
+                table[capability.name],
+                "policy",
+                join(path, capability.name),
+                self.faults,
+                max_tables=MAX_RULES,
+            )
+            found[capability.name] = tuple(
+                Rule(row.path, self.lines.get(row.path), row.clauses) for row in rows
+            )
+        return found
+
+    def selectors(self, table: Mapping[str, Any]) -> list[_Selector]:
+        if len(table) > MAX_SELECTORS:
+            self.faults.append(Fault("plugins", f"at most {MAX_SELECTORS} selectors"))
+            return []
+        found = []
+        for pattern in table:
+            path = join("plugins", pattern[:130])
+            try:
+                check_id_pattern(pattern)
+            except ValueError as exc:
+                self.faults.append(Fault(path, str(exc)))
+            inner = table_of(table, pattern, "plugins", self.faults)
+            limits = table_of(inner, "limits", path, self.faults)
+            deny_path = f"{path}.deny"
+            found.append(
+                _Selector(
+                    pattern=pattern,
+                    path=path,
+                    allow=self.rules(inner, path, ("limits", "deny")),
+                    deny=self.rules(table_of(inner, "deny", path, self.faults), deny_path, ()),
+                    limits=parse_limits(limits, f"{path}.limits", CEILING, self.faults),
+                    named=frozenset(limits),
+                )
+            )
+        return found
