@@ -22,6 +22,7 @@ __all__ = [
     "AnyCapability",
     "Table",
     "join",
+    "limit_units",
     "limits_schema",
     "parse_limits",
     "parse_tables",
@@ -186,6 +187,11 @@ def parse_limits(table: Mapping[str, Any], path: str, base: Limits, faults: list
         else:
             good[word] = value
     return Limits.from_table(good, base)
+
+
+def limit_units() -> dict[str, str]:
+    """The unit of each limit."""
+    return {kebab(f.name): f.metadata["unit"] for f in fields(Limits)}
 
 
 def limits_schema() -> dict[str, Any]:

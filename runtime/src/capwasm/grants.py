@@ -1,0 +1,104 @@
+"""Stage 4: what was decided becomes `Grants`, or a denial that lists all that is missing.
+
+Pure: no file, no clock, no power.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, final
+
+from ._document import AnyCapability
+from ._stage import Proof
+from .capability import Grant, GrantedClause
+from .consent import Consent, Subject
+from .decide import Resolution, decide
+from .errors import GrantDeniedError
+from .limits import Limits
+from .manifest import Manifest
+from .policy import Policy
+
+__all__ = ["Grants", "resolve"]
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Grants(Proof):
+    """What one plugin may do.  Made by `resolve` alone.
+
+    Attributes:
+        subject: the bytes that they are for; whoever runs other bytes under them is wrong.
+        by_capability: in the order of the capabilities; one that was not granted is not there.
+        limits: in force.
+    """
+
+    subject: Subject
+    by_capability: Mapping[str, Grant[Any]]
+    limits: Limits
+    _resolution: Resolution = field(repr=False)
+
+    def explain(self) -> Resolution:
+        """Where each permission came from, and what narrowed it."""
+        return self._resolution
+
+    def revoke(self, reason: str, capability: str | None = None) -> int:
+        """End all grants, or those of one capability, at once and for good; how many it ended."""
+        leases = [
+            granted.lease
+            for name, grant in self.by_capability.items()
+            if capability in (None, name)
+            for granted in grant.allow
+            if granted.lease.alive
+        ]
+        for lease in leases:
+            lease.revoke(reason)
+        return len(leases)
+
+
+def resolve(
+    manifest: Manifest,
+    policy: Policy,
+    consent: Consent,
+    capabilities: Sequence[AnyCapability],
+    *,
+    core: str,
+) -> Grants:
+    """Grant what a plugin asks, as far as policy and consent allow.
+
+    Args:
+        manifest: what it asks.
+        policy: what the operator allows; `Policy.nothing()` where there is none.
+        consent: from `ConsentStore.find`, or `consent_for(subject)` where there is no store.
+        capabilities: those that there are, in the order in which they open.
+        core: the version of the application that embeds the runtime.
+
+    Raises:
+        GrantDeniedError: `grant.denied` with every missing permission, each with what would allow
+            it; `grant.core-version` if the plugin is made for another core.
+        ConsentError: the consent is about another plugin, or its record is malformed.
+        ValueError: `core` is no version.
+    """
+    found = decide(manifest, policy, consent, capabilities, core=core)
+    if found.faults:
+        missing = len(found.faults)
+        owner = f" of {found.owner}" if found.owner else ""
+        raise GrantDeniedError(
+            f"{missing} thing{'s' if missing > 1 else ''} missing, by the policy{owner} and the"
+            " consents",
+            code="grant.core-version" if found.core else "grant.denied",
+            context=f"{manifest.id} {manifest.version}",
+            faults=found.faults,
+        )
+    grants = {
+        name: Grant(tuple(GrantedClause(clause) for clause in clauses), found.deny[name])
+        for name, clauses in found.allow.items()
+        if clauses
+    }
+    return Grants.made(
+        subject=found.subject,
+        by_capability=MappingProxyType(grants),
+        limits=found.bounds,
+        _resolution=found,
+    )
