@@ -39,11 +39,9 @@ def trusted(key: PrivateKey, *roles: Role, name: str = "acme", **words: Any) -> 
 STORE = TrustStore((trusted(KEY),))
 
 
-def signed(
-    *keys: PrivateKey, members: Mapping[str, bytes] = FILES, identity: Identity | None = None
-) -> bytes:
+def signed(*keys: PrivateKey, members: Mapping[str, bytes] = FILES) -> bytes:
     """An honest capsule, signed by each key in turn (by `KEY` if none is given)."""
-    capsule = pack(members, identity)
+    capsule = pack(members)
     for key in keys or (KEY,):
         capsule = sign_capsule(read_artifact(capsule), key)
     return capsule

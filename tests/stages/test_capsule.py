@@ -19,6 +19,7 @@ from capwasm.artifact import MAX_CAPSULE_BYTES, read_artifact
 from capwasm.capsule import MAGIC, join, read_archive, split, write_archive
 from capwasm.errors import ArtifactError, CapwasmError, ManifestError, VerificationError
 from capwasm.identity import Identity
+from capwasm.keys import PrivateKey
 from capwasm.pack import collect, pack, sign_capsule
 from capwasm.verify import verify
 from tests.capsules import FILES, KEY, STORE, forged, signed
@@ -234,13 +235,12 @@ def test_allows_any_files_to_come_back_as_they_went_in(
 
 
 def test_allows_a_native_capsule_for_two_targets() -> None:
-    identity = Identity("acme.old", "1.0.0", "native")
     so = {f"lib/{t}/plugin.so": t.encode() for t in ("x86_64-linux-gnu", "aarch64-linux-gnu")}
+    native = {"plugin.toml": FILES["plugin.toml"].replace(b"component", b"native"), **so}
 
-    verified = verify(
-        read_artifact(signed(members={"plugin.toml": b"", **so}, identity=identity)), STORE
-    )
+    verified = verify(read_artifact(signed(members=native)), STORE)
 
+    assert verified.kind == "native"
     assert verified.library("x86_64-linux-gnu") == b"x86_64-linux-gnu"
     assert verified.library("riscv64-linux-gnu") is None
     with pytest.raises(ValueError, match="library for each target"):
@@ -351,6 +351,32 @@ def test_refuses_to_sign_a_statement_that_is_not_true_of_the_content() -> None:
         sign_capsule(read_artifact(join(bytes(parts.envelope), other)), KEY)
 
     assert caught.value.code == "verify.digest"
+
+
+@pytest.mark.case("SIG-06")
+def test_refuses_to_sign_for_a_plugin_that_the_manifest_does_not_name() -> None:
+    other = forged(write_archive(FILES), identity=Identity("acme.other", "1.2.0", "component"))
+
+    with pytest.raises(VerificationError) as caught:
+        sign_capsule(read_artifact(other), KEY)
+
+    assert caught.value.code == "verify.identity"
+
+
+def test_refuses_a_seventeenth_signature() -> None:
+    full = signed(*(PrivateKey.generate() for _ in range(16)))
+
+    with pytest.raises(ArtifactError, match="at most 16"):
+        sign_capsule(read_artifact(full), KEY)
+
+
+def test_refuses_to_sign_what_is_no_capsule() -> None:
+    for data in (b"", b"\0asm", join(b"{}", write_archive(FILES))):
+        with pytest.raises(VerificationError):
+            sign_capsule(read_artifact(data), KEY)
+    with pytest.raises(VerificationError) as caught:
+        sign_capsule(read_artifact(forged(write_archive(FILES), payload_type="text/x")), KEY)
+    assert caught.value.code == "verify.payload-type"
 
 
 def test_allows_signing_twice_and_changes_nothing() -> None:

@@ -51,7 +51,7 @@ class SignedMember(Model):
 
 
 class _Predicate(Model):
-    schema_number: Annotated[Literal[1], Field(alias="schema")]
+    schema_number: Annotated[int, Field(alias="schema", ge=1, le=SCHEMA)]
     id: PluginId
     version: Version
     kind: Kind

@@ -39,20 +39,18 @@ class SigningKey(Protocol):
         """A signature over exactly `message`."""
 
 
-def pack(members: Mapping[str, bytes], identity: Identity | None = None) -> bytes:
-    """Make the one unsigned capsule of these files.
+def pack(members: Mapping[str, bytes]) -> bytes:
+    """Make the one unsigned capsule of these files; `plugin.toml` says whose it is.
 
     Args:
         members: contents by name.
-        identity: taken from `plugin.toml` if None.
 
     Raises:
         ArtifactError: `artifact.pack`, with every name that may not be there, and what is missing;
             `artifact.too-large`.
         ManifestError: if the manifest does not say who the plugin is.
     """
-    if identity is None:
-        identity = identity_of(members.get(MANIFEST, b""))
+    identity = identity_of(members.get(MANIFEST, b""))
     faults = [fault for _, fault in check_members(sorted(members), identity.kind)]
     if faults:
         raise ArtifactError(
@@ -77,6 +75,7 @@ def sign_capsule(capsule: Artifact, key: SigningKey) -> bytes:
 
     Raises:
         VerificationError: the capsule is malformed, or its statement is not true of its content.
+        ManifestError: the manifest does not say who the plugin is.
         ArtifactError: `artifact.pack` if it has no room for one more signature.
     """
     parts = split(capsule.data)
@@ -85,7 +84,12 @@ def sign_capsule(capsule: Artifact, key: SigningKey) -> bytes:
         raise VerificationError(
             f"the envelope signs {envelope.payload_type!a}", code="verify.payload-type"
         )
-    check_content(Statement.parse(envelope.payload), parts.archive)
+    statement = Statement.parse(envelope.payload)
+    members = check_content(statement, parts.archive)
+    if identity_of(bytes(members[MANIFEST])) != statement.identity:
+        raise VerificationError(
+            f"the manifest is not that of {statement.identity}", code="verify.identity"
+        )
     message, public = envelope.signed_bytes(), key.public
     if any(
         public.verify(s.value, message) and s.key_id == public.key_id for s in envelope.signatures

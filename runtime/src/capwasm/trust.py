@@ -85,7 +85,7 @@ class _RoleRule(Model):
 
 
 class _Document(Model):
-    schema_number: Annotated[Literal[1], Field(alias="schema")]
+    schema_number: Annotated[int, Field(alias="schema", ge=1, le=SCHEMA)]
     key: Annotated[tuple[_Key, ...], Field(max_length=MAX_KEYS)] = ()
     role: tuple[_RoleRule, ...] = ()
 
