@@ -66,7 +66,8 @@ ResultT = TypeVar("ResultT")
 def _word(exc: CapError) -> str:
     """The `error-code` of a failure in `caps.fs`."""
     if isinstance(exc, FsError):
-        return ERROR_CODES.get(exc.errno, "io")
+        # The WIT text asks for EROFS where the system's own word would be EPERM.
+        return "read-only" if exc.reason == "read-only" else ERROR_CODES.get(exc.errno, "io")
     return "bad-descriptor" if exc.word == "closed" else exc.word
 
 
