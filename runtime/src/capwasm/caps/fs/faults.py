@@ -10,7 +10,7 @@ import errno
 import os
 from typing import NoReturn, Self
 
-from ...errors import CapError
+from capwasm.errors import CapError
 
 __all__ = ["WORDS", "FsError", "refuse"]
 
