@@ -123,7 +123,7 @@ class ClockState:
         def allows(clause: ClockClause) -> bool:
             return clause.allows(operation)
 
-        if self._grant.deny.any(allows) is None:
+        if self._grant.deny.any(lambda c: c.denies(operation)) is None:
             steps = [
                 g.clause.resolution_ms
                 for g in self._grant.allow

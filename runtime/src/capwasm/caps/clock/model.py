@@ -62,6 +62,16 @@ class ClockClause(Clause):
         """Whether the operation is within the clause."""
         return {"monotonic": True, "wall": self.wall, "sleep": self.sleep}[operation]
 
+    def denied_by(self, rule: Self) -> bool:
+        """Whether `rule` takes everything; one that takes the date leaves elapsed time."""
+        return rule.denies("monotonic")
+
+    def denies(self, operation: Operation) -> bool:
+        """Whether the clause, as a deny rule, ends the operation."""
+        return {"monotonic": self.wall and self.sleep, "wall": self.wall, "sleep": self.sleep}[
+            operation
+        ]
+
     def describe(self) -> str:
         """One line for a person."""
         what = ["read elapsed time"]

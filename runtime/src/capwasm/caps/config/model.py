@@ -67,8 +67,12 @@ class ConfigClause(Clause):
         return self.key == other.key and within_same(self.value, other.value)
 
     def satisfied_by(self, granted: Self) -> bool:
-        """Whether `granted` gives the key, and the value if one was asked for."""
-        return self.key == granted.key and within_same(granted.value, self.value)
+        """Whether `granted` gives the key; a manifest leaves the value to the operator."""
+        return self.meet(granted) is not None
+
+    def denied_by(self, rule: Self) -> bool:
+        """Whether `rule` is about the key, whatever value stands in it."""
+        return self.key == rule.key
 
     def describe(self) -> str:
         """One line for a person."""

@@ -31,8 +31,12 @@ _WORDS: Final = {"capability.no-secret": "denied", "capability.secret-revoked": 
 class Redactor(Protocol):
     """Learns the values that must not appear in any log.  Safe to call from any thread."""
 
-    def register(self, name: str, value: bytes) -> None:
-        """Mask `value`, in all its usual encodings, from now on.  Called before its first use."""
+    def register(self, name: str, value: bytes) -> bool:
+        """Mask `value`, in all its usual encodings, from now on.  Called before its first use.
+
+        Returns:
+            False when the value is one that can't be masked, such as one of three letters.
+        """
 
 
 class Desk:
@@ -241,7 +245,7 @@ class SecretsState:
                 the secret was revoked; `unavailable`, when the vault can't be used.
         """
         clauses = [g for g in self.grant.allow if g.clause.name == name]
-        clauses = [g for g in clauses if not any(g.clause.within(d) for d in self.grant.deny)]
+        clauses = [g for g in clauses if not any(g.clause.denied_by(d) for d in self.grant.deny)]
         if not any(g.lease.alive for g in clauses):
             reason = "revoked" if clauses else "not granted"
             # What the guest asked for is its own text; only a piece of it goes on record.

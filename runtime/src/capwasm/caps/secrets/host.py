@@ -11,7 +11,12 @@ from capwasm.capability import (
     Capability,
     Grant,
     HostFunc,
-    Interface, OpenContext, Parsed, Risk, Side
+    Interface,
+    OpenContext,
+    Parsed,
+    Risk,
+    Side,
+)
 from capwasm.caps._tables import parse_tables
 from capwasm.errors import CapabilityError
 
