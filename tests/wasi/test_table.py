@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from capwasm.engine.abi import table
 from capwasm.handles import Handle
 from capwasm.wasi import NEEDS, UNSERVED, VERSION, served_functions, unserved_reason
 
@@ -90,6 +92,28 @@ def test_refuses_exactly_sockets_and_links() -> None:
     assert refused == sockets - harmless | links
 
 
+def test_allows_only_functions_that_take_what_their_signature_says() -> None:
+    for name, interface in Wasi().interfaces.items():
+        signatures = table().get(f"wasi:{name}", {}) | interface.signatures
+        assert set(signatures) == set(interface.functions)
+        for function, text in signatures.items():
+            inspect.signature(interface.functions[function]).bind(*parameters(text))
+
+
+def parameters(signature: str) -> list[str]:
+    """`func(a: list<u8>, b: record{c: u8}) -> _` as ["a", "b"]."""
+    inside = signature.removeprefix("func(").rpartition(") -> ")[0].partition(") -> ")[0]
+    depth, names, rest = 0, [], ""
+    for char in inside + ",":
+        depth += {**dict.fromkeys("{(<", 1), **dict.fromkeys("})>", -1)}.get(char, 0)
+        if char == "," and depth == 0:
+            names += [rest.partition(":")[0].strip()] if rest else []
+            rest = ""
+        else:
+            rest += char
+    return names
+
+
 def test_allows_a_need_only_of_what_is_served() -> None:
     assert set(NEEDS) <= set(served_functions())
 
@@ -115,17 +139,20 @@ def test_refuses_to_guess_about_what_it_does_not_know() -> None:
     assert unserved_reason("acme:http/types") is None
 
 
-def table() -> Iterator[str]:
+def rows() -> Iterator[str]:
     """The table of docs/wasi.md."""
     yield "| Interface | Needs | Served | Refused |"
     yield "| --- | --- | --- | --- |"
     for interface, functions in sorted(served_functions().items()):
-        need = f"`[{NEEDS[interface]}]`" if interface in NEEDS else "–"
+        need = _TABLES[NEEDS.get(interface, "")]
         sides = [
             ", ".join(f"`{_short(n)}`" for n, v in functions.items() if v == verdict)
             for verdict in ("ours", "refused")
         ]
         yield f"| `{interface}` | {need} | {sides[0] or '–'} | {sides[1] or '–'} |"
+
+
+_TABLES = {"": "–", "fs": "`[[fs]]`"} | {n: f"`[{n}]`" for n in ("log", "clock", "random")}
 
 
 def _short(name: str) -> str:
@@ -136,7 +163,7 @@ def rewritten() -> str:
     text = DOCS.read_text()
     head, _, rest = text.partition(MARKS[0])
     _, _, tail = rest.partition(MARKS[1])
-    return "\n".join([head + MARKS[0], "", *table(), "", MARKS[1] + tail])
+    return "\n".join([head + MARKS[0], "", *rows(), "", MARKS[1] + tail])
 
 
 def test_allows_no_stale_table_in_the_docs() -> None:

@@ -54,6 +54,13 @@ class ResolveAddressStream(Handle):
     __slots__ = ()
 
 
+_ERROR_CODES = """
+    unknown access-denied not-supported invalid-argument out-of-memory timeout concurrency-conflict
+    not-in-progress would-block invalid-state new-socket-limit address-not-bindable address-in-use
+    remote-unreachable connection-refused connection-reset connection-aborted datagram-too-large
+    name-unresolvable temporary-resolver-failure permanent-resolver-failure
+"""
+
 # Interface -> resource (empty for free functions) -> functions that return a result with an
 # `error-code`.
 _FALLIBLE: dict[str, dict[str, str]] = {
@@ -118,6 +125,13 @@ def interfaces(ledger: Ledger) -> list[Interface]:
             named("sockets/network"),
             {"network-error-code": _no_network_error},
             {"network": Network},
+            # Behind a feature gate in the WIT text, so not in the ABI table.
+            {
+                "network-error-code": (
+                    "func(err: borrow<wasi:io/error.error>) -> "
+                    f"option<enum{{{', '.join(_ERROR_CODES.split())}}}>"
+                )
+            },
         ),
         Interface(
             named("sockets/instance-network"), {"instance-network": lambda: Network(Lease())}
