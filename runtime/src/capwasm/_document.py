@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, TypeVar
 
@@ -29,6 +29,7 @@ __all__ = [
     "plain_faults",
     "table_of",
     "text_fault",
+    "told",
     "toml_table",
     "unknown_words",
 ]
@@ -38,6 +39,7 @@ AnyCapability = Capability[Any, Any]
 # Resolution compares each clause asked for with each allowed: bounded, so that it takes milliseconds.
 MAX_TABLES: Final = 64
 MAX_CLAUSES: Final = 128
+MAX_FAULTS: Final = 100
 
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 # Control, format (bidi, zero-width, tags), surrogate, private use, line and paragraph separators.
@@ -95,6 +97,15 @@ def plain_faults(doc: Mapping[str, Any], *, allowed: str = "") -> list[Fault]:
         if message:
             faults.append(Fault(path, message))
     return sorted(faults, key=lambda f: f.path)
+
+
+def told(faults: Sequence[Fault]) -> tuple[str, list[Fault]]:
+    """A headline that counts the faults, and as many of them as a person could want to read."""
+    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    shown = list(faults[:MAX_FAULTS])
+    if len(faults) > MAX_FAULTS:
+        shown.append(Fault("", f"and {len(faults) - MAX_FAULTS} more"))
+    return count, shown
 
 
 def unknown_words(table: Mapping[str, Any], valid: Collection[str], path: str) -> Iterator[Fault]:

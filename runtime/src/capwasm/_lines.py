@@ -34,6 +34,7 @@ def header_lines(text: str) -> dict[str, int]:
             path = join(path, word)
             node = node[0] if isinstance(node, list) else node
         if repeated:
-            path, seen[path] = f"{path}[{seen[path]}]", seen[path] + 1
+            seen[path] += 1
+            path = f"{path}[{seen[path] - 1}]"
         lines.setdefault(path, number)
     return lines

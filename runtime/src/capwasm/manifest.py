@@ -22,6 +22,7 @@ from ._document import (
     plain_faults,
     table_of,
     text_fault,
+    told,
     unknown_words,
 )
 from ._model import Model, parse_toml, validate
@@ -195,7 +196,7 @@ def parse_manifest(
     faults = plain_faults(doc)
     if faults:  # Nothing below may meet such a value.
         raise _invalid(faults, context)
-    if doc.get("schema") != SCHEMA or isinstance(doc["schema"], bool):
+    if type(doc.get("schema")) is not int or doc["schema"] != SCHEMA:
         faults.append(Fault("schema", f"write schema = {SCHEMA} as the first line"))
     names = [c.name for c in capabilities]
     faults += unknown_words(doc, ["schema", "plugin", "limits", *names], "")
@@ -220,8 +221,8 @@ def parse_manifest(
 
 
 def _invalid(faults: Sequence[Fault], context: str) -> ManifestError:
-    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-    return ManifestError(count, context=context, faults=faults)
+    message, shown = told(faults)
+    return ManifestError(message, context=context, faults=shown)
 
 
 def _refuse_newer(schema: object, context: str) -> None:

@@ -24,6 +24,7 @@ from ._document import (
     plain_faults,
     table_of,
     text_fault,
+    told,
     unknown_words,
 )
 from ._files import read_file
@@ -253,7 +254,7 @@ def _parse(
     faults = plain_faults(doc, allowed=_TEXT)
     if faults:  # Nothing below may meet such a value.
         raise _invalid(faults, context)
-    if schema != SCHEMA or isinstance(schema, bool):
+    if type(schema) is not int or schema != SCHEMA:
         faults.append(Fault("schema", f"write schema = {SCHEMA} as the first line"))
     reader = _Reader(capabilities, header_lines(data.decode()), faults)
     faults += unknown_words(doc, _TOP, "")
@@ -298,8 +299,8 @@ _TOP: Final = (
 
 
 def _invalid(faults: Sequence[Fault], context: str) -> PolicyError:
-    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-    return PolicyError(count, context=context, faults=faults)
+    message, shown = told(faults)
+    return PolicyError(message, context=context, faults=shown)
 
 
 class _Reader:
