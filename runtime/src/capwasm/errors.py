@@ -72,7 +72,7 @@ __all__ = [
 # fails when a code is raised that is not here, or is here and never raised.
 CODES: dict[str, str] = {
     # artifact
-    "artifact.unreadable": "The file can't be read.",
+    "artifact.unreadable": "The file can't be read or written.",
     "artifact.too-large": "The capsule is larger than the limit.",
     "artifact.pack": "The files can't be packed into a capsule, or the capsule can't be signed.",
     "artifact.not-a-component": "The code is not a binary WebAssembly component.",

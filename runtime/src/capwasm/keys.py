@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from os import PathLike
 from typing import Final, Literal, Self, TypeAlias, cast
@@ -141,13 +142,19 @@ class PrivateKey:
         raise ValueError(f"unknown algorithm {algorithm!r}; valid: {', '.join(ALGORITHMS)}")
 
     @classmethod
-    def parse(cls, pem: bytes, passphrase: bytes | None = None) -> Self:
+    def parse(cls, pem: bytes, passphrase: bytes | Callable[[], bytes] | None = None) -> Self:
         """Take a key from PEM (PKCS #8).
+
+        Args:
+            pem: the file.
+            passphrase: itself, or a function that asks for it, called only if the key needs one.
 
         Raises:
             PolicyError: `trust.key` if it is no key, or the passphrase is missing, wrong or not
                 needed; `trust.weak-key` as for public keys.
         """
+        if callable(passphrase):
+            passphrase = passphrase() if b"ENCRYPTED" in pem else None
         try:
             key = serialization.load_pem_private_key(pem, passphrase)
         except UnsupportedAlgorithm:
@@ -165,7 +172,9 @@ class PrivateKey:
         return cls._of(key)
 
     @classmethod
-    def load(cls, path: str | PathLike[str], passphrase: bytes | None = None) -> Self:
+    def load(
+        cls, path: str | PathLike[str], passphrase: bytes | Callable[[], bytes] | None = None
+    ) -> Self:
         """Take a key from a file that only its owner can read.
 
         Raises:

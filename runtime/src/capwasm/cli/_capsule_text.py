@@ -1,0 +1,53 @@
+"""The words of `capwasm inspect`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+__all__ = ["inspect_text"]
+
+
+def inspect_text(report: dict[str, Any]) -> str:
+    """A report of `describe` for people: the verdict first.  The caller escapes it."""
+    return "\n".join(_lines(report))
+
+
+def _lines(report: dict[str, Any]) -> Iterator[str]:
+    if report["verified"]:
+        names = ", ".join(f"{s['name']} ({', '.join(s['roles'])})" for s in report["signers"])
+        yield f"VERIFIED: every byte was signed by {names}"
+    elif "refusal" in report:
+        refusal = report["refusal"]
+        yield f"UNVERIFIED: refused [{refusal['code']}] {refusal['message']}"
+        for fault in refusal.get("faults", ()):
+            yield f"  {fault['path']}: {fault['message']}"
+        yield "What follows is only what the capsule says of itself."
+    else:
+        yield "UNVERIFIED: no --trust was given.  What follows is only what the capsule says of itself."
+    yield ""
+    yield f"file       {report['file']}, {report['size']} bytes"
+    yield f"sha256     {report['sha256']}"
+    if "archive" in report:
+        yield f"format     {report['format']}"
+        yield f"archive    {report['archive']['size']} bytes, sha256 {report['archive']['sha256']}"
+    for signature in report.get("signatures", ()):
+        yield f"signature  {signature['key-id']}  {_verdict(signature)}"
+    if report.get("signatures") == []:
+        yield "signature  none"
+    if "statement" in report:
+        predicate = report["statement"]["predicate"]
+        yield f"plugin     {predicate['id']} {predicate['version']} ({predicate['kind']})"
+    for member in report.get("members", ()):
+        yield f"member     {member['sha256'][:16]}…  {member['size']:>10}  {member['name']}"
+    if "consistent" in report:
+        yield f"content    {'is' if report['consistent'] else 'is NOT'} what the statement says"
+    if "fault" in report:
+        yield f"MALFORMED  [{report['fault']['code']}] {report['fault']['message']}"
+
+
+def _verdict(signature: dict[str, Any]) -> str:
+    if signature["true"] is None:
+        return "by a key that was not given, so unknown"
+    who = f"{signature['name']} ({', '.join(signature['roles'])})"
+    return f"true, by {who}" if signature["true"] else f"FALSE, in the name of {who}"

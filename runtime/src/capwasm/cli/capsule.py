@@ -1,0 +1,271 @@
+"""`capwasm keygen | pack | sign | verify | inspect`: from files to a signed capsule, and back.
+
+Exit codes: 0 done, 1 refused or not verified, 2 wrong usage.  With `--json`, one object on stdout,
+an error too.  Modules that need cryptography are loaded when a command runs.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from capwasm.errors import ArtifactError, CapwasmError, PolicyError
+from capwasm.redact import printable
+
+from ._capsule_text import inspect_text
+
+if TYPE_CHECKING:
+    from capwasm.trust import Requirement
+
+__all__ = ["commands"]
+
+MAX_PASSPHRASE: Final = 1024
+_EXIT: Final = "Exit codes: 0 done, 1 refused, 2 wrong usage."
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a command did: as data, as text, and as an exit code."""
+
+    data: dict[str, Any]
+    text: str
+    exit_code: int = 0
+
+
+def _command(name: str, example: str) -> Callable[[Callable[..., Outcome]], click.Command]:
+    """Make a command of a function: `--json`, errors as text or data, escaped output."""
+
+    def make(function: Callable[..., Outcome]) -> click.Command:
+        @functools.wraps(function)
+        def run(*, as_json: bool, **words: Any) -> None:
+            try:
+                outcome = function(**words)
+            except CapwasmError as exc:
+                outcome = Outcome(exc.to_dict(), f"refused [{exc.code}] {exc}", 1)
+            if as_json:
+                click.echo(json.dumps(outcome.data, indent=2))
+            else:
+                text = "\n".join(printable(line) for line in outcome.text.split("\n"))
+                click.echo(text, err=outcome.exit_code != 0 and "error" in outcome.data)
+            raise click.exceptions.Exit(outcome.exit_code)
+
+        option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+        epilog = f"\b\nExample:\n  {example}\n\n{_EXIT}"
+        return click.command(name, epilog=epilog)(option(run))
+
+    return make
+
+
+@_command("keygen", "capwasm keygen acme-release")
+@click.argument("name", type=click.Path(path_type=Path))
+@click.option(
+    "--algorithm",
+    type=click.Choice(["ed25519", "ecdsa-p256"]),
+    default="ed25519",
+    show_default=True,
+    help="Kind of key.",
+)
+@click.option("--encrypt", is_flag=True, help="Ask for a passphrase and encrypt the private key.")
+@click.option("--passphrase-file", type=click.Path(path_type=Path), help="Take it from a file.")
+@click.option("--force", is_flag=True, help="Overwrite a key that is there.")
+def keygen(
+    name: Path, algorithm: Any, encrypt: bool, passphrase_file: Path | None, force: bool
+) -> Outcome:
+    """Make a signing key: NAME.key, private, and NAME.pub."""
+    from capwasm._files import write_file
+    from capwasm.keys import PrivateKey
+
+    private, public = (name.with_name(name.name + end) for end in (".key", ".pub"))
+    if public.exists() and not force:
+        raise PolicyError(
+            "exists already; --force overwrites it", code="trust.unreadable", context=str(public)
+        )
+    passphrase = _passphrase(passphrase_file)
+    if encrypt and passphrase is None:
+        passphrase = _ask(confirm=True)
+    key = PrivateKey.generate(algorithm)
+    key.save(private, passphrase, overwrite=force)
+    write_file(public, key.public.pem(), PolicyError, code="trust.unreadable")
+    entry = (
+        f'[[key]]\nname = {json.dumps(name.name)}\npublic = "{key.public.base64()}"\n'
+        'roles = ["publisher"]\nids = ["acme.*"]'
+    )
+    data = {
+        "key-id": key.public.key_id,
+        "algorithm": key.public.algorithm,
+        "private": str(private),
+        "public": str(public),
+        "encrypted": passphrase is not None,
+        "trust": entry,
+    }
+    text = (
+        f"{private} (keep it secret{'' if passphrase else '; it is not encrypted'})\n{public}\n"
+        f"key id {key.public.key_id}\n\nTo trust it, write in trust.toml, with your own ids:\n\n"
+        f"schema = 1\n\n{entry}"
+    )
+    return Outcome(data, text)
+
+
+@_command("pack", "capwasm pack weather/ -o weather.capsule")
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="ID-VERSION.capsule if none.")
+def pack(directory: Path, output: Path | None) -> Outcome:
+    """Make an unsigned capsule of DIRECTORY, which holds plugin.toml and the code."""
+    from capwasm._files import write_file
+    from capwasm.attest import sha256
+    from capwasm.capsule import split
+    from capwasm.members import MANIFEST
+    from capwasm.pack import collect, identity_of
+    from capwasm.pack import pack as make
+
+    members = collect(directory)
+    capsule = make(members)
+    identity = identity_of(members[MANIFEST])
+    target = output or Path(identity.file_name)
+    write_file(target, capsule, ArtifactError, code="artifact.unreadable")
+    data = {
+        "capsule": str(target),
+        "id": identity.id,
+        "version": identity.version,
+        "kind": identity.kind,
+        "size": len(capsule),
+        "digest": sha256(split(capsule).archive),
+        "members": sorted(members),
+    }
+    text = f"{target}: {identity}, {len(members)} files, {len(capsule)} bytes, not signed yet"
+    return Outcome(data, text)
+
+
+@_command("sign", "capwasm sign acme.weather-1.2.0.capsule --key acme-release.key")
+@click.argument("capsule", type=click.Path(path_type=Path))
+@click.option("--key", "key_file", required=True, type=click.Path(path_type=Path), help="NAME.key.")
+@click.option("--passphrase-file", type=click.Path(path_type=Path), help="Asked for if none.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="CAPSULE itself if none.")
+def sign(
+    capsule: Path, key_file: Path, passphrase_file: Path | None, output: Path | None
+) -> Outcome:
+    """Add a signature to CAPSULE, after checking that its statement is true of its content."""
+    from capwasm._files import write_file
+    from capwasm.artifact import read_artifact
+    from capwasm.capsule import split
+    from capwasm.envelope import Envelope
+    from capwasm.keys import PrivateKey
+    from capwasm.pack import sign_capsule
+
+    passphrase = _passphrase(passphrase_file)
+    artifact = read_artifact(capsule)
+    key = PrivateKey.load(key_file, _ask if passphrase is None else passphrase)
+    signed = sign_capsule(artifact, key)
+    target = output or capsule
+    write_file(target, signed, ArtifactError, code="artifact.unreadable")
+    signers = [s.key_id for s in Envelope.parse(bytes(split(signed).envelope)).signatures]
+    data = {"capsule": str(target), "key-id": key.public.key_id, "signatures": signers}
+    return Outcome(data, f"{target}: signed by {key.public.key_id}, {len(signers)} signature(s)")
+
+
+def _trust_options(function: Callable[..., Outcome]) -> Callable[..., Outcome]:
+    options = [
+        click.option(
+            "--trust", type=click.Path(path_type=Path), help="trust.toml, or a directory of such."
+        ),
+        click.option(
+            "--require",
+            type=click.Choice(["official", "marketplace", "publisher"]),
+            multiple=True,
+            help="Role that must have signed; may be given again; any one of them if none.",
+        ),
+        click.option("--reviewed", is_flag=True, help="A reviewer must have signed as well."),
+    ]
+    for option in options:
+        function = option(function)
+    return function
+
+
+@_command("verify", "capwasm verify acme.weather-1.2.0.capsule --trust trust.toml")
+@click.argument("capsule", type=click.Path(path_type=Path))
+@_trust_options
+def verify(capsule: Path, trust: Path | None, require: tuple[Any, ...], reviewed: bool) -> Outcome:
+    """Prove that trusted keys signed every byte of CAPSULE, or refuse."""
+    from capwasm.artifact import read_artifact
+    from capwasm.trust import TrustStore
+    from capwasm.verify import verify as prove
+
+    store = TrustStore.empty() if trust is None else TrustStore.load(trust)
+    verified = prove(
+        read_artifact(capsule), store, requirement=_requirement(require, reviewed=reviewed)
+    )
+    signers = [
+        {"name": s.name, "key-id": s.key_id, "roles": sorted(s.roles)} for s in verified.signers
+    ]
+    data = {
+        "verified": True,
+        "id": verified.id,
+        "version": verified.version,
+        "kind": verified.kind,
+        "digest": verified.digest,
+        "signers": signers,
+    }
+    names = ", ".join(f"{s.name} ({', '.join(sorted(s.roles))})" for s in verified.signers)
+    text = f"verified: {verified.identity}\ndigest    {verified.digest}\nsigned by {names}"
+    return Outcome(data, text)
+
+
+@_command("inspect", "capwasm inspect acme.weather-1.2.0.capsule --trust trust.toml")
+@click.argument("capsule", type=click.Path(path_type=Path))
+@_trust_options
+def inspect(capsule: Path, trust: Path | None, require: tuple[Any, ...], reviewed: bool) -> Outcome:
+    """Show what CAPSULE says of itself, and whether that is proven.
+
+    Without --trust nothing is.  Exit code 1 if it is malformed, or does not verify with --trust.
+    """
+    from capwasm.artifact import read_artifact
+    from capwasm.describe import describe
+    from capwasm.trust import TrustStore
+
+    store = None if trust is None else TrustStore.load(trust)
+    report = describe(
+        read_artifact(capsule), store, requirement=_requirement(require, reviewed=reviewed)
+    )
+    bad = "fault" in report or "refusal" in report
+    return Outcome(report, inspect_text(report), 1 if bad else 0)
+
+
+commands: list[click.Command] = [keygen, pack, sign, verify, inspect]
+
+
+def _requirement(roles: tuple[Any, ...], *, reviewed: bool) -> Requirement:
+    from capwasm.trust import ORIGINS, Requirement
+
+    return Requirement(frozenset(roles) or ORIGINS, reviewed=reviewed)
+
+
+def _passphrase(path: Path | None) -> bytes | None:
+    """The passphrase of a file that only its owner can read; its line end is not part of it."""
+    if path is None:
+        return None
+    from capwasm._files import read_file
+
+    data = read_file(
+        path,
+        MAX_PASSPHRASE,
+        PolicyError,
+        code="trust.unreadable",
+        refuse_mode=0o077,
+        mode_code="trust.permissions",
+    )
+    passphrase = data.rstrip(b"\r\n")
+    if not passphrase:
+        raise PolicyError("the passphrase is empty", code="trust.key", context=str(path))
+    return passphrase
+
+
+def _ask(*, confirm: bool = False) -> bytes:
+    """Ask at the terminal, without an echo."""
+    answer: str = click.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True)
+    return answer.encode()
