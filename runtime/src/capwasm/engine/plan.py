@@ -10,44 +10,75 @@ For the embedder of this layer (`instance.py`, `link.py`)::
 
     call = plans.export(interface, name).bind(store, func, boundary)    # func: wasmtime's Func
     value = call(args)                           # args: a tuple
-    # TypeError, ValueError, ValueLimitExceeded: before anything ran.  EngineFault(message): the
-    # call failed.  CapError("closed"), ValueLimitExceeded afterwards: the result can't be taken.
-    # The caller of `call` answers for the store: open, of this instance, entered by no one else.
 
     host = plans.host(interface, name)
-    define_func(linker_instance, host, invoke, on_failure, lambda: boundary)
-    #   invoke(args: tuple) -> value      runs in the callback; may raise anything
-    #   on_failure(exc) -> message        keeps exc on the call's record; message is for the engine
+    host.define(linker_instance, invoke, on_failure, lambda: boundary)
     define_resource(linker_instance, name, type_id, on_drop, on_failure)
-    #   on_drop(rep: int) -> None
 """
 
 from __future__ import annotations
 
+import ctypes
+import threading
+import warnings
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import wasmtime
 from wasmtime import component as wc
 
-from .crossing import Boundary
-from .types import ComponentTypes, FuncType
+from capwasm.errors import CapError, InternalError
+from capwasm.values import Err, Ok
+from capwasm.values import Variant as VariantValue
 
-__all__ = ["BoundCall", "CallPlan", "HostPlan", "Plans", "define_func", "define_resource"]
+from . import capi, trampoline
+from . import types as t
+from .classes import Classes
+from .crossing import BadValue, Boundary, EngineFault
+from .frame import Frame, Frames
+from .lift import lifter
+from .lower import Lower, is_flat, lowerer
 
-BoundCall = Callable[[tuple[Any, ...]], Any]
-Invoke = Callable[[tuple[Any, ...]], Any]
-OnFailure = Callable[[BaseException], str]
+_headroom = trampoline.headroom
+
+__all__ = [
+    "BoundCall",
+    "CallPlan",
+    "ExportPlan",
+    "HostPlan",
+    "ImportPlan",
+    "Invoke",
+    "OnFailure",
+    "Plans",
+    "define_resource",
+    "error_value",
+    "has_handles",
+]
+
+BoundCall: TypeAlias = Callable[[tuple[Any, ...]], Any]
+Invoke: TypeAlias = Callable[[tuple[Any, ...]], Any]
+OnFailure: TypeAlias = Callable[[BaseException], str]
 
 
 class CallPlan(Protocol):
     """How an exported function is called."""
 
     name: str
-    type: FuncType
+    type: t.FuncType
 
     def bind(self, store: wasmtime.Store, func: wc.Func, boundary: Boundary) -> BoundCall:
-        """The function of one instance, ready to be called with a tuple of arguments."""
+        """The function of one instance, to be called with a tuple of arguments.
+
+        Whoever calls it answers for the store: open, that of `func` and `boundary`, entered by no
+        other thread.  What it raises:
+
+        * TypeError, ValueError: an argument is not of its type; the message says which and where.
+        * ValueLimitExceeded: the arguments, or the result, are larger than `boundary` allows.
+        * CapError, HandleLimitExceeded: a handle can't be passed.
+        * RecursionError: too little of Python's stack is left.  In all these cases but for a
+          result's, the guest was not entered.
+        * EngineFault: the call failed in the engine; `__cause__` is the wheel's exception.
+        """
         ...
 
 
@@ -55,14 +86,48 @@ class HostPlan(Protocol):
     """How a host function is called."""
 
     name: str
-    type: FuncType
+    type: t.FuncType
+
+    def define(
+        self,
+        linker: wc.LinkerInstance,
+        invoke: Invoke,
+        on_failure: OnFailure,
+        boundary: Callable[[], Boundary],
+    ) -> None:
+        """Define the import in `linker`; it lives as long as the linker and its stores.
+
+        Args:
+            linker: where; the interface's instance.
+            invoke: takes the arguments as a tuple, returns the result: for a `result` type the
+                good value itself, or `Ok` or `Err`.  It may raise anything.  An owned handle among
+                the arguments is out of the instance's table: the function must close it, unless it
+                raises, then it is closed here.  A `CapError` becomes the `err` case (see
+                `error_value`); everything else ends the guest's call.
+            on_failure: is given what ends the call, and keeps it for whoever made the call; returns
+                a message for the engine.
+            boundary: the instance that calls, asked at each call.
+
+        Raises:
+            LinkError: the linker refuses the name.
+        """
+        ...
 
 
 class Plans:
-    """The plans of one component's functions, made when first asked for.  Safe from threads."""
+    """The plans of one component's functions, made when first asked for.  Safe from threads.
 
-    def __init__(self, types: ComponentTypes) -> None:
-        """Plan for that component."""
+    If the wheel's structures are not the known ones, all plans go through the wheel's own slow
+    conversions, and a RuntimeWarning is given once.
+    """
+
+    def __init__(self, types: t.ComponentTypes, *, fast: bool | None = None) -> None:
+        """Plan for that component; `fast` overrides the check, for tests."""
+        self.types = types
+        self.classes = Classes()
+        self._fast = _layout_is_known() if fast is None else fast
+        self._made: dict[tuple[str, str, str], Any] = {}
+        self._lock = threading.Lock()
 
     def export(self, interface: str, name: str) -> CallPlan:
         """The plan of an exported function; `interface` is "" at the top level.
@@ -70,7 +135,8 @@ class Plans:
         Raises:
             KeyError: the component exports no such function.
         """
-        raise NotImplementedError
+        plan: CallPlan = self._plan("export", interface, name)
+        return plan
 
     def host(self, interface: str, name: str) -> HostPlan:
         """The plan of an imported function.
@@ -78,22 +144,288 @@ class Plans:
         Raises:
             KeyError: the component imports no such function.
         """
-        raise NotImplementedError
+        plan: HostPlan = self._plan("import", interface, name)
+        return plan
+
+    def _plan(self, side: str, interface: str, name: str) -> Any:
+        key = (side, interface, name)
+        plan = self._made.get(key)
+        if plan is not None:
+            return plan
+        export = side == "export"
+        found = self.types.exported(interface) if export else self.types.imported(interface)
+        type_ = found.function(name) if found else None
+        if type_ is None:
+            raise KeyError(f"no {side} {interface} {name}")
+        if self._fast:
+            cls: Any = ExportPlan if export else ImportPlan
+        else:
+            from .wheel import WheelExportPlan, WheelImportPlan
+
+            cls = WheelExportPlan if export else WheelImportPlan
+        with self._lock:
+            return self._made.setdefault(key, cls(name, type_, self.classes))
 
 
-def define_func(
-    linker: wc.LinkerInstance,
-    plan: HostPlan,
-    invoke: Invoke,
-    on_failure: OnFailure,
-    boundary: Callable[[], Boundary],
-) -> None:
-    """Define the import `plan.name` in `linker`; it lives as long as the linker and its stores.
+_warned = threading.Event()
 
-    `CapError` from `invoke` becomes the `err` case of the function's result, where that is an
-    enum or variant which has the word (else `denied`, else `unavailable`).
+
+def _layout_is_known() -> bool:
+    faults = capi.layout_faults()
+    if faults and not _warned.is_set():
+        _warned.set()
+        warnings.warn(
+            f"values cross slowly: {'; '.join(faults)}", RuntimeWarning, stacklevel=3
+        )
+    return not faults
+
+
+def has_handles(type_: t.ValType | None) -> bool:
+    """Whether a value of the type can hold a handle."""
+    if type_ is None:
+        return False
+    return isinstance(type_, t.Own | t.Borrow) or any(map(has_handles, t.children(type_)))
+
+
+def _hint(name: str) -> str:
+    # `[method]file.read` → `file-read`
+    return name.rpartition("]")[2].replace(".", "-")
+
+
+class ExportPlan:
+    """The fast `CallPlan`."""
+
+    def __init__(self, name: str, type_: t.FuncType, classes: Classes) -> None:
+        """Build the converters."""
+        self.name = name
+        self.type = type_
+        hint, result = _hint(name), type_.result
+        types = [x for _, x in type_.params]
+        self._lowers = tuple(lowerer(x, classes, f"{hint}-{n}") for n, x in type_.params)
+        self._lift = None if result is None else lifter(result, classes, f"{hint}-result")
+        # Whether the result is more than its slot, and has to be deleted.
+        self._owned = result is not None and not is_flat(result)
+        self._handles = has_handles(result) or any(map(has_handles, types))
+        self._flat = not self._owned and all(map(is_flat, types))
+        self._frames = Frames(len(types) + 1, flat=self._flat)
+
+    def bind(self, store: wasmtime.Store, func: wc.Func, boundary: Boundary) -> BoundCall:
+        """See `CallPlan.bind`."""
+        make = self._bind_flat if self._flat else self._bind_any
+        return make(capi.address(store._context()), func._func, boundary)  # noqa: SLF001
+
+    def _lower_all(self, args: tuple[Any, ...], frame: Frame) -> None:
+        if len(args) != len(self._lowers):
+            count = len(self._lowers)
+            raise TypeError(
+                f"{self.type.signature(self.name)} takes {count} "
+                f"argument{'s' * (count != 1)}, got {len(args)}"
+            )
+        off, buf = 0, frame.buf
+        try:
+            for lower, value in zip(self._lowers, args, strict=True):
+                lower(value, buf, off, frame)
+                off += 32
+        except BadValue as fault:
+            name = self.type.params[off // 32][0]
+            raise fault.at(f"argument {name}").to_error() from None
+
+    def _bind_flat(self, context: int, raw: Any, _boundary: Boundary) -> BoundCall:
+        """For numbers only: all is in the slots, nothing to free."""
+        lift, count, slot = self._lift, len(self._lowers), len(self._lowers) * 32
+        function, store = capi.pointer_arg(ctypes.addressof(raw)), capi.pointer_arg(context)
+        nargs, nresults = capi.size_arg(count), capi.size_arg(0 if lift is None else 1)
+        free, new, enter, headroom = self._frames.free, self._frames.new, capi.func_call, _headroom
+        lower_all = self._lower_all
+
+        def call(args: tuple[Any, ...], _keep: Any = raw) -> Any:
+            headroom()
+            try:
+                frame = free.pop()
+            except IndexError:
+                frame = new()
+            lower_all(args, frame)
+            error = enter(function, store, frame.args, nargs, frame.result, nresults)
+            if error:
+                raise _fault(error)
+            value = None if lift is None else lift(frame.buf, slot, frame)
+            free.append(frame)
+            return value
+
+        return call
+
+    def _bind_any(self, context: int, raw: Any, boundary: Boundary) -> BoundCall:
+        frames, handles, lift, owned = self._frames, self._handles, self._lift, self._owned
+        count, slot, limit = len(self._lowers), len(self._lowers) * 32, boundary.value_bytes
+        function, store = capi.pointer_arg(ctypes.addressof(raw)), capi.pointer_arg(context)
+        nargs, nresults = capi.size_arg(count), capi.size_arg(0 if lift is None else 1)
+        lower_all, enter, headroom = self._lower_all, capi.func_call, _headroom
+
+        def call(args: tuple[Any, ...], _keep: Any = raw) -> Any:
+            headroom()
+            frame = frames.take()
+            frame.left = frame.limit = limit
+            if handles:
+                frame.context, frame.boundary = context, boundary
+            entered = returned = False
+            try:
+                lower_all(args, frame)
+                entered = True
+                error = enter(function, store, frame.args, nargs, frame.result, nresults)
+                if error:
+                    raise _fault(error)
+                returned = True
+                if lift is None:
+                    return None
+                frame.left = limit
+                return lift(frame.buf, slot, frame)
+            finally:
+                if returned and owned:
+                    capi.val_delete(frame.result)
+                    frame.buf[slot] = 0  # the engine drops what stands here before it writes
+                if handles:
+                    if entered:
+                        frame.commit()
+                    else:
+                        frame.rollback()
+                    frame.unlend(alive=returned or not entered)
+                frames.give_back(frame)
+
+        return call
+
+
+def _fault(error: int) -> EngineFault:
+    cause = capi.take_error(error)
+    fault = EngineFault(str(cause))
+    fault.__cause__ = cause
+    return fault
+
+
+class ImportPlan:
+    """The fast `HostPlan`."""
+
+    def __init__(self, name: str, type_: t.FuncType, classes: Classes) -> None:
+        """Build the converters."""
+        self.name = name
+        self.type = type_
+        hint = _hint(name)
+        self._lifts = tuple(
+            (lifter(x, classes, f"{hint}-{n}"), 32 * i) for i, (n, x) in enumerate(type_.params)
+        )
+        result = type_.result
+        self._lower: Lower | None = (
+            None if result is None else lowerer(result, classes, f"{hint}-result")
+        )
+        self._handles = has_handles(result) or any(has_handles(x) for _, x in type_.params)
+        self._frames = Frames(1, flat=result is None or is_flat(result))
+
+    def define(
+        self,
+        linker: wc.LinkerInstance,
+        invoke: Invoke,
+        on_failure: OnFailure,
+        boundary: Callable[[], Boundary],
+    ) -> None:
+        """See `HostPlan.define`."""
+        entry = trampoline.Entry(self._runner(invoke, boundary), on_failure)
+        linker._assert_not_locked()  # noqa: SLF001
+        name = self.name.encode()
+        number = trampoline.register(entry)
+        error = capi.linker_add_func(
+            capi.address(linker.ptr()),
+            name,
+            len(name),
+            trampoline.function,
+            number,
+            trampoline.finalizer,
+        )
+        _check_defined(error, self.name)
+
+    def _runner(
+        self, invoke: Invoke, boundary: Callable[[], Boundary]
+    ) -> Callable[[int, int, int], None]:
+        frames, lifts, lower, handles = self._frames, self._lifts, self._lower, self._handles
+        size, result, name = 32 * len(lifts), self.type.result, self.name
+        wraps = isinstance(result, t.Result)
+        read, clone = ctypes.string_at, capi.val_clone
+
+        def run(context: int, args: int, results: int) -> None:
+            frame, instance = frames.take(), boundary()
+            frame.left = frame.limit = instance.value_bytes
+            if handles:
+                frame.context, frame.boundary = context, instance
+            crossed = False
+            try:
+                try:
+                    if handles:
+                        values = _lift_all(lifts, read(args, size), frame)
+                    elif lifts:
+                        raw = read(args, size)
+                        values = tuple([lift(raw, off, frame) for lift, off in lifts])
+                    else:
+                        values = ()
+                    value = invoke(values)
+                except CapError as refusal:
+                    value = error_value(result, refusal)
+                    if handles:
+                        frame.rollback()
+                if lower is None:
+                    if value is not None:
+                        raise InternalError(f"{name} returned a value and has no result")
+                    crossed = True
+                    return
+                if wraps and not isinstance(value, Ok | Err):
+                    value = Ok(value)
+                frame.left = frame.limit
+                try:
+                    lower(value, frame.buf, 0, frame)
+                except BadValue as fault:
+                    raise InternalError(
+                        f"host function {name}: {fault.at('result')}"
+                    ) from None
+                clone(frame.base, results)
+                crossed = True
+            finally:
+                if handles:
+                    if crossed:
+                        frame.commit()
+                    else:
+                        frame.rollback()
+                frames.give_back(frame)
+
+        return run
+
+
+def _lift_all(lifts: tuple[Any, ...], raw: bytes, frame: Any) -> tuple[Any, ...]:
+    """All the arguments; a dead handle is told of when the engine has let go of all of them."""
+    values: list[Any] = []
+    refused: CapError | None = None
+    for lift, off in lifts:
+        try:
+            values.append(lift(raw, off, frame))
+        except CapError as exc:
+            refused = refused or exc
+    if refused is not None:
+        raise refused
+    return tuple(values)
+
+
+def error_value(result: t.ValType | None, refusal: CapError) -> Err[Any]:
+    """The `err` case that tells the guest of `refusal`: its word, else `denied`, else `unavailable`.
+
+    Raises:
+        CapError: `refusal` itself: the function has no way to tell.
     """
-    raise NotImplementedError
+    if isinstance(result, t.Result):
+        for word in (refusal.word, "denied", "unavailable"):
+            match result.err:
+                case t.Enum(_, cases) if word in cases:
+                    return Err(word)
+                case t.Variant(_, cases) if (word, None) in cases:
+                    return Err(VariantValue(word))
+                case _:
+                    pass
+    raise refusal
 
 
 def define_resource(
@@ -103,5 +435,32 @@ def define_resource(
     on_drop: Callable[[int], None],
     on_failure: OnFailure,
 ) -> None:
-    """Define the host resource `name`; `on_drop(rep)` runs when the guest drops its last handle."""
-    raise NotImplementedError
+    """Define the host resource `name`; `on_drop(rep)` runs when the guest drops its handle.
+
+    Raises:
+        LinkError: the linker refuses the name.
+    """
+
+    def run(_context: int, rep: int) -> None:
+        on_drop(rep)
+
+    linker._assert_not_locked()  # noqa: SLF001
+    raw = name.encode()
+    with wc.ResourceType.host(type_id) as kind:
+        error = capi.linker_add_resource(
+            capi.address(linker.ptr()),
+            raw,
+            len(raw),
+            capi.address(kind.ptr()),
+            trampoline.destructor,
+            trampoline.register(trampoline.Entry(run, on_failure)),
+            trampoline.finalizer,
+        )
+    _check_defined(error, name)
+
+
+def _check_defined(error: int | None, name: str) -> None:
+    if error:
+        from capwasm.errors import LinkError
+
+        raise LinkError(f"{name}: {capi.take_error(error)}", code="link.instantiate")

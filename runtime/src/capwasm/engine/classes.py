@@ -1,0 +1,73 @@
+"""Python classes for the named types of a component: dataclasses, `StrEnum`s.
+
+The names come from an untrusted component.  The engine has checked that they are kebab words; they
+are checked again where a class is made of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import keyword
+import re
+import threading
+from enum import StrEnum
+from typing import Any
+
+from .types import Enum, Flags, Record, ValType
+
+__all__ = ["Classes", "field_name"]
+
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9]*(-[A-Za-z0-9]+)*")
+
+
+def field_name(word: str) -> str:
+    """The attribute for a WIT field: `max-size` → `max_size`, `class` → `class_`.
+
+    Raises:
+        ValueError: not a kebab word.
+    """
+    if not _WORD.fullmatch(word):
+        raise ValueError(f"not a WIT name: {word[:60]!r}")
+    name = word.replace("-", "_")
+    return f"{name}_" if keyword.iskeyword(name) else name
+
+
+def _class_name(word: str) -> str:
+    if not _WORD.fullmatch(word):
+        raise ValueError(f"not a WIT name: {word[:60]!r}")
+    return "".join(part[:1].upper() + part[1:] for part in word.split("-"))
+
+
+class Classes:
+    """The classes of one component, one a type.  Safe from threads."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._made: dict[ValType, Any] = {}
+        self._lock = threading.Lock()
+
+    def record(self, type_: Record, hint: str) -> type:
+        """A frozen dataclass with the record's fields; `hint` names it if the interface doesn't."""
+        with self._lock:
+            made = self._made.get(type_)
+            if made is None:
+                fields = [(field_name(n), Any) for n, _ in type_.fields]
+                made = dataclasses.make_dataclass(
+                    _class_name(type_.name or hint), fields, frozen=True, slots=True
+                )
+                made.__doc__ = f"WIT: `{Record(None, type_.fields)}`."
+                made.__module__ = __name__
+                self._made[type_] = made
+            return made  # type: ignore[no-any-return]
+
+    def words(self, type_: Enum | Flags, hint: str) -> dict[str, StrEnum]:
+        """Word to member of the `StrEnum` for an enum or flags type; members are UPPER_CASE."""
+        with self._lock:
+            made = self._made.get(type_)
+            if made is None:
+                names = type_.cases if isinstance(type_, Enum) else type_.names
+                members = [(field_name(n).rstrip("_").upper(), n) for n in names]
+                made = StrEnum(_class_name(type_.name or hint), members)  # type: ignore[call-overload]
+                made.__doc__ = f"WIT: `{type_}`."
+                self._made[type_] = made
+            return {member.value: member for member in made}

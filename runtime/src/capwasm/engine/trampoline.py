@@ -1,0 +1,164 @@
+"""Where C calls Python: nothing that is raised on our side ever leaves through here.
+
+An exception that leaves a ctypes callback makes it return garbage, which the engine takes for a
+pointer: the process dies.  `except BaseException` around the body is not enough.  A pending signal
+(Ctrl-C during guest code) is raised at the callback's *first* instruction, before its `try` begins;
+`guarded` therefore stretches the `try` over that instruction.  `headroom` sees to it, before a guest
+is entered, that a callback can be entered without a RecursionError.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any, TypeVar
+
+from . import capi
+
+__all__ = ["Entry", "destructor", "finalizer", "function", "guarded", "headroom", "register"]
+
+FuncT = TypeVar("FuncT", bound=Callable[..., Any])
+
+_VARINT_MORE, _VARINT_BITS, _ENTRY_START = 0x40, 0x3F, 0x80
+
+
+def guarded(func: FuncT) -> FuncT:
+    """`func` with its first `try` in force from the very first instruction.
+
+    `func` must be a plain function whose body is one `try` statement.  What is changed is the
+    start of the first row of its exception table (the table's form is the same from Python 3.11
+    on: start, length, target, depth; six bits a byte).
+    """
+    assert isinstance(func, FunctionType)
+    code = func.__code__
+    table = code.co_exceptiontable
+    (start, length, target, depth), rest = _read_row(table)
+    # Only the entry instructions may stand before the `try`, and the handler needs an empty stack.
+    if start > 4 or depth >> 1:
+        raise AssertionError(f"{func.__name__} does not begin with a try")
+    row = b"".join(map(_varint, (0, start + length, target, depth)))
+    table = bytes([row[0] | _ENTRY_START]) + row[1:] + rest
+    func.__code__ = code.replace(co_exceptiontable=table)
+    return func
+
+
+def _read_row(table: bytes) -> tuple[list[int], bytes]:
+    values, at = [], 0
+    for _ in range(4):
+        value = table[at] & _VARINT_BITS
+        while table[at] & _VARINT_MORE:
+            at += 1
+            value = value << 6 | table[at] & _VARINT_BITS
+        at += 1
+        values.append(value)
+    return values, table[at:]
+
+
+def _varint(value: int) -> bytes:
+    parts = [value & _VARINT_BITS]
+    while value := value >> 6:
+        parts.append(value & _VARINT_BITS | _VARINT_MORE)
+    return bytes(reversed(parts))
+
+
+def headroom() -> None:
+    """Pass if a few more levels of Python calls are possible (RES-12).
+
+    Raises:
+        RecursionError: not; the guest was not entered.
+    """
+    _level1()
+
+
+def _level1() -> None:
+    _level2()
+
+
+def _level2() -> None:
+    _level3()
+
+
+def _level3() -> None:
+    _level4()
+
+
+def _level4() -> None:
+    _level5()
+
+
+def _level5() -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a callback runs.
+
+    Attributes:
+        run: takes the context and the callback's own arguments; raises what it likes.
+        on_failure: keeps an exception where the caller will find it; returns the engine's message.
+    """
+
+    run: Callable[..., None]
+    on_failure: Callable[[BaseException], str]
+
+
+# The engine keeps a number for each function and calls `finalizer` with it when the last linker,
+# or store made from it, is gone; so this holds what is alive and nothing else.
+_ENTRIES: dict[int, Entry] = {}
+_NUMBERS = itertools.count(1)
+
+
+def register(entry: Entry) -> int:
+    """A number for `entry`, until `finalizer` is called with it."""
+    number = next(_NUMBERS)
+    _ENTRIES[number] = entry
+    return number
+
+
+def _failed(number: int, exc: BaseException) -> int:
+    return capi.error_new(_ENTRIES[number].on_failure(exc))
+
+
+@guarded
+def _on_call(
+    number: int, context: int, _type: int, args: int, _n: int, results: int, _m: int
+) -> int:
+    try:
+        _ENTRIES[number].run(context, args, results)
+    except BaseException as exc:  # noqa: BLE001
+        try:
+            return _failed(number, exc)
+        except BaseException:  # noqa: BLE001
+            try:
+                return capi.error_new("host failure")
+            except BaseException:  # noqa: BLE001 - a third signal within microseconds
+                return capi.error_new("host failure")
+    return 0
+
+
+@guarded
+def _on_drop(number: int, context: int, rep: int) -> int:
+    try:
+        _ENTRIES[number].run(context, rep)
+    except BaseException as exc:  # noqa: BLE001
+        try:
+            return _failed(number, exc)
+        except BaseException:  # noqa: BLE001
+            try:
+                return capi.error_new("host failure")
+            except BaseException:  # noqa: BLE001
+                return capi.error_new("host failure")
+    return 0
+
+
+_FUNCTION = capi.CALLBACK(_on_call)
+_DESTRUCTOR = capi.DESTRUCTOR(_on_drop)
+# A method of the dict itself: no Python code runs that could be interrupted.
+_FINALIZER = capi.FINALIZER(_ENTRIES.pop)
+
+function = capi.address(_FUNCTION)
+destructor = capi.address(_DESTRUCTOR)
+finalizer = capi.address(_FINALIZER)
