@@ -7,10 +7,9 @@ call to return), and never used again after a trap (LIFE-01..04).
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import wasmtime
@@ -45,8 +44,6 @@ __all__ = ["CallStats", "Instance"]
 # What one host call costs the guest in fuel, besides the work that the host function charges.
 HOST_CALL_FUEL = 1_000
 
-_NUMBERS = itertools.count(1)
-
 
 class CallStats:
     """What a call used; filled in when it ends.
@@ -77,14 +74,24 @@ class Instance:
         plugin: str,
         limits: Limits,
         served: Sequence[Interface],
+        on_closed: Callable[[], None] = lambda: None,
     ) -> None:
-        """Prepare; nothing of the guest has run until `start`."""
-        self.number = next(_NUMBERS)
+        """Prepare; nothing of the guest has run until `start`.
+
+        Args:
+            engine: the engine that compiled the component.
+            linked: the component, joined with the names in `served`.
+            plugin: `id@version`.
+            limits: of the instance and of each call.
+            served: the interfaces, bound to this instance's capability states.
+            on_closed: called once, after the last call has returned and all handles are closed.
+        """
         self.plugin = plugin
         self.limits = limits
         self.handles = HandleTable(limits.handles)
         self.boundary = Boundary(self.handles, linked.kinds, limits.value_bytes)
         self._engine = engine
+        self._on_closed = on_closed
         self._linked = linked
         by_name: Mapping[str, Interface] = {i.name: i for i in served}
         self._functions = [by_name[i].functions[f] for i, f in linked.slots]
@@ -135,8 +142,11 @@ class Instance:
         if store is not None:
             self._instance = None
             self._calls.clear()
-            self.handles.close_all()
-            store.close()
+            try:
+                self.handles.close_all()
+            finally:
+                store.close()
+                self._on_closed()
 
     def interrupt(self, reason: str) -> bool:
         """Ask the call under way to end; says whether there was one."""

@@ -31,8 +31,8 @@ __all__ = ["Linked", "Unserved", "link", "read_types"]
 # Host resource kinds are told apart by number; one number a kind, never used twice (TYP-09).
 _KIND_NUMBERS = itertools.count(1)
 
-# interface, without version -> why it is not served, and what would change that.
-Unserved = Mapping[str, str]
+# interface -> why it is not served, and what would change that.
+Unserved = Callable[[str], str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def link(
         component: the compiled component.
         served: what this plugin may import; only names, functions and classes are read here.
         owners: for each interface of ours, without version, the manifest table that asks for it.
-        unserved: what could be served and is not, with the reason.
+        unserved: says of an interface why it is not served, or None if it knows nothing of it.
 
     Raises:
         LinkError: with one fault for each import that is not served, or not in that shape.
@@ -120,7 +120,7 @@ def _choose(
         if name in owners:
             table = owners[name]
             return None, Fault(wanted.name, f"the manifest does not declare {table}", fix=table)
-        return None, Fault(wanted.name, unserved.get(name, "this runtime does not offer it"))
+        return None, Fault(wanted.name, unserved(wanted.name) or "this runtime does not offer it")
     _, ours = split_version(offer.name)
     # As the component model has it: same major, or same minor below 1.0, and not newer than ours.
     track = slice(0, 1) if ours[0] else slice(0, 2)

@@ -1,0 +1,110 @@
+"""The home directory of a runtime: what is where, and what its absence means.
+
+::
+
+    policy.toml    what the operator allows      absent: nothing is allowed
+    trust.toml     whose signatures count        absent: nothing can be verified  (or trust/*.toml)
+    consents/      who agreed to what            made at need
+    vault          secrets, encrypted            absent: no secret can be granted
+    vault.key      what opens it, 0600
+    audit/         the audit log                 made at need
+    audit.key      signs its anchors, 0600       made at need
+    cache/         compiled code, authenticated  made at need
+    data/          plugins' own stores           made at need
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .capability import Capability
+from .errors import PolicyError
+from .events import Event
+from .metrics import Metrics
+from .policy import Policy
+from .recorders import Recorders
+from .redact import Redactor
+from .trust import TrustStore
+
+if TYPE_CHECKING:
+    from .caps.secrets import Vault
+    from .keys import PrivateKey
+
+__all__ = ["Home"]
+
+
+class Home:
+    """Paths below one directory, and the objects that live there."""
+
+    def __init__(self, root: Path) -> None:
+        """Name the directory; nothing is read or made yet."""
+        self.root = root.absolute()
+        self.policy_file = self.root / "policy.toml"
+        self.trust_file = self.root / "trust.toml"
+        self.trust_dir = self.root / "trust"
+        self.consents = self.root / "consents"
+        self.vault_file = self.root / "vault"
+        self.vault_key = self.root / "vault.key"
+        self.audit = self.root / "audit"
+        self.audit_key = self.root / "audit.key"
+
+    def policy(self, capabilities: Sequence[Capability[Any, Any]]) -> Policy:
+        """The operator's policy, or the one that allows nothing.
+
+        Raises:
+            PolicyError: it is malformed, with all faults.
+        """
+        if not self.policy_file.exists():
+            return Policy.nothing()
+        return Policy.load(self.policy_file, capabilities)
+
+    def trust(self) -> TrustStore:
+        """The trusted keys, or a store that trusts nobody.
+
+        Raises:
+            PolicyError: a file of it is malformed, with all faults.
+        """
+        if self.trust_dir.is_dir():
+            return TrustStore.load(self.trust_dir)
+        return TrustStore.load(self.trust_file) if self.trust_file.exists() else TrustStore.empty()
+
+    def vault(self) -> Vault | None:
+        """The vault, opened with the key file beside it, or None if there is none.
+
+        Raises:
+            CapabilityError: it can't be opened.
+        """
+        if not self.vault_file.exists():
+            return None
+        from .caps.secrets import Vault, VaultKey
+
+        return Vault.open(self.vault_file, VaultKey.load(self.vault_key))
+
+    @contextlib.contextmanager
+    def recorder(
+        self,
+        redactor: Redactor,
+        metrics: Metrics | None = None,
+        hook: Callable[[Event], None] | None = None,
+    ) -> Iterator[Recorders]:
+        """The audit log with what stands around it; closed at the end.
+
+        Raises:
+            AuditError: the log can't be written, does not verify, or another process writes it.
+        """
+        from .audit import AuditLog
+
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with AuditLog.open(self.audit, redactor, key=self._anchor_key()) as log:
+            yield Recorders(log, redactor, metrics=metrics, hook=hook)
+
+    def _anchor_key(self) -> PrivateKey:
+        from .keys import PrivateKey
+
+        if not self.audit_key.exists():
+            with contextlib.suppress(PolicyError):  # another process was first: its key is the key
+                PrivateKey.generate().save(self.audit_key)
+        return PrivateKey.load(self.audit_key)

@@ -1,0 +1,332 @@
+"""The runtime: the one place where trust, policy, consent, capabilities and the engine are wired.
+
+`load` walks the way of the data once, and nothing on it can be skipped, since each stage takes the
+type that only the stage before can make::
+
+    bytes → Artifact → VerifiedArtifact → Manifest (+ Policy + Consent) → Grants → Plugin
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from .artifact import read_artifact
+from .capability import Capability
+from .caps import standard_capabilities
+from .consent import Subject, consent_for
+from .consent_store import ConsentStore
+from .engine.compile import CompileLimits, Compiler
+from .engine.engine import PluginEngine
+from .engine.link import link
+from .errors import CapabilityError, CapwasmError, GrantDeniedError
+from .events import ALLOWED, DENIED, Event, Recorder
+from .grants import Grants, resolve
+from .manifest import Manifest, parse_manifest
+from .plugin import Opener, Plugin
+from .policy import Policy
+from .redact import Redactor
+from .trust import TrustStore
+from .verify import VerifiedArtifact, verify
+from .wasi import unserved_reason
+
+__all__ = ["Runtime"]
+
+
+class Runtime:
+    """Loads plugins and runs them.  Safe from many threads; a context manager that closes it.
+
+    Everything is denied by default: without a trust store no capsule is verified, without a policy
+    nothing is allowed, and without a consent nothing is granted.
+    """
+
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        trust: TrustStore,
+        recorder: Recorder,
+        home: str | PathLike[str],
+        core_version: str,
+        capabilities: Sequence[Capability[Any, Any]],
+        consents: ConsentStore | None = None,
+        compile_limits: CompileLimits | None = None,
+        on_slow: Callable[[str], None] | None = None,
+        workers: int = 16,
+        owned: contextlib.ExitStack | None = None,
+    ) -> None:
+        """Wire a runtime.  Most cores want `Runtime.open`.
+
+        Args:
+            policy: what the operator allows, parsed with the same `capabilities`.
+            trust: whose signatures count.
+            recorder: takes every event; see `audit`.  There is no default, on purpose.
+            home: the runtime's own directory, for compiled code and plugins' stores (0700).
+            core_version: the version of the application, which a manifest's `requires-core` names.
+            capabilities: those that plugins may be granted, in the order in which they open.
+            consents: where consents are kept; none: only what policy consents to by itself.
+            compile_limits: see there.
+            on_slow: told one line when something will take seconds (compiling a large plugin).
+            workers: threads for `acall` and for calls from the main thread.
+            owned: closed last, when the closing of the plugins has been recorded.
+        """
+        self._home = Path(home).absolute()
+        _make_private(self._home)
+        self.policy = policy
+        self.trust = trust
+        self.recorder = recorder
+        self.consents = consents
+        self.core_version = core_version
+        self.capabilities = tuple(capabilities)
+        self._closers = owned or contextlib.ExitStack()
+        self._engine = PluginEngine()
+        self._closers.callback(self._engine.close)
+        self._compiler = Compiler(self._engine, self._home / "cache", compile_limits, on_slow)
+        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="capwasm-call")
+        self._closers.callback(self._executor.shutdown)
+        self._lock = threading.Lock()
+        self._plugins: list[Plugin] = []
+        self._closed = False
+        self._record(
+            "runtime.start",
+            ALLOWED,
+            details={"policy": policy.digest, "keys": len(trust.keys), "core": core_version},
+        )
+
+    @classmethod
+    def open(
+        cls,
+        home: str | PathLike[str],
+        *,
+        core_version: str,
+        on_slow: Callable[[str], None] | None = None,
+        **options: Any,
+    ) -> Self:
+        """A runtime on a home directory: policy, trust, consents, vault, audit log.
+
+        Args:
+            home: holds `policy.toml`, `trust.toml` (or `trust/`), `consents/`, `vault/`, `audit/`;
+                what is missing there is missing, and so denied.
+            core_version: the version of the application that embeds the runtime.
+            on_slow: told one line when something will take seconds.
+            options: for `standard_capabilities`: `resolver`, `tls_ca_file`, …
+
+        Raises:
+            PolicyError: the policy or the trust store is malformed, with all faults.
+            CapabilityError: the vault can't be opened.
+            AuditError: the audit log can't be written, or does not verify.
+        """
+        from .home import Home
+
+        with contextlib.ExitStack() as stack:
+            place = Home(Path(home))
+            redactor = Redactor()
+            capabilities = standard_capabilities(
+                vault=place.vault(), redactor=redactor, protected=[place.root], **options
+            )
+            policy = place.policy(capabilities)
+            trust = place.trust()
+            recorder = stack.enter_context(place.recorder(redactor))
+            return cls(
+                policy=policy,
+                trust=trust,
+                recorder=recorder,
+                home=place.root,
+                core_version=core_version,
+                capabilities=capabilities,
+                consents=ConsentStore(place.consents, recorder=recorder),
+                on_slow=on_slow,
+                owned=stack.pop_all(),
+            )
+
+    # -- loading --------------------------------------------------------------------------------
+
+    def verify(self, source: str | PathLike[str] | bytes) -> VerifiedArtifact:
+        """Read a capsule once and prove it; see `verify.verify`.
+
+        Raises:
+            ArtifactError: the bytes can't be had.
+            VerificationError: they are not what trusted keys signed.
+        """
+        return verify(read_artifact(source), self.trust, requirement=self.policy.requirement)
+
+    def load(self, source: str | PathLike[str] | bytes) -> Plugin:
+        """Verify, grant, compile, link and start a plugin.
+
+        Args:
+            source: the path of a `.capsule`, or its bytes.
+
+        Raises:
+            ArtifactError, VerificationError: not what a trusted key signed.
+            ManifestError: its declaration is malformed.
+            GrantDeniedError: it asks for more than is allowed; every missing permission with the
+                line that would allow it.
+            LinkError: it imports what it does not declare.
+            GuestError: its start failed.
+            AuditError: the load can't be recorded, and so does not happen.
+        """
+        self._check_open()
+        name = ""
+        try:
+            artifact = self.verify(source)
+            name = f"{artifact.id}@{artifact.version}"
+            manifest = parse_manifest(artifact.manifest_bytes, self.capabilities, context=name)
+            artifact.check_identity(manifest.id, manifest.version, manifest.plugin.kind)
+            if artifact.kind != "component":
+                raise GrantDeniedError(
+                    "native plugins run in the shim process, which this version does not have yet",
+                    code="grant.platform",
+                    context=name,
+                )
+            grants = self._resolve(artifact, manifest)
+            self._record_load(artifact, grants, name)
+            plugin = self._start(artifact, manifest, grants, name)
+        except CapwasmError as exc:
+            self._record(
+                "load",
+                DENIED,
+                plugin=name,
+                action="load",
+                reason=exc.code,
+                target=exc.message[:300],
+                details={"faults": [f"{f.path}: {f.message}" for f in exc.faults[:20]]},
+            )
+            raise
+        with self._lock:
+            if not self._closed:
+                self._plugins.append(plugin)
+                return plugin
+        plugin.close()
+        raise RuntimeError("the runtime is closed")
+
+    def _resolve(self, artifact: VerifiedArtifact, manifest: Manifest) -> Grants:
+        subject = Subject.of(manifest, artifact.code_digest)
+        consent = self.consents.find(subject) if self.consents else consent_for(subject)
+        return resolve(manifest, self.policy, consent, self.capabilities, core=self.core_version)
+
+    def _start(
+        self, artifact: VerifiedArtifact, manifest: Manifest, grants: Grants, name: str
+    ) -> Plugin:
+        component = self._compiler.compile(artifact.code)
+        opener = Opener(
+            engine=self._engine,
+            capabilities=self.capabilities,
+            manifest=manifest,
+            grants=grants,
+            name=name,
+            recorder=self.recorder,
+            data_dir=self._data_dir(manifest.id),
+        )
+        owners = {
+            i.partition("@")[0]: f"[[{c.name}]]" if c.repeated else f"[{c.name}]"
+            for c in self.capabilities
+            for i in c.interfaces
+        }
+        with opener.serve() as (served, release):
+            try:
+                linked = link(
+                    self._engine, component, served, owners=owners, unserved=unserved_reason
+                )
+            finally:
+                release()
+        return Plugin(
+            artifact, manifest, linked, opener, executor=self._executor, on_close=self._forget
+        )
+
+    def _data_dir(self, plugin_id: str) -> Path:
+        # The id is made of lower-case labels and dots alone (MAN-09), so it is one path component.
+        path = self._home / "data" / plugin_id
+        _make_private(path.parent)
+        _make_private(path)
+        return path
+
+    def _record_load(self, artifact: VerifiedArtifact, grants: Grants, name: str) -> None:
+        self._record(
+            "load",
+            ALLOWED,
+            plugin=name,
+            action="load",
+            target=artifact.digest,
+            details={"signers": [f"{s.name} {s.key_id}" for s in artifact.signers]},
+        )
+        for capability, grant in grants.by_capability.items():
+            for granted in grant.allow:
+                self._record(
+                    "grant",
+                    ALLOWED,
+                    plugin=name,
+                    action=capability,
+                    target=granted.clause.describe(),
+                )
+
+    # -- what runs ------------------------------------------------------------------------------
+
+    @property
+    def plugins(self) -> tuple[Plugin, ...]:
+        """The plugins that are loaded."""
+        with self._lock:
+            return tuple(self._plugins)
+
+    def revoke_secret(self, name: str, reason: str) -> None:
+        """Revoke a secret for every plugin, also within running calls; no use begins after this.
+
+        Raises:
+            CapabilityError: the vault can't be written; in this process it is revoked all the same.
+        """
+        self._record("revoke", DENIED, action="secret", target=name, reason=reason)
+        for capability in self.capabilities:
+            revoke = getattr(capability, "revoke", None)
+            if capability.name == "secret" and revoke is not None:
+                revoke(name, reason)
+                return
+        raise CapabilityError("this runtime has no secrets", code="capability.vault")
+
+    def close(self) -> None:
+        """Close every plugin and let go of everything.  Called again, does nothing."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            doomed = list(self._plugins)
+        for plugin in doomed:
+            plugin.close()
+        self._closers.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _t: type[BaseException] | None, _v: BaseException | None, _b: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        self._engine.check()
+
+    def _forget(self, plugin: Plugin) -> None:
+        with self._lock, contextlib.suppress(ValueError):
+            self._plugins.remove(plugin)
+
+    def _record(self, kind: str, verdict: str, **fields: Any) -> None:
+        self.recorder.record(Event(kind=kind, verdict=verdict, **fields))
+
+
+def _make_private(path: Path) -> None:
+    """A directory that only its owner can enter."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.stat().st_uid == os.geteuid():
+            path.chmod(0o700)
+    except OSError as exc:
+        raise CapabilityError(
+            f"the runtime's directory can't be used: {exc.strerror}", context=str(path)
+        ) from None
