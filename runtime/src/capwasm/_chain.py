@@ -1,0 +1,125 @@
+"""One record of the audit log as bytes: a line of JSON that begins with the hash of its own rest.
+
+::
+
+    {"hash":"<64 hex>","prev":"<64 hex>","seq":7,"time":"2026-01-31T12:00:00.123456789Z", … }
+
+The hash is SHA-256 over the exact bytes that follow the hash field, to the end of the line.  They
+name the hash of the record before, so a line can't be changed, taken out, put in or moved without
+the chain showing where.  Nothing is ever encoded anew to check it (docs/adr/0010-audit-chain.md).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Mapping
+from json.encoder import encode_basestring_ascii as quoted
+from typing import Any, Final, NamedTuple
+
+__all__ = ["GENESIS", "MAX_LINE", "Head", "Sealed", "Stamp", "anchor_message", "parse", "seal"]
+
+MAX_LINE: Final = 128 * 1024
+"""Bytes of the longest line; what goes into a record is cut so that it fits."""
+
+_HASH: Final = re.compile(rb'\{"hash":"([0-9a-f]{64})",')
+_REST: Final = 9 + 64 + 2
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False)
+
+
+class Head(NamedTuple):
+    """The newest record of a chain: all that is needed to go on, or to hold the log to its word."""
+
+    seq: int
+    hash: str
+
+
+GENESIS: Final = Head(0, "0" * 64)
+"""What the first record follows."""
+
+
+class Sealed(NamedTuple):
+    """A record with its place in the chain.  `line` ends with a newline."""
+
+    seq: int
+    hash: str
+    line: bytes
+
+    @property
+    def head(self) -> Head:
+        """The chain's head once this record is in it."""
+        return Head(self.seq, self.hash)
+
+
+class Stamp:
+    """Wall-clock time as text, UTC, to the nanosecond; the date is worked out once a second."""
+
+    __slots__ = ("_date",)
+
+    def __init__(self) -> None:
+        """Know no date yet."""
+        self._date = (-1, "")
+
+    def __call__(self) -> str:
+        """The time now."""
+        second, fraction = divmod(time.time_ns(), 1_000_000_000)
+        date = self._date  # one attribute, so that no thread sees half a change
+        if date[0] != second:
+            text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._date = date = (second, text)
+        return f"{date[1]}.{fraction:09d}Z"
+
+
+def seal(
+    head: Head,
+    stamp: str,
+    run: str,
+    kind: str,
+    verdict: str,
+    plugin: str,
+    action: str,
+    target: str,
+    reason: str,
+    details: Mapping[str, Any] | None,
+) -> Sealed:
+    """The record that follows `head`.  Pure ASCII, so a terminal can show the file as it is."""
+    seq = head.seq + 1
+    rest = (
+        f'"prev":"{head.hash}","seq":{seq},"time":"{stamp}","mono":{time.monotonic_ns()}'
+        f',"run":"{run}","kind":"{kind}","verdict":"{verdict}","plugin":{quoted(plugin)}'
+        f',"action":{quoted(action)},"target":{quoted(target)},"reason":{quoted(reason)}'
+        f',"details":{_ENCODER.encode(details) if details else "{}"}}}'
+    ).encode("ascii")
+    digest = hashlib.sha256(rest).hexdigest()
+    return Sealed(seq, digest, b'{"hash":"%b",%b\n' % (digest.encode(), rest))
+
+
+def parse(line: bytes) -> tuple[Sealed, dict[str, Any]]:
+    """A record from its line, newline included, and its fields.  Its own hash holds.
+
+    Raises:
+        ValueError: says what is wrong with the line.
+    """
+    if not line.endswith(b"\n"):
+        raise ValueError("incomplete" if len(line) < MAX_LINE else "too long to be a record")
+    found = _HASH.match(line)
+    if found is None:
+        raise ValueError("not a record")
+    digest = hashlib.sha256(line[_REST:-1]).hexdigest()
+    if digest != found[1].decode():
+        raise ValueError("changed: the hash of the record is not the one it states")
+    try:
+        fields = json.loads(b"{" + line[_REST:])
+    except (ValueError, RecursionError):
+        raise ValueError("not a record: malformed JSON") from None
+    seq, prev = fields.get("seq"), fields.get("prev")
+    if type(seq) is not int or not isinstance(prev, str):
+        raise ValueError("not a record: no place in the chain")
+    return Sealed(seq, digest, line), fields
+
+
+def anchor_message(log: str, seq: int, stamp: str, prev: str) -> bytes:
+    """What an anchor signs: the log, its own place and time, and the head before it."""
+    return f"capwasm audit anchor 1\n{log}\n{seq}\n{stamp}\n{prev}\n".encode()

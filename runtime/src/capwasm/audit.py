@@ -1,0 +1,445 @@
+"""The audit log: what happened, in a chain that shows any change, on the disk before it counts.
+
+A denial, a grant, a load, a consent, a revocation and a kill is on the disk before `record`
+returns.  What was allowed follows within `flush_ms`, in the same chain and the same order; that
+window is what a power cut or a kill of the process may cost, and nothing else.  When the log can't
+be written `record` raises, and what was to be recorded does not happen.
+"""
+
+from __future__ import annotations
+
+import atexit
+import base64
+import contextlib
+import os
+import secrets
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeAlias
+
+from ._audit_check import Problem, Report, tail, verify_log
+from ._chain import Head, Sealed, Stamp, anchor_message, seal
+from .errors import AuditError
+from .events import ALLOWED, DENIED, FAILED, KINDS, Event
+from .redact import Redactor
+from .sinks import FileSink, Mark, MemorySink, Segment, Sink
+
+if TYPE_CHECKING:  # cryptography is slow to import, and only a log with a key needs it
+    from .keys import PrivateKey
+
+__all__ = [
+    "DURABLE",
+    "AuditLog",
+    "Head",
+    "MemorySink",
+    "Problem",
+    "Report",
+    "tail",
+    "verify_log",
+]
+
+DURABLE: Final = frozenset(
+    {"runtime.start", "load", "consent", "grant", "crash", "revoke", "kill", "gap"}
+)
+"""Kinds that are on the disk before `record` returns, whatever the verdict; so is each denial."""
+
+FIELD_CHARS: Final = 1024
+DETAIL_CHARS: Final = 1024
+DETAIL_ITEMS: Final = 64
+DETAIL_DEPTH: Final = 4
+DETAIL_TOTAL: Final = 4_000  # characters over all, an item counting 8: so a line always fits
+
+
+# What is sealed: kind, verdict, plugin, action, target, reason, details.
+_Fields: TypeAlias = tuple[str, str, str, str, str, str, Mapping[str, Any] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """Up to where the log is written.  One object, so that no interrupt sees half a change."""
+
+    head: Head
+    segment: Segment
+    size: int
+
+
+class AuditLog:
+    """A `Recorder` that seals each event into the chain of a sink.  For any thread."""
+
+    def __init__(
+        self,
+        sink: Sink,
+        redactor: Redactor,
+        *,
+        key: PrivateKey | None = None,
+        flush_ms: int = 100,
+        flush_records: int = 256,
+        anchor_records: int = 1_000,
+        segment_bytes: int = 64 * 2**20,
+    ) -> None:
+        """Go on where the sink's chain ends.
+
+        Args:
+            sink: where the bytes go; closed with the log.
+            redactor: every text passes it before it is sealed.
+            key: signs the anchors.
+            flush_ms: milliseconds after which an allowed call is on the disk.
+            flush_records: records that may wait for that.
+            anchor_records: records from one anchor to the next.
+            segment_bytes: size at which a new segment is begun.
+
+        Raises:
+            AuditError: the first record can't be written.
+        """
+        self._sink, self._redactor, self._key = sink, redactor, key
+        self._flush_seconds, self._flush_records = flush_ms / 1000, flush_records
+        self._anchor_records, self._segment_bytes = anchor_records, segment_bytes
+        self._run, self._stamp, self._pid = secrets.token_hex(8), Stamp(), os.getpid()
+        resume = sink.resume
+        self._log = resume.log or secrets.token_hex(16)
+        # Order: `_io`, then `_chain`.  Both are re-entrant, for a signal handler may record.
+        self._io, self._chain = threading.RLock(), threading.RLock()
+        self._done = _Done(resume.head, sink.current(), resume.size)
+        self._pending: list[Sealed] = []
+        self._synced = self._anchored = resume.head.seq
+        self._sealing = self._closed = False
+        self._failure: str | None = None  # the last write failed; the next record tries again
+        self._dead: str | None = None  # no write will do any more
+        self._refused = 0
+        self._dirty, self._stop = threading.Event(), threading.Event()
+        self._flusher = threading.Thread(
+            target=self._flush_often, name="capwasm-audit", daemon=True
+        )
+        try:
+            self._anchor("segment" if resume.size == 0 else "open")
+            if resume.torn or resume.unmarked:
+                reason = "torn" if resume.torn else "no-mark"
+                self._gap(reason, cut_bytes=resume.torn)
+            self._flush(sync=True)
+        except BaseException:
+            sink.close()
+            raise
+        self._flusher.start()
+        atexit.register(self._at_exit)
+
+    @classmethod
+    def open(
+        cls,
+        directory: str | PathLike[str],
+        redactor: Redactor,
+        *,
+        key: PrivateKey | None = None,
+        **options: int,
+    ) -> Self:
+        """The log in that directory, which is made if need be; `options` as for the class.
+
+        Raises:
+            AuditError: as `FileSink`, and when the first record can't be written.
+        """
+        return cls(FileSink(directory), redactor, key=key, **options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def head(self) -> Head:
+        """The newest record's place and hash.  Kept elsewhere, it shows a truncation."""
+        with self._chain:
+            return self._pending[-1].head if self._pending else self._done.head
+
+    # -- recording ---------------------------------------------------------------------------------
+
+    def record(self, event: Event) -> None:
+        """Seal `event`; on return it is as safe as its kind demands.
+
+        Raises:
+            AuditError: it could not be kept; the operation must not happen.
+            ValueError: its kind or verdict is not one of `events`.
+        """
+        if event.kind not in KINDS or event.verdict not in (ALLOWED, DENIED, FAILED):
+            raise ValueError(f"no such kind of event: {event.kind!r}, {event.verdict!r}")
+        self._ready()
+        fields = self._fit(event)
+        with self._chain:
+            seq = self._seal(fields)
+            waiting = len(self._pending)
+            if seq - self._anchored >= self._anchor_records:
+                self._anchor("periodic")
+        if event.verdict == DENIED or event.kind in DURABLE:
+            self._flush(sync=True, upto=seq)
+            return
+        if not self._dirty.is_set():
+            self._dirty.set()
+        if waiting >= self._flush_records:
+            self._write_some(waiting)
+
+    def flush(self) -> None:
+        """Bring all that was recorded to the disk.
+
+        Raises:
+            AuditError: it can't be.
+        """
+        self._ready()
+        self._flush(sync=True)
+
+    def anchor(self) -> Head:
+        """Seal an anchor now, signed if there is a key, and bring it to the disk.
+
+        Raises:
+            AuditError: it can't be.
+        """
+        self._ready()
+        with self._chain:
+            self._anchor("asked")
+            head = self.head
+        self._flush(sync=True)
+        return head
+
+    def close(self) -> None:
+        """Seal a last anchor, flush, and let go of the sink.  Later calls do nothing.
+
+        Raises:
+            AuditError: the last records could not be written.
+        """
+        with self._io:
+            if self._closed:
+                return
+            self._stop.set()
+            self._dirty.set()
+            atexit.unregister(self._at_exit)
+            try:
+                if os.getpid() == self._pid:
+                    with self._chain:
+                        self._anchor("close")
+                        self._closed = True  # nothing is sealed from here on
+                    self._flush(sync=True)
+            finally:
+                self._closed = True
+                self._dead = "it is closed"
+                self._sink.close()
+        if os.getpid() == self._pid:
+            self._flusher.join(timeout=5)
+
+    # -- sealing -----------------------------------------------------------------------------------
+
+    def _seal(self, event: _Fields, stamp: str | None = None) -> int:
+        """Add to the chain.  The one change of state is the append, so it can't be half done."""
+        with self._chain:
+            if self._closed:
+                raise AuditError("the audit log is closed")
+            if self._sealing:
+                raise AuditError("a signal handler recorded in the midst of another record")
+            self._sealing = True
+            try:
+                pending = self._pending
+                head = pending[-1].head if pending else self._done.head
+                sealed = seal(head, stamp or self._stamp(), self._run, *event)
+                pending.append(sealed)
+            finally:
+                self._sealing = False
+            return sealed.seq
+
+    def _gap(self, reason: str, **details: int) -> None:
+        self._seal(("gap", FAILED, "", "", "", reason, details))
+
+    def _anchor(self, action: str) -> None:
+        with self._chain:
+            head, stamp = self.head, self._stamp()
+            details: dict[str, Any] = {"log": self._log}
+            if action == "segment":
+                details |= {"segment": self._done.segment.number, "format": 1}
+            if self._key is not None:
+                message = anchor_message(self._log, head.seq + 1, stamp, head.hash)
+                signature = base64.b64encode(self._key.sign(message)).decode()
+                details |= {"key": self._key.public.key_id, "signature": signature}
+            self._anchored = self._seal(("anchor", ALLOWED, "", action, "", "", details), stamp)
+
+    def _fit(self, event: Event) -> _Fields:
+        """The event cut to size, in plain values, without secrets."""
+        plain = _Plain(self._redactor)
+        plugin, action = plain.field(event.plugin), plain.field(event.action)
+        target, reason = plain.field(event.target), plain.field(event.reason)
+        details: Any = plain.mapping(event.details) if event.details else None
+        if not self._redactor.clean(plain.texts):
+            (plugin, action, target, reason), details = self._redactor.value(
+                ([plugin, action, target, reason], details)
+            )
+        return event.kind, event.verdict, plugin, action, target, reason, details
+
+    # -- writing -----------------------------------------------------------------------------------
+
+    def _ready(self) -> None:
+        if self._closed:
+            raise AuditError("the audit log is closed")
+        if os.getpid() != self._pid:
+            raise AuditError("the audit log belongs to the process that this one was forked from")
+        if self._failure is None and not self._refused:
+            return
+        # It failed before.  Nothing new is sealed until what waits is on the disk.
+        try:
+            self._flush(sync=True)
+        except AuditError:
+            with self._chain:
+                self._refused += 1
+            raise
+        with self._chain:
+            if self._refused:
+                self._gap("sink", refused=self._refused)
+                self._refused = 0
+
+    def _flush(self, *, sync: bool, upto: int | None = None) -> None:
+        """Write what waits.  Whoever waits for the lock often finds it done: one sync for all."""
+        with self._io:
+            if upto is not None and self._synced >= upto:
+                return
+            if self._dead is not None:
+                self._fail(self._dead)
+            try:
+                self._write()
+                if sync and self._synced < self._done.head.seq:
+                    self._sync()
+                if self._done.size >= self._segment_bytes:
+                    self._rotate()
+            except OSError as exc:
+                self._fail(exc.strerror or str(exc), exc)
+            self._failure = None
+
+    def _write(self) -> None:
+        done = self._done
+        with self._chain:
+            batch = [s for s in self._pending if s.seq > done.head.seq]
+        if batch:
+            data = b"".join([s.line for s in batch])
+            done.segment.write(data, done.size)
+            if batch[-1].seq > self._done.head.seq:  # else a signal handler's flush went further
+                self._done = _Done(batch[-1].head, done.segment, done.size + len(data))
+        with self._chain:
+            if self._pending:
+                del self._pending[: max(0, self._done.head.seq - self._pending[0].seq + 1)]
+
+    def _sync(self) -> None:
+        done = self._done
+        try:
+            done.segment.sync()
+        except OSError:
+            # The kernel may drop what it could not write and report that only once.
+            self._dead = "the disk refused a sync; open the log again"
+            raise
+        self._sink.mark(Mark(self._log, done.segment.number, done.size, done.head))
+        self._synced = max(self._synced, done.head.seq)
+
+    def _rotate(self) -> None:
+        with self._chain:  # nobody seals until the new segment has its first record
+            self._write()
+            self._sync()
+            self._done = _Done(self._done.head, self._sink.rotate(self._done.segment.number + 1), 0)
+            self._anchor("segment")
+            self._write()
+            self._sync()
+
+    def _fail(self, why: str, cause: Exception | None = None) -> NoReturn:
+        self._failure = why
+        raise AuditError(f"the audit log can't be written: {why}") from cause
+
+    def _write_some(self, waiting: int) -> None:
+        # Not when another thread is at it, which may take a disk's time; but memory has a bound.
+        if self._io.acquire(blocking=waiting > 16 * self._flush_records):
+            try:
+                self._flush(sync=False)
+            finally:
+                self._io.release()
+
+    # -- the flusher -------------------------------------------------------------------------------
+
+    def _flush_often(self) -> None:
+        while True:
+            self._dirty.wait()
+            if self._stop.wait(self._flush_seconds):
+                return
+            self._dirty.clear()
+            # A failure is kept, and the next `record` raises it.
+            with contextlib.suppress(AuditError):
+                self._flush(sync=True)
+
+    def _at_exit(self) -> None:
+        with contextlib.suppress(AuditError):
+            self.close()
+
+
+class _Plain:
+    """Turns an event into plain values within bounds.  Never calls `repr`: it may hold anything.
+
+    `texts` collects every text on the way, so that all are searched for secrets at once.
+    """
+
+    __slots__ = ("_redactor", "_room", "texts")
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+        self._room = DETAIL_TOTAL
+        self.texts: list[str] = []
+
+    def field(self, text: str) -> str:
+        if type(text) is not str:  # an enum's member, or a caller's mistake
+            text = str(text)
+        if len(text) > FIELD_CHARS:
+            text = self._cut(text, FIELD_CHARS)
+        self.texts.append(text)
+        return text
+
+    def mapping(self, value: Mapping[Any, Any], depth: int = 1) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for index, (key, item) in enumerate(value.items()):
+            if index >= DETAIL_ITEMS or self._room <= 0:
+                out["…"] = f"[+{len(value) - index}]"
+                break
+            name = self._text(str(key) if isinstance(key, str | int) else type(key).__name__)
+            out[name] = self._any(item, depth)
+        return out
+
+    def _any(self, value: Any, depth: int) -> Any:
+        self._room -= 8
+        if isinstance(value, str):
+            return self._text(str(value))
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, int):
+            if -100_000 < value < 100_000:
+                return int(value)
+            if value.bit_length() > 64:
+                return "[a huge number]"
+            self.texts.append(str(int(value)))
+            return int(value)
+        if isinstance(value, float):
+            return float(value) if abs(value) < 1e300 else "[not a finite number]"
+        if depth < DETAIL_DEPTH:
+            if isinstance(value, Mapping):
+                return self.mapping(value, depth + 1)
+            if isinstance(value, list | tuple | set | frozenset):
+                return self._items(value, depth + 1)
+        return f"[{type(value).__name__}]"
+
+    def _items(self, value: Any, depth: int) -> list[Any]:
+        out: list[Any] = []
+        for index, item in enumerate(value):
+            if index >= DETAIL_ITEMS or self._room <= 0:
+                out.append(f"[+{len(value) - index}]")
+                break
+            out.append(self._any(item, depth))
+        return out
+
+    def _text(self, text: str) -> str:
+        if len(text) > DETAIL_CHARS or len(text) > self._room:
+            text = self._cut(text, max(0, min(DETAIL_CHARS, self._room)))
+        self._room -= len(text)
+        self.texts.append(text)
+        return text
+
+    def _cut(self, text: str, limit: int) -> str:
+        kept, left_off = self._redactor.cut(text, limit)
+        return f"{kept}…[+{left_off}]" if left_off else kept

@@ -1,0 +1,137 @@
+"""One `Recorder` for a runtime: the audit log first, then numbers, log lines and the embedder."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from .errors import AuditError
+from .events import FAILED, Event, NullRecorder, Recorder
+from .logs import LEVELS, get_logger
+from .metrics import Metrics
+from .redact import Redactor
+
+__all__ = ["Recorders"]
+
+# Log levels by verdict.  What is allowed is the ordinary case: the audit log has it.
+_LEVELS: Final = {"allowed": "debug", "denied": "warning", "failed": "warning"}
+
+
+class _Here(threading.local):
+    inside = False
+
+
+class Recorders:
+    """Passes each event on, in this order; only the audit log can refuse it.
+
+    What fails after the audit log (the embedder's hook, a log handler) is itself recorded, and
+    nobody else notices.
+    """
+
+    def __init__(
+        self,
+        audit: Recorder,
+        redactor: Redactor,
+        *,
+        metrics: Metrics | None = None,
+        hook: Callable[[Event], None] | None = None,
+        log: bool = True,
+        unaudited: bool = False,
+    ) -> None:
+        """Combine them.
+
+        Args:
+            audit: an `AuditLog`.
+            redactor: cleans the event before the hook and the log see it.
+            metrics: counts it.
+            hook: the embedder's own; called on the thread that caused the event, so it is quick.
+                Events that the hook itself causes do not come back to it.
+            log: whether each event is also a log line, denials and failures as warnings.
+            unaudited: whether a recorder that keeps nothing is really meant.
+
+        Raises:
+            ValueError: `audit` keeps nothing, and `unaudited` is not set.
+        """
+        if isinstance(audit, NullRecorder) and not unaudited:
+            raise ValueError("a runtime needs an audit log; say unaudited=True to do without")
+        self._audit, self._redactor, self._metrics, self._hook = audit, redactor, metrics, hook
+        self._logger: Any = get_logger(redactor, "capwasm.events") if log else None
+        self._listens = logging.getLogger("capwasm.events").isEnabledFor
+        self._here = _Here()
+        self._failures: dict[str, tuple[float, int]] = {}
+
+    def record(self, event: Event) -> None:
+        """Record it in the audit log, then tell the others.
+
+        Raises:
+            AuditError: it could not be kept; the operation must not happen.
+        """
+        try:
+            self._audit.record(event)
+        except AuditError:
+            if self._metrics is not None:
+                self._metrics.failed("audit")
+            self._say(Event("gap", FAILED, reason="audit", action=event.kind), "error")
+            raise
+        if self._metrics is not None:
+            self._metrics.observe(event)
+        self._say(event, _LEVELS[event.verdict])
+        if self._hook is not None and not self._here.inside:
+            self._call(self._hook, event)
+
+    def _call(self, hook: Callable[[Event], None], event: Event) -> None:
+        self._here.inside = True
+        try:
+            hook(self._clean(event))
+        except Exception as exc:  # noqa: BLE001  the embedder's, and it must not stop the plugin
+            self._failed("hook", event, exc)
+        finally:
+            self._here.inside = False
+
+    def _say(self, event: Event, level: str) -> None:
+        if self._logger is None or not self._listens(LEVELS[level]):
+            return
+        fields = {
+            name: getattr(event, name)
+            for name in ("plugin", "action", "target", "reason")
+            if getattr(event, name)
+        }
+        try:
+            method = getattr(self._logger, level)
+            method(f"{event.kind} {event.verdict}", **fields, **_as_words(event))
+        except Exception as exc:  # noqa: BLE001  a handler of the embedder's
+            if event.kind != "gap":
+                self._failed("log", event, exc)
+
+    def _failed(self, which: str, event: Event, exc: Exception) -> None:
+        """Record that a listener failed, once a second: its kind of error, never its text."""
+        if self._metrics is not None:
+            self._metrics.failed(which)
+        last, count = self._failures.get(which, (0.0, 0))
+        now = time.monotonic()
+        if last and now - last < 1:
+            self._failures[which] = (last, count + 1)
+            return
+        self._failures[which] = (now, 0)
+        self._audit.record(
+            Event(
+                "gap",
+                FAILED,
+                action=which,
+                target=event.kind,
+                reason=type(exc).__name__,
+                details={"failures": count + 1},
+            )
+        )
+
+    def _clean(self, event: Event) -> Event:
+        fields = (event.plugin, event.action, event.target, event.reason, event.details)
+        clean = self._redactor.value(fields)
+        return event if clean is fields else Event(event.kind, event.verdict, *clean)
+
+
+def _as_words(event: Event) -> dict[str, Any]:
+    return {"details": dict(event.details)} if event.details else {}
