@@ -57,17 +57,17 @@ def split(data: bytes) -> Split:
             `verify.envelope-too-large`.
     """
     if data[: len(MAGIC)] != MAGIC:
-        _refuse("not-a-capsule", "the bytes do not begin as a capsule does")
+        _refuse("verify.not-a-capsule", "the bytes do not begin as a capsule does")
     if len(data) < _HEADER.size:
-        _refuse("truncated", "the header is cut short")
+        _refuse("verify.truncated", "the header is cut short")
     _, version, length = _HEADER.unpack_from(data)
     if version != FORMAT_VERSION:
-        _refuse("format", f"format {version}; this runtime knows {FORMAT_VERSION}")
+        _refuse("verify.format", f"format {version}; this runtime knows {FORMAT_VERSION}")
     if length > MAX_ENVELOPE_BYTES:
-        _refuse("envelope-too-large", f"an envelope of {length} bytes; at most 64 KiB")
+        _refuse("verify.envelope-too-large", f"an envelope of {length} bytes; at most 64 KiB")
     start = _HEADER.size + length
     if len(data) < start:
-        _refuse("truncated", "the capsule ends within its envelope")
+        _refuse("verify.truncated", "the capsule ends within its envelope")
     view = memoryview(data)
     return Split(view[_HEADER.size : start], view[start:])
 
@@ -141,12 +141,12 @@ def read_archive(archive: memoryview) -> dict[str, memoryview]:
     offset, last = 0, ""
     while archive[offset : offset + 4] == _LOCAL_MAGIC:
         if len(entries) == MAX_MEMBERS:
-            _refuse("bomb", f"more than {MAX_MEMBERS} files")
+            _refuse("verify.bomb", f"more than {MAX_MEMBERS} files")
         entry, name, data = _read_entry(archive, offset)
         if name in members:
-            _refuse("member-duplicate", "a name stands twice", ascii(name))
+            _refuse("verify.member-duplicate", "a name stands twice", ascii(name))
         if name <= last:
-            _refuse("zip", "the names are not sorted", name)
+            _refuse("verify.zip", "the names are not sorted", name)
         entries.append(entry)
         members[name] = data
         offset += _LOCAL.size + len(entry.name) + entry.size
@@ -159,19 +159,19 @@ def read_archive(archive: memoryview) -> dict[str, memoryview]:
 def _read_entry(archive: memoryview, offset: int) -> tuple[_Entry, str, memoryview]:
     start = offset + _LOCAL.size
     if start > len(archive):
-        _refuse("zip", "a file's header is cut short")
+        _refuse("verify.zip", "a file's header is cut short")
     _, _, _, method, _, _, _, _, size, name_length, _ = _LOCAL.unpack_from(archive, offset)
     raw = bytes(archive[start : start + name_length])
     name = raw.decode("ascii", "backslashreplace")
     if method != _STORED:
-        _refuse("bomb", "a file is compressed; a capsule stores its files", ascii(name))
+        _refuse("verify.bomb", "a file is compressed; a capsule stores its files", ascii(name))
     if (wrong := name_fault(name)) is not None:
-        _refuse("member-name", wrong, ascii(name))
+        _refuse("verify.member-name", wrong, ascii(name))
     start += name_length
     data = archive[start : start + size]
     entry = _Entry(raw, zlib.crc32(data), size, offset)
     if len(data) != size or archive[offset:start] != entry.local():
-        _refuse("zip", "a file's header is not in canonical form", name)
+        _refuse("verify.zip", "a file's header is not in canonical form", name)
     return entry, name, data
 
 
@@ -182,12 +182,12 @@ def _refuse_directory(tail: memoryview) -> NoReturn:
         fields = _CENTRAL.unpack_from(tail, offset)
         file_type = stat.S_IFMT(fields[15] >> 16)
         if file_type not in (0, stat.S_IFREG):
-            _refuse("member-link", "a link, a directory or a special file")
+            _refuse("verify.member-link", "a link, a directory or a special file")
         offset += _CENTRAL.size + fields[10] + fields[11] + fields[12]
-    _refuse("zip", "the directory is not the canonical one of these files, or bytes follow it")
+    _refuse(
+        "verify.zip", "the directory is not the canonical one of these files, or bytes follow it"
+    )
 
 
 def _refuse(code: str, message: str, path: str = "") -> NoReturn:
-    raise VerificationError(
-        message, code=f"verify.{code}", faults=[Fault(path, message)] if path else ()
-    )
+    raise VerificationError(message, code=code, faults=[Fault(path, message)] if path else ())
