@@ -1,0 +1,110 @@
+"""Between the parts of a request and a response, and their HTTP/1.1 messages.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import httpcore
+
+from capwasm.redact import Redactor
+
+from .body import ACCEPT_ENCODING
+from .refusal import refusal
+from .request import Headers, Prepared, is_header
+from .url import host_text
+
+__all__ = ["complete", "decoded", "location_of", "on_the_wire", "shown"]
+
+USER_AGENT: Final = "capwasm"
+
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+# They frame the message; a body that was decoded has another length.
+_FRAMING: Final = frozenset(
+    {
+        "connection",
+        "content-encoding",
+        "content-length",
+        "keep-alive",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+
+def complete(request: Prepared, secrets: Sequence[tuple[str, str]]) -> Headers:
+    """All headers of a request; a secret's header takes the place of the guest's own.
+
+    Raises:
+        CapError: `denied`, when a secret does not fit a header that may be sent.
+    """
+    for name, value in secrets:
+        if not is_header(name, value):
+            raise refusal("denied", "credential-denied", "the secret does not fit a header")
+    taken = {name.lower() for name, _ in secrets}
+    given = [pair for pair in request.headers if pair[0].lower() not in taken]
+    names = taken.union(name.lower() for name, _ in given)
+    if "user-agent" not in names:
+        given.append(("User-Agent", USER_AGENT))
+    if "accept" not in names:
+        given.append(("Accept", "*/*"))
+    given.append(("Accept-Encoding", ACCEPT_ENCODING))
+    if request.body is not None or request.method in ("POST", "PUT", "PATCH"):
+        given.append(("Content-Length", str(len(request.body or b""))))
+    return (("Host", request.url.authority), *given, *secrets)
+
+
+def on_the_wire(request: Prepared, headers: Headers) -> httpcore.Request:
+    """The request as httpcore sends it.  Its target is made of checked parts alone (NET-20)."""
+    url = request.url
+    return httpcore.Request(
+        request.method.encode(),
+        httpcore.URL(
+            scheme=url.scheme.encode(),
+            host=host_text(url.host).encode(),
+            port=url.port,
+            target=url.target.encode(),
+        ),
+        headers=[(name.encode("ascii"), value.encode("ascii")) for name, value in headers],
+        content=request.body or b"",
+    )
+
+
+def decoded(headers: Sequence[tuple[bytes, bytes]]) -> Headers:
+    """A response's headers as text; every byte is some character of Latin-1."""
+    return tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
+
+
+def location_of(status: int, headers: Headers) -> str | None:
+    """Where a redirect leads, or None if it is none.
+
+    Raises:
+        CapError: `denied`, when it leads to more than one place.
+    """
+    places = {value for name, value in headers if name.lower() == "location"}
+    if status not in _REDIRECTS or not places:
+        return None
+    if len(places) > 1:
+        raise refusal("denied", "redirect-denied", "it leads to more than one place")
+    return places.pop()
+
+
+def shown(headers: Headers, *, is_head: bool, mask: Redactor | None) -> Headers:
+    """The headers that a guest may see.
+
+    Args:
+        headers: all of the response.
+        is_head: whether they answer a HEAD, where `Content-Length` is news and frames nothing.
+        mask: takes out the secrets that were sent, if any were.
+    """
+    keep = [
+        (name, value)
+        for name, value in headers
+        if not name.lower().startswith("proxy-")
+        and (name.lower() not in _FRAMING or (is_head and name.lower() == "content-length"))
+    ]
+    if mask is None:
+        return tuple(keep)
+    return tuple((mask.text(name), mask.text(value)) for name, value in keep)
