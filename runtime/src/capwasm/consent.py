@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal, Self, final
+from typing import Annotated, Any, Final, Self, final
 
 from pydantic import AfterValidator, Field
 
@@ -90,7 +90,7 @@ class Subject:
 class ConsentRecord(Model):
     """One consent, as kept."""
 
-    schema_number: Annotated[Literal[1], Field(alias="schema")] = 1
+    schema_number: Annotated[int, Field(alias="schema", ge=1, le=1)] = 1
     plugin: PluginId
     version: Version
     code_digest: Digest
