@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import c_bool, c_char_p, c_size_t, c_uint32, c_void_p
+from importlib.metadata import version
 from typing import Any
 
 import wasmtime
@@ -22,7 +23,6 @@ __all__ = [
     "DESTRUCTOR",
     "FINALIZER",
     "KINDS",
-    "KIND_LIST",
     "VAL_SIZE",
     "address",
     "any_clone",
@@ -52,27 +52,22 @@ ENTRY_SIZE = 48  # a record's entry: a name, then a value
 NAME_SIZE = 16
 
 # `wasmtime_component_valkind_t`, in the order of val.h.
-KINDS = {
-    word: number
-    for number, word in enumerate(
-        (
-            "bool s8 u8 s16 u16 s32 u32 s64 u64 f32 f64 char string list record tuple variant enum "
-            "option result flags resource"
-        ).split()
-    )
-}
-KIND_LIST = KINDS["list"]
+_WORDS = """
+    bool s8 u8 s16 u16 s32 u32 s64 u64 f32 f64 char string
+    list record tuple variant enum option result flags resource
+"""
+KINDS = {word: number for number, word in enumerate(_WORDS.split())}
 
 
 def layout_faults() -> list[str]:
     """Why the structures are not the ones that this module was written for; empty if they are."""
     faults = []
-    if wasmtime.__version__.split(".")[0] not in _KNOWN_MAJORS:
-        faults.append(f"wasmtime {wasmtime.__version__} is not a version that was checked")
+    installed = version("wasmtime")
+    if installed.split(".")[0] not in _KNOWN_MAJORS:
+        faults.append(f"wasmtime {installed} is not a version that was checked")
     for name, value in KINDS.items():
-        symbol = {"enum": "ENUM"}.get(name, name.upper())
-        theirs = getattr(ffi, f"WASMTIME_COMPONENT_{symbol}", None)
-        if theirs is None or theirs.value != value:
+        constant = getattr(ffi, f"WASMTIME_COMPONENT_{name.upper()}", None)
+        if constant is None or constant.value != value:
             faults.append(f"the kind of {name} is not {value}")
     for struct, size, offsets in (
         ("wasmtime_component_val", VAL_SIZE, {"kind": 0, "of": 8}),

@@ -10,6 +10,7 @@ import dataclasses
 import keyword
 import re
 import threading
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
 
@@ -43,31 +44,37 @@ class Classes:
 
     def __init__(self) -> None:
         """Begin with none."""
-        self._made: dict[ValType, Any] = {}
+        self._made: dict[ValType, type[Any]] = {}
         self._lock = threading.Lock()
 
-    def record(self, type_: Record, hint: str) -> type:
+    def record(self, type_: Record, hint: str) -> type[Any]:
         """A frozen dataclass with the record's fields; `hint` names it if the interface doesn't."""
-        with self._lock:
-            made = self._made.get(type_)
-            if made is None:
-                fields = [(field_name(n), Any) for n, _ in type_.fields]
-                made = dataclasses.make_dataclass(
-                    _class_name(type_.name or hint), fields, frozen=True, slots=True
-                )
-                made.__doc__ = f"WIT: `{Record(None, type_.fields)}`."
-                made.__module__ = __name__
-                self._made[type_] = made
-            return made  # type: ignore[no-any-return]
+
+        def make() -> type[Any]:
+            fields = [(field_name(n), Any) for n, _ in type_.fields]
+            name = _class_name(type_.name or hint)
+            made = dataclasses.make_dataclass(name, fields, frozen=True, slots=True)
+            made.__doc__ = f"WIT: `{Record(None, type_.fields)}`."
+            return made
+
+        return self._once(type_, make)
 
     def words(self, type_: Enum | Flags, hint: str) -> dict[str, StrEnum]:
         """Word to member of the `StrEnum` for an enum or flags type; members are UPPER_CASE."""
+
+        def make() -> type[Any]:
+            names = type_.cases if isinstance(type_, Enum) else type_.names
+            members = [(field_name(n).rstrip("_").upper(), n) for n in names]
+            enum: Any = StrEnum
+            made: type[Any] = enum(_class_name(type_.name or hint), members)
+            made.__doc__ = f"WIT: `{type_}`."
+            return made
+
+        return {member.value: member for member in self._once(type_, make)}
+
+    def _once(self, type_: ValType, make: Callable[[], type[Any]]) -> type[Any]:
         with self._lock:
             made = self._made.get(type_)
             if made is None:
-                names = type_.cases if isinstance(type_, Enum) else type_.names
-                members = [(field_name(n).rstrip("_").upper(), n) for n in names]
-                made = StrEnum(_class_name(type_.name or hint), members)  # type: ignore[call-overload]
-                made.__doc__ = f"WIT: `{type_}`."
-                self._made[type_] = made
-            return {member.value: member for member in made}
+                made = self._made[type_] = make()
+            return made

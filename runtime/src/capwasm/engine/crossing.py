@@ -127,7 +127,7 @@ class GuestResource:
         self._delete(self._pointer)
 
 
-class BadValue(Exception):  # noqa: N818 - becomes a TypeError, ValueError or InternalError
+class BadValue(Exception):
     """A Python value does not fit its WIT type.  The path grows while the conversion unwinds."""
 
     def __init__(self, message: str, *, wrong_type: bool) -> None:

@@ -209,8 +209,10 @@ class Frame:
 
 
 class Frames:
-    """A plan's frames.  Taking and giving back is one list operation each: safe from threads, and
-    from a call that nests in another of the same plan.
+    """A plan's frames.
+
+    Taking and giving back is one list operation each: safe from threads, and from a call that
+    nests in another of the same plan.
     """
 
     __slots__ = ("_flat", "_slots", "free")

@@ -28,13 +28,8 @@ __all__ = ["FORMATS", "WIDTHS", "Lift", "lifter"]
 # (memory, offset of the 32-byte value in it, frame) to the Python value.
 Lift: TypeAlias = Callable[[Any, int, Frame], Any]
 
-FORMATS = dict(
-    zip(
-        "bool s8 u8 s16 u16 s32 u32 s64 u64 f32 f64".split(),
-        "?bBhHiIqQfd",
-        strict=True,
-    )
-)
+_WORDS = "bool s8 u8 s16 u16 s32 u32 s64 u64 f32 f64"
+FORMATS = dict(zip(_WORDS.split(), "?bBhHiIqQfd", strict=True))
 WIDTHS = {word: Struct(f"={code}").size for word, code in FORMATS.items()}
 
 _PAIR = Struct("=8xQQ").unpack_from  # size, pointer
@@ -124,7 +119,8 @@ def _blocks(pointer: int, size: int) -> Iterator[Any]:
 
 
 def _numbers(word: str) -> Lift:
-    code, width = FORMATS[word], WIDTHS[word]
+    code: Any = FORMATS[word]
+    width = WIDTHS[word]
     first, step = 8 // width, 32 // width
 
     def lift(raw: Any, off: int, f: Frame) -> list[Any]:

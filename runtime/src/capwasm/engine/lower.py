@@ -265,7 +265,8 @@ def _record(type_: t.Record, classes: Classes, hint: str) -> Lower:
         memory[at : at + total] = template
         step = ""
         try:
-            for (step, go, where), item in zip(steps, fields, strict=True):
+            for (name, go, where), item in zip(steps, fields, strict=True):
+                step = name
                 go(item, memory, at + where, f)
         except BadValue as fault:
             raise fault.at(step) from None

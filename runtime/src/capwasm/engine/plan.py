@@ -12,7 +12,7 @@ For the embedder of this layer (`instance.py`, `link.py`)::
     value = call(args)                           # args: a tuple
 
     host = plans.host(interface, name)
-    host.define(linker_instance, invoke, on_failure, lambda: boundary)
+    define_func(linker_instance, host, invoke, on_failure, lambda: boundary)
     define_resource(linker_instance, name, type_id, on_drop, on_failure)
 """
 
@@ -29,13 +29,13 @@ from wasmtime import component as wc
 
 from capwasm.errors import CapError, InternalError
 from capwasm.values import Err, Ok
-from capwasm.values import Variant as VariantValue
 
 from . import capi, trampoline
 from . import types as t
 from .classes import Classes
 from .crossing import BadValue, Boundary, EngineFault
 from .frame import Frame, Frames
+from .host import check_defined, error_value, has_handles, hint_of
 from .lift import lifter
 from .lower import Lower, is_flat, lowerer
 
@@ -50,9 +50,8 @@ __all__ = [
     "Invoke",
     "OnFailure",
     "Plans",
+    "define_func",
     "define_resource",
-    "error_value",
-    "has_handles",
 ]
 
 BoundCall: TypeAlias = Callable[[tuple[Any, ...]], Any]
@@ -174,22 +173,8 @@ def _layout_is_known() -> bool:
     faults = capi.layout_faults()
     if faults and not _warned.is_set():
         _warned.set()
-        warnings.warn(
-            f"values cross slowly: {'; '.join(faults)}", RuntimeWarning, stacklevel=3
-        )
+        warnings.warn(f"values cross slowly: {'; '.join(faults)}", RuntimeWarning, stacklevel=3)
     return not faults
-
-
-def has_handles(type_: t.ValType | None) -> bool:
-    """Whether a value of the type can hold a handle."""
-    if type_ is None:
-        return False
-    return isinstance(type_, t.Own | t.Borrow) or any(map(has_handles, t.children(type_)))
-
-
-def _hint(name: str) -> str:
-    # `[method]file.read` → `file-read`
-    return name.rpartition("]")[2].replace(".", "-")
 
 
 class ExportPlan:
@@ -199,7 +184,7 @@ class ExportPlan:
         """Build the converters."""
         self.name = name
         self.type = type_
-        hint, result = _hint(name), type_.result
+        hint, result = hint_of(name), type_.result
         types = [x for _, x in type_.params]
         self._lowers = tuple(lowerer(x, classes, f"{hint}-{n}") for n, x in type_.params)
         self._lift = None if result is None else lifter(result, classes, f"{hint}-result")
@@ -308,7 +293,7 @@ class ImportPlan:
         """Build the converters."""
         self.name = name
         self.type = type_
-        hint = _hint(name)
+        hint = hint_of(name)
         self._lifts = tuple(
             (lifter(x, classes, f"{hint}-{n}"), 32 * i) for i, (n, x) in enumerate(type_.params)
         )
@@ -328,18 +313,7 @@ class ImportPlan:
     ) -> None:
         """See `HostPlan.define`."""
         entry = trampoline.Entry(self._runner(invoke, boundary), on_failure)
-        linker._assert_not_locked()  # noqa: SLF001
-        name = self.name.encode()
-        number = trampoline.register(entry)
-        error = capi.linker_add_func(
-            capi.address(linker.ptr()),
-            name,
-            len(name),
-            trampoline.function,
-            number,
-            trampoline.finalizer,
-        )
-        _check_defined(error, self.name)
+        check_defined(trampoline.add_func(linker, self.name, entry), self.name)
 
     def _runner(
         self, invoke: Invoke, boundary: Callable[[], Boundary]
@@ -380,9 +354,7 @@ class ImportPlan:
                 try:
                     lower(value, frame.buf, 0, frame)
                 except BadValue as fault:
-                    raise InternalError(
-                        f"host function {name}: {fault.at('result')}"
-                    ) from None
+                    raise InternalError(f"host function {name}: {fault.at('result')}") from None
                 clone(frame.base, results)
                 crossed = True
             finally:
@@ -410,22 +382,15 @@ def _lift_all(lifts: tuple[Any, ...], raw: bytes, frame: Any) -> tuple[Any, ...]
     return tuple(values)
 
 
-def error_value(result: t.ValType | None, refusal: CapError) -> Err[Any]:
-    """The `err` case that tells the guest of `refusal`: its word, else `denied`, else `unavailable`.
-
-    Raises:
-        CapError: `refusal` itself: the function has no way to tell.
-    """
-    if isinstance(result, t.Result):
-        for word in (refusal.word, "denied", "unavailable"):
-            match result.err:
-                case t.Enum(_, cases) if word in cases:
-                    return Err(word)
-                case t.Variant(_, cases) if (word, None) in cases:
-                    return Err(VariantValue(word))
-                case _:
-                    pass
-    raise refusal
+def define_func(
+    linker: wc.LinkerInstance,
+    plan: HostPlan,
+    invoke: Invoke,
+    on_failure: OnFailure,
+    boundary: Callable[[], Boundary],
+) -> None:
+    """Define the import of `plan` in `linker`; see `HostPlan.define`."""
+    plan.define(linker, invoke, on_failure, boundary)
 
 
 def define_resource(
@@ -444,23 +409,5 @@ def define_resource(
     def run(_context: int, rep: int) -> None:
         on_drop(rep)
 
-    linker._assert_not_locked()  # noqa: SLF001
-    raw = name.encode()
-    with wc.ResourceType.host(type_id) as kind:
-        error = capi.linker_add_resource(
-            capi.address(linker.ptr()),
-            raw,
-            len(raw),
-            capi.address(kind.ptr()),
-            trampoline.destructor,
-            trampoline.register(trampoline.Entry(run, on_failure)),
-            trampoline.finalizer,
-        )
-    _check_defined(error, name)
-
-
-def _check_defined(error: int | None, name: str) -> None:
-    if error:
-        from capwasm.errors import LinkError
-
-        raise LinkError(f"{name}: {capi.take_error(error)}", code="link.instantiate")
+    entry = trampoline.Entry(run, on_failure)
+    check_defined(trampoline.add_resource(linker, name, type_id, entry), name)

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import Any, TypeVar
 
+from wasmtime import component as wc
+
 from . import capi
 
-__all__ = ["Entry", "destructor", "finalizer", "function", "guarded", "headroom", "register"]
+__all__ = ["Entry", "add_func", "add_resource", "guarded", "headroom", "live_entries"]
 
 FuncT = TypeVar("FuncT", bound=Callable[..., Any])
 
@@ -111,11 +113,15 @@ _ENTRIES: dict[int, Entry] = {}
 _NUMBERS = itertools.count(1)
 
 
-def register(entry: Entry) -> int:
-    """A number for `entry`, until `finalizer` is called with it."""
+def _register(entry: Entry) -> int:
     number = next(_NUMBERS)
     _ENTRIES[number] = entry
     return number
+
+
+def live_entries() -> int:
+    """How many callbacks the engine still holds, for tests and for `doctor`."""
+    return len(_ENTRIES)
 
 
 def _failed(number: int, exc: BaseException) -> int:
@@ -159,6 +165,41 @@ _DESTRUCTOR = capi.DESTRUCTOR(_on_drop)
 # A method of the dict itself: no Python code runs that could be interrupted.
 _FINALIZER = capi.FINALIZER(_ENTRIES.pop)
 
-function = capi.address(_FUNCTION)
-destructor = capi.address(_DESTRUCTOR)
-finalizer = capi.address(_FINALIZER)
+_FUNCTION_AT = capi.address(_FUNCTION)
+_DESTRUCTOR_AT = capi.address(_DESTRUCTOR)
+_FINALIZER_AT = capi.address(_FINALIZER)
+
+
+def add_func(linker: wc.LinkerInstance, name: str, entry: Entry) -> int | None:
+    """Define a function; `entry` lives as long as the linker and its stores.
+
+    Returns:
+        The engine's error, or None.
+    """
+    linker._assert_not_locked()  # noqa: SLF001
+    raw, at = name.encode(), capi.address(linker.ptr())
+    error: int | None = capi.linker_add_func(
+        at, raw, len(raw), _FUNCTION_AT, _register(entry), _FINALIZER_AT
+    )
+    return error
+
+
+def add_resource(linker: wc.LinkerInstance, name: str, type_id: int, entry: Entry) -> int | None:
+    """Define a host resource whose destructor is `entry`.
+
+    Returns:
+        The engine's error, or None.
+    """
+    linker._assert_not_locked()  # noqa: SLF001
+    raw, at = name.encode(), capi.address(linker.ptr())
+    with wc.ResourceType.host(type_id) as kind:
+        error: int | None = capi.linker_add_resource(
+            at,
+            raw,
+            len(raw),
+            capi.address(kind.ptr()),
+            _DESTRUCTOR_AT,
+            _register(entry),
+            _FINALIZER_AT,
+        )
+    return error
