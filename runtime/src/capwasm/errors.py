@@ -182,9 +182,11 @@ class Fault:
     fix: str | None = None
 
     def __str__(self) -> str:
-        """One line, two with a fix."""
+        """One line, and those of the fix, if there is one."""
         head = f"{self.path}: {self.message}" if self.path else self.message
-        return f"{head}\n    fix: {self.fix}" if self.fix else head
+        if not self.fix:
+            return head
+        return f"{head}\n    fix: " + self.fix.replace("\n", "\n         ")
 
 
 class CapwasmError(Exception):
