@@ -46,6 +46,8 @@ ENTRIES: Final = (
 EXPIRES: Final = "CREATE INDEX entries_expires ON entries (expires) WHERE expires IS NOT NULL"
 SCHEMA: Final = (META, ENTRIES, EXPIRES)
 SIZE: Final = "length(CAST(key AS BLOB)) + length(value)"
+# The last is what `sqlite3` raises over a damaged file whose error text is not UTF-8.
+_FAULTS: Final = (sqlite3.Error, OSError, UnicodeDecodeError)
 BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 # A waiting call looks this often whether it was cancelled.
 SLICE: Final = 0.02
@@ -182,9 +184,9 @@ class KvStore:
         self, db: sqlite3.Connection, key: str, value: bytes, expires: int | None, fits: Fits
     ) -> None:
         self._purge(db)
-        size, count = db.execute("SELECT bytes, keys FROM meta").fetchone()
+        size, count = _account(db)
         self._remove(db, "key = ?", key)
-        base_size, base_count = db.execute("SELECT bytes, keys FROM meta").fetchone()
+        base_size, base_count = _account(db)
         new_size, new_count = base_size + len(key.encode()) + len(value), base_count + 1
         # A store over a quota that was lowered may shrink, and nothing else.
         if (new_size > size or new_count > count) and not fits(new_size, new_count):
@@ -227,7 +229,7 @@ class KvStore:
                 call.check()
                 try:
                     return self._attempt(work, admit, write=write)
-                except (sqlite3.Error, OSError) as exc:
+                except _FAULTS as exc:
                     busy = getattr(exc, "sqlite_errorcode", 0) & 0xFF in BUSY
                     if not busy:
                         self._disconnect()  # whatever it was, the next operation begins afresh
@@ -348,6 +350,13 @@ def _pragma(db: sqlite3.Connection, name: str) -> int:
 
 def _schema(db: sqlite3.Connection) -> set[str]:
     return {sql for (sql,) in db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
+
+
+def _account(db: sqlite3.Connection) -> tuple[int, int]:
+    row = db.execute("SELECT bytes, keys FROM meta").fetchone()
+    if row is None or not all(isinstance(n, int) for n in row):  # a damaged page
+        raise sqlite3.DatabaseError("the account is gone")
+    return row[0], row[1]
 
 
 def _number(value: bytes | None) -> int:
