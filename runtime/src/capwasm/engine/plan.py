@@ -197,7 +197,7 @@ class ExportPlan:
     def bind(self, store: wasmtime.Store, func: wc.Func, boundary: Boundary) -> BoundCall:
         """See `CallPlan.bind`."""
         make = self._bind_flat if self._flat else self._bind_any
-        return make(capi.address(store._context()), func._func, boundary)  # noqa: SLF001
+        return make(store, func._func, boundary)  # noqa: SLF001
 
     def _lower_all(self, args: tuple[Any, ...], frame: Frame) -> None:
         if len(args) != len(self._lowers):
@@ -215,22 +215,23 @@ class ExportPlan:
             name = self.type.params[off // 32][0]
             raise fault.at(f"argument {name}").to_error() from None
 
-    def _bind_flat(self, context: int, raw: Any, _boundary: Boundary) -> BoundCall:
+    def _bind_flat(self, store: wasmtime.Store, raw: Any, _boundary: Boundary) -> BoundCall:
         """For numbers only: all is in the slots, nothing to free."""
         lift, count, slot = self._lift, len(self._lowers), len(self._lowers) * 32
-        function, store = capi.pointer_arg(ctypes.addressof(raw)), capi.pointer_arg(context)
+        context = capi.address(store._context())  # noqa: SLF001
+        function, where = capi.pointer_arg(ctypes.addressof(raw)), capi.pointer_arg(context)
         nargs, nresults = capi.size_arg(count), capi.size_arg(0 if lift is None else 1)
         free, new, enter, headroom = self._frames.free, self._frames.new, capi.func_call, _headroom
         lower_all = self._lower_all
 
-        def call(args: tuple[Any, ...], _keep: Any = raw) -> Any:
+        def call(args: tuple[Any, ...], _keep: Any = (store, raw)) -> Any:
             headroom()
             try:
                 frame = free.pop()
             except IndexError:
                 frame = new()
             lower_all(args, frame)
-            error = enter(function, store, frame.args, nargs, frame.result, nresults)
+            error = enter(function, where, frame.args, nargs, frame.result, nresults)
             if error:
                 raise _fault(error)
             value = None if lift is None else lift(frame.buf, slot, frame)
@@ -239,14 +240,15 @@ class ExportPlan:
 
         return call
 
-    def _bind_any(self, context: int, raw: Any, boundary: Boundary) -> BoundCall:
+    def _bind_any(self, store: wasmtime.Store, raw: Any, boundary: Boundary) -> BoundCall:
         frames, handles, lift, owned = self._frames, self._handles, self._lift, self._owned
         count, slot, limit = len(self._lowers), len(self._lowers) * 32, boundary.value_bytes
-        function, store = capi.pointer_arg(ctypes.addressof(raw)), capi.pointer_arg(context)
+        context = capi.address(store._context())  # noqa: SLF001
+        function, where = capi.pointer_arg(ctypes.addressof(raw)), capi.pointer_arg(context)
         nargs, nresults = capi.size_arg(count), capi.size_arg(0 if lift is None else 1)
         lower_all, enter, headroom = self._lower_all, capi.func_call, _headroom
 
-        def call(args: tuple[Any, ...], _keep: Any = raw) -> Any:
+        def call(args: tuple[Any, ...], _keep: Any = (store, raw)) -> Any:
             headroom()
             frame = frames.take()
             frame.left = frame.limit = limit
@@ -256,7 +258,7 @@ class ExportPlan:
             try:
                 lower_all(args, frame)
                 entered = True
-                error = enter(function, store, frame.args, nargs, frame.result, nresults)
+                error = enter(function, where, frame.args, nargs, frame.result, nresults)
                 if error:
                     raise _fault(error)
                 returned = True
