@@ -20,6 +20,7 @@ from capwasm.capsule import MAGIC, join, read_archive, split, write_archive
 from capwasm.errors import ArtifactError, CapwasmError, ManifestError, VerificationError
 from capwasm.identity import Identity
 from capwasm.keys import PrivateKey
+from capwasm.members import name_fault
 from capwasm.pack import collect, pack, sign_capsule
 from capwasm.verify import verify
 from tests.capsules import FILES, KEY, STORE, forged, signed
@@ -215,7 +216,9 @@ def test_refuses_to_join_an_envelope_that_is_too_large() -> None:
     assert len(split(join(bytes(65536), b"")).envelope) == 65536
 
 
-member_names = st.from_regex(r"assets/[a-z0-9]{1,8}(/[a-z0-9]{1,8})?\.[a-z]{1,4}", fullmatch=True)
+member_names = st.from_regex(
+    r"assets/[a-z0-9]{1,8}(/[a-z0-9]{1,8})?\.[a-z]{1,4}", fullmatch=True
+).filter(lambda name: name_fault(name) is None)  # it does find lpt0
 
 
 @settings(max_examples=60)

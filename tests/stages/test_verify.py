@@ -446,6 +446,16 @@ def test_refuses_an_archive_that_is_not_the_signed_one() -> None:
     assert code_of(signed()[:-1]) == "verify.digest"
 
 
+@pytest.mark.case("SIG-02")
+@pytest.mark.parametrize("off", [-1, 1])
+def test_refuses_an_archive_whose_signed_size_is_not_its_own(off: int) -> None:
+    size = len(ARCHIVE) + off
+
+    assert code_of(forged(ARCHIVE, edit=lambda d: deep(d, "predicate/size", size))) == (
+        "verify.digest"
+    )
+
+
 @pytest.mark.case("SIG-03")
 def test_refuses_a_file_that_the_statement_does_not_list() -> None:
     listed = {n: d for n, d in FILES.items() if n != "README.md"}
