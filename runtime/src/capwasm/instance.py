@@ -27,6 +27,7 @@ from .errors import (
     FuelExhausted,
     GuestError,
     GuestTrap,
+    HandleLimitExceeded,
     InstanceClosedError,
     InternalError,
     LimitExceeded,
@@ -295,7 +296,8 @@ _TRAPS: tuple[tuple[str, type[LimitExceeded], str], ...] = (
     ("table count too high", TableLimitExceeded, "needs more tables (limits.tables)"),
     ("instance count too high", LimitExceeded, "needs more instances (limits.instances)"),
     ("resource limit exceeded", LimitExceeded, "needs more than its limits allow"),
-    ("handle limit exceeded", ValueLimitExceeded, "holds too many handles"),
+    ("handle limit exceeded", HandleLimitExceeded, "holds too many handles (limits.handles)"),
+    ("too much data is being copied", ValueLimitExceeded, "more data than may cross at once"),
 )
 # Functions that toolchains call when an allocation was refused; `memory.grow` itself only says -1.
 _OUT_OF_MEMORY = ("alloc_error", "rust_oom", "out_of_memory", "PyErr_NoMemory", "fatal_oom")

@@ -47,6 +47,7 @@ def standard_capabilities(
     from .kv import Kv
     from .log import Log
     from .net import Net
+    from .net.resolve import system_resolve
     from .random import Random
     from .secrets import Secrets
 
@@ -59,5 +60,5 @@ def standard_capabilities(
         Kv(),
         Fs(protected=protected),
         Secrets(vault, redactor),
-        Net(resolver=resolver, tls_ca_file=tls_ca_file),
+        Net(resolver or system_resolve, Path(tls_ca_file) if tls_ca_file else None),
     )

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from capwasm import redact
 from capwasm.call import current_call
 from capwasm.capability import (
     Capability,
@@ -22,7 +23,7 @@ from capwasm.errors import CapabilityError
 
 from .handle import Desk, Redactor, SecretHandle, SecretsState
 from .model import AskedSecret, GivenSecret, SecretClause
-from .source import SecretSource
+from .source import MemoryVault, SecretSource
 
 __all__ = ["Secrets"]
 
@@ -70,14 +71,18 @@ class Secrets(Capability[SecretClause, SecretsState]):
         Raises:
             CapabilityError: `capability.vault`: there is no vault, or no redactor.
         """
-        if self._desk is None:
+        desk = self._desk
+        if desk is None and not grant.allow:
+            # Declared as optional and not granted: there is nothing to take from a vault.
+            desk = Desk(MemoryVault(), redact.Redactor(), time.monotonic)
+        if desk is None:
             raise CapabilityError(
                 "secrets are granted, but the runtime was given no vault; make one with: capwasm"
                 " vault init",
                 code="capability.vault",
                 context=ctx.plugin_id,
             )
-        return SecretsState(grant, ctx, self._desk)
+        return SecretsState(grant, ctx, desk)
 
     def serve(self, state: SecretsState) -> Sequence[Interface]:
         """Both interfaces; `reveal` refuses what was not granted for it."""

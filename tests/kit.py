@@ -1,0 +1,159 @@
+"""A whole world for end-to-end tests: keys, policy, consent, vault, audit, and real guests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import wasmtime
+
+from capwasm.artifact import read_artifact
+from capwasm.caps import standard_capabilities
+from capwasm.caps.secrets import Vault, VaultKey
+from capwasm.consent import ConsentRecord, Subject
+from capwasm.consent_store import ConsentStore
+from capwasm.keys import PrivateKey
+from capwasm.manifest import parse_manifest
+from capwasm.pack import pack, sign_capsule
+from capwasm.plugin import Plugin
+from capwasm.runtime import Runtime
+from capwasm.verify import verify
+
+GUESTS = Path(__file__).parent / "guests"
+HEAD = """schema = 1
+[plugin]
+id = "{id}"
+name = "A test"
+version = "{version}"
+requires-core = ">=0"
+kind = "component"
+instance = "{instance}"
+"""
+
+
+@cache
+def guest(name: str) -> bytes:
+    """The component of that name below tests/guests, from WAT or as committed."""
+    wat = GUESTS / f"{name}.wat"
+    if wat.exists():
+        return bytes(wasmtime.wat2wasm(wat.read_text()))
+    return (GUESTS / f"{name}.wasm").read_bytes()
+
+
+class World:
+    """One operator's home directory with one trusted publisher."""
+
+    def __init__(self, root: Path, **options: Any) -> None:
+        self.home = root / "home"
+        self.home.mkdir(mode=0o700)
+        self.key = PrivateKey.generate()
+        self.options = options
+        self.trust()
+        self.policy("")
+        self._runtime: Runtime | None = None
+
+    def trust(self) -> None:
+        (self.home / "trust.toml").write_text(
+            f'schema = 1\n[[key]]\nname = "test"\npublic = "{self.key.public.base64()}"\n'
+            'roles = ["publisher"]\nids = ["test.*"]\n'
+        )
+
+    def policy(self, text: str) -> None:
+        """Write the policy; all low and medium risks are consented to by itself."""
+        (self.home / "policy.toml").write_text(
+            'schema = 1\n[consent]\nautomatic = ["log","clock","random","config","kv","fs","secret"]\n'
+            + text
+        )
+
+    def vault(self, **values: str) -> Vault:
+        """A vault with these secrets (underscores become dashes)."""
+        vault = Vault.create(
+            self.home / "vault", VaultKey.generate(self.home / "vault.key")
+        )
+        for name, value in values.items():
+            vault.set(name.replace("_", "-"), value.encode())
+        return vault
+
+    def capsule(
+        self,
+        code: bytes,
+        manifest: str = "",
+        *,
+        id: str = "test.guest",  # noqa: A002
+        version: str = "1.0.0",
+        instance: str = "per-call",
+    ) -> bytes:
+        """A signed capsule of that component; `manifest` is what follows the [plugin] table."""
+        head = HEAD.format(id=id, version=version, instance=instance)
+        packed = pack({"plugin.toml": (head + manifest).encode(), "plugin.wasm": code})
+        return sign_capsule(read_artifact(packed), self.key)
+
+    def consent(self, capsule: bytes) -> None:
+        """Record consent to all that the capsule asks for."""
+        capabilities = standard_capabilities()
+        runtime_trust = self.runtime.trust
+        artifact = verify(read_artifact(capsule), runtime_trust)
+        manifest = parse_manifest(artifact.manifest_bytes, capabilities)
+        ConsentStore(self.home / "consents").give(
+            ConsentRecord.of(
+                Subject.of(manifest, artifact.code_digest),
+                {name: request.clauses for name, request in manifest.requests.items()},
+                manifest.limits,
+                who="tester",
+                when=datetime.now(UTC),
+                reason="a test",
+            )
+        )
+
+    @property
+    def runtime(self) -> Runtime:
+        """The runtime on this home, opened when first asked for."""
+        if self._runtime is None:
+            self._runtime = Runtime.open(self.home, core_version="1.0.0", **self.options)
+        return self._runtime
+
+    def load(self, code: bytes, manifest: str = "", **about: Any) -> Plugin:
+        """Sign, consent, load."""
+        capsule = self.capsule(code, manifest, **about)
+        self.consent(capsule)
+        return self.runtime.load(capsule)
+
+    def prober(self, manifest: str = "", **about: Any) -> Prober:
+        """The guest that tries anything, loaded with that manifest."""
+        return Prober(self.load(guest("prober"), manifest, **about))
+
+    def events(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """What the audit log holds; the runtime stays open."""
+        from capwasm.audit import tail
+
+        return [r for r in tail(self.home / "audit", 100_000) if kind in (None, r.get("kind"))]
+
+    def close(self) -> None:
+        if self._runtime is not None:
+            self._runtime.close()
+            self._runtime = None
+
+
+class Prober:
+    """Calls the prober: `prober("fs.read", "/data/x")` gives the text or raises `Refused(word)`."""
+
+    def __init__(self, plugin: Plugin) -> None:
+        self.plugin = plugin
+        self._call: Callable[..., Any] = plugin.call
+
+    def __call__(self, operation: str, *arguments: str) -> str:
+        result = self._call("run", operation, list(arguments))
+        if not result.ok:
+            raise Refused(result.error)
+        return result.value
+
+
+class Refused(Exception):  # noqa: N818
+    """The guest was told no; `word` is what it was told."""
+
+    def __init__(self, word: str) -> None:
+        self.word = word
+        super().__init__(word)
