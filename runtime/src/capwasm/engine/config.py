@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import wasmtime
+from wasmtime import _bindings as ffi
 
 __all__ = ["MAX_WASM_STACK", "fingerprint", "make_config"]
 
@@ -34,6 +35,7 @@ _OFF = (
     "wasm_relaxed_simd",
     "wasm_wide_arithmetic",
 )
+_RAW_OFF = ("wasm_component_model_async", "concurrency_support")
 _ON = ("wasm_component_model", "wasm_simd", "wasm_bulk_memory", "wasm_reference_types")
 
 
@@ -49,6 +51,10 @@ def make_config() -> wasmtime.Config:
         setattr(config, name, True)
     for name in _OFF:
         setattr(config, name, False)
+    # The wheel has no attribute for these.  With concurrency on, 50.0.1 traps at any host call that
+    # borrows two handles ("deferred host scope has no call context"): every rename and splice.
+    for name in _RAW_OFF:
+        getattr(ffi, f"wasmtime_config_{name}_set")(config.ptr(), False)  # noqa: FBT003
     return config
 
 
@@ -63,6 +69,7 @@ def fingerprint() -> str:
         *_ON,
         "off",
         *_OFF,
+        *_RAW_OFF,
         _cpu_flags(),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
