@@ -1,0 +1,240 @@
+"""WASI from the other side: a component in Rust, through its standard library."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wasmtime import component as wc
+
+from capwasm.caps.clock.handle import SystemTime
+from capwasm.caps.fs.host import Fs
+from capwasm.caps.fs.model import Access, FsClause
+from capwasm.capability import Interface
+from capwasm.engine.abi import table
+from capwasm.engine.engine import PluginEngine
+from capwasm.engine.link import link
+from capwasm.errors import DeadlineExceeded, GuestTrap, OutputLimitExceeded
+from capwasm.handles import Handle
+from capwasm.instance import Instance
+from capwasm.limits import DEFAULTS, Limits
+from capwasm.values import Err, Ok
+from capwasm.wasi import GuestExit, WasiConfig
+from tests.helpers import grant_of, open_context
+
+from .served import Wasi, clock_state, random_state
+from .test_cli import Lines
+
+PROBER = Path(__file__).parents[1] / "guests/prober.wasm"
+
+
+def _never(*_args: object) -> None:
+    raise AssertionError("these tests only use WASI")
+
+
+class _Never(Handle):
+    """A resource of an interface that these tests don't use."""
+
+
+def others() -> list[Interface]:
+    """The component imports all of `capwasm:*` too, and calls none of it here."""
+    resources = {
+        "capwasm:fs/files": ["file"],
+        "capwasm:fetch/client": ["response"],
+        "capwasm:secrets/store": ["secret"],
+    }
+    return [
+        Interface(
+            f"{name}@0.1.0",
+            dict.fromkeys(functions, _never),
+            {r: type(r, (_Never,), {}) for r in resources.get(name, [])},
+        )
+        for name, functions in table().items()
+        if name.startswith("capwasm:")
+    ]
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[PluginEngine]:
+    engine = PluginEngine()
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def linked(engine: PluginEngine) -> Any:
+    component = wc.Component(engine.wasm, PROBER.read_bytes())
+    served = [*Wasi().interfaces.values(), *others()]
+    return link(engine, component, served, owners={}, unserved=lambda _: None)
+
+
+Opener = Callable[..., Callable[..., Any]]
+
+
+@pytest.fixture
+def prober(engine: PluginEngine, linked: Any) -> Iterator[Opener]:
+    instances = []
+
+    def open_one(wasi: Wasi, limits: Limits = DEFAULTS) -> Callable[..., Any]:
+        served = [*wasi.interfaces.values(), *others()]
+        instance = Instance(engine, linked, "acme.prober@1.0.0", limits, served)
+        instance.start()
+        instances.append(instance)
+
+        def run(operation: str, *arguments: str) -> Any:
+            value, _ = instance.call(linked.exports.find("run"), (operation, list(arguments)))
+            return value
+
+        return run
+
+    yield open_one
+    for instance in instances:
+        instance.close()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Iterator[tuple[Path, Wasi]]:
+    for name in ("rw/sub", "ro", "outside", "data"):
+        (tmp_path / name).mkdir(parents=True, mode=0o700)
+    (tmp_path / "ro/file").write_text("read me")
+    (tmp_path / "outside/secret").write_text("secret")
+    (tmp_path / "rw/up").symlink_to("../outside/secret")
+    fs = Fs()
+    state = fs.open(
+        grant_of(
+            FsClause("/rw", None, str(tmp_path / "rw"), Access.READ_WRITE),
+            FsClause("/ro", None, str(tmp_path / "ro"), Access.READ),
+        ),
+        open_context(tmp_path / "data"),
+    )
+    yield tmp_path, Wasi({"fs": state})
+    fs.close(state)
+
+
+@pytest.mark.case("SEC-01", "FS-20")
+def test_refuses_a_program_any_outside(prober: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAPWASM_TEST_SECRET", "do-not-tell")
+    run = prober(Wasi())
+
+    assert run("std.env") == Ok("")
+    assert run("std.args") == Ok("")
+    assert run("std.stdin") == Ok("")
+    for path in ("/etc/passwd", "file", "/", ".", "/proc/self/environ"):
+        assert isinstance(run("std.read", path), Err)
+
+
+def test_allows_a_program_what_the_core_gives(prober: Opener) -> None:
+    run = prober(Wasi(config=WasiConfig(args=("tool", "-v"), env={"LANG": "C"})))
+
+    assert run("std.env") == Ok("LANG=C")
+    assert run("std.args") == Ok("tool\n-v")
+
+
+def test_allows_a_program_its_granted_files(prober: Opener, files: tuple[Path, Wasi]) -> None:
+    root, wasi = files
+    run = prober(wasi)
+    long = "0123456789" * 20_000  # several chunks
+
+    assert run("std.read", "/ro/file") == Ok("read me")
+    assert run("std.write", "/rw/new", long) == Ok("")
+    assert run("std.append", "/rw/new", "!") == Ok("")
+    assert run("std.read", "/rw/new") == Ok(long + "!")
+    assert run("std.len", "/rw/new") == Ok("200001")
+    assert run("std.set-len", "/rw/new", "3") == Ok("")
+    assert run("std.mkdir", "/rw/d") == Ok("")
+    assert run("std.rename", "/rw/new", "/rw/d/moved") == Ok("")
+    assert (root / "rw/d/moved").read_text() == "012"
+    assert run("std.list", "/rw") == Ok("d\nsub\nup")
+    assert run("std.remove", "/rw/d/moved") == Ok("")
+    assert run("std.rmdir", "/rw/d") == Ok("")
+    assert run("std.rmdir", "/rw/d") == Err("NotFound")
+
+
+@pytest.mark.case("FS-07", "FS-08")
+def test_refuses_a_program_what_it_was_not_granted(
+    prober: Opener, files: tuple[Path, Wasi]
+) -> None:
+    root, wasi = files
+    run = prober(wasi)
+
+    for operation, *arguments in (
+        ("std.write", "/ro/file", "x"),
+        ("std.write", "/ro/new", "x"),
+        ("std.append", "/ro/file", "x"),
+        ("std.truncate", "/ro/file"),
+        ("std.set-len", "/ro/file", "0"),
+        ("std.remove", "/ro/file"),
+        ("std.mkdir", "/ro/d"),
+        ("std.rename", "/ro/file", "/rw/stolen"),
+        ("std.hard-link", "/ro/file", "/rw/stolen"),
+        ("std.read", "/rw/up"),
+        ("std.read", "/rw/../outside/secret"),
+        ("std.read", "/outside/secret"),
+    ):
+        assert isinstance(run(operation, *arguments), Err), operation
+    assert (root / "ro/file").read_text() == "read me"
+    assert sorted(p.name for p in (root / "rw").iterdir()) == ["sub", "up"]
+
+
+def test_allows_a_program_to_print_to_its_log(prober: Opener) -> None:
+    log = Lines()
+    run = prober(Wasi({"log": log}))
+
+    assert run("std.print", "out", "err") == Ok("")
+    with pytest.raises(GuestTrap):
+        run("panic", "the reason")
+    assert bytes(log.channels["stdout"]) == b"out\n"
+    assert log.channels["stderr"].startswith(b"err\n")
+    assert b"the reason" in log.channels["stderr"]
+
+
+@pytest.mark.case("RES-20", "RES-21")
+def test_refuses_a_program_an_endless_print(prober: Opener) -> None:
+    wasi = Wasi()
+    run = prober(wasi)
+
+    assert run("std.print-flood", "100") == Ok("")
+    with pytest.raises(OutputLimitExceeded):
+        run("std.print-flood", "1000000")
+    assert [e.action for e in wasi.events] == ["wasi:cli/stdout.write"]
+
+
+def test_allows_a_program_the_granted_time(prober: Opener) -> None:
+    run = prober(Wasi({"clock": clock_state(SystemTime())}))
+    began = time.monotonic()
+
+    assert abs(int(run("std.time").unwrap()) - time.time()) < 60
+    assert run("std.sleep", "50") == Ok("")
+    assert time.monotonic() - began >= 0.05
+
+
+@pytest.mark.parametrize("operation", ["std.time", "std.sleep"])
+def test_refuses_a_program_the_time_and_names_the_table(prober: Opener, operation: str) -> None:
+    run = prober(Wasi({"random": random_state()}))
+
+    with pytest.raises(GuestTrap) as caught:
+        run(operation, "1")
+
+    assert (caught.value.code, caught.value.faults[0].fix) == ("grant.denied", "[clock]")
+
+
+@pytest.mark.case("RES-24")
+def test_refuses_a_program_to_sleep_for_years(prober: Opener) -> None:
+    run = prober(Wasi({"clock": clock_state(SystemTime())}), replace(DEFAULTS, wall_ms=100))
+    began = time.monotonic()
+
+    with pytest.raises(DeadlineExceeded):
+        run("std.sleep", str(10**12))
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("status", [0, 1, 7])
+def test_allows_a_program_to_exit_and_tells_how(prober: Opener, status: int) -> None:
+    with pytest.raises(GuestExit) as caught:
+        prober(Wasi())("std.exit", str(status))
+
+    assert caught.value.status in (status, min(status, 1))
