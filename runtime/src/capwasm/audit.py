@@ -113,7 +113,8 @@ class AuditLog:
             target=self._flush_often, name="capwasm-audit", daemon=True
         )
         try:
-            self._anchor("segment" if resume.size == 0 else "open")
+            new = resume.size == 0
+            self._anchor("segment" if new else "open", sink.current().number if new else None)
             if resume.torn or resume.unmarked:
                 reason = "torn" if resume.torn else "no-mark"
                 self._gap(reason, cut_bytes=resume.torn)
@@ -247,12 +248,12 @@ class AuditLog:
     def _gap(self, reason: str, **details: int) -> None:
         self._seal(("gap", FAILED, "", "", "", reason, details))
 
-    def _anchor(self, action: str) -> None:
+    def _anchor(self, action: str, segment: int | None = None) -> None:
         with self._chain:
             head, stamp = self.head, self._stamp()
             details: dict[str, Any] = {"log": self._log}
-            if action == "segment":
-                details |= {"segment": self._done.segment.number, "format": 1}
+            if segment is not None:
+                details |= {"segment": segment, "format": 1}
             if self._key is not None:
                 message = anchor_message(self._log, head.seq + 1, stamp, head.hash)
                 signature = base64.b64encode(self._key.sign(message)).decode()
@@ -303,7 +304,7 @@ class AuditLog:
                 self._write()
                 if sync and self._synced < self._done.head.seq:
                     self._sync()
-                if self._done.size >= self._segment_bytes:
+                if self._done.size >= self._segment_bytes and not self._closed:
                     self._rotate()
             except OSError as exc:
                 self._fail(exc.strerror or str(exc), exc)
@@ -337,8 +338,10 @@ class AuditLog:
         with self._chain:  # nobody seals until the new segment has its first record
             self._write()
             self._sync()
-            self._done = _Done(self._done.head, self._sink.rotate(self._done.segment.number + 1), 0)
-            self._anchor("segment")
+            number = self._done.segment.number + 1
+            # Sealed before the switch: interrupted in between, it ends the old segment instead.
+            self._anchor("segment", number)
+            self._done = _Done(self._done.head, self._sink.rotate(number), 0)
             self._write()
             self._sync()
 

@@ -143,10 +143,20 @@ class MemorySink:
 
 
 class _FileSegment:
+    """Closes its file when nobody holds it any more: so an interrupt anywhere leaves no mess."""
+
     def __init__(self, path: Path, number: int) -> None:
-        self.path = path
+        self.fd = -1
         self.number = number
         self.fd = _open(path, os.O_RDWR | os.O_CREAT)
+
+    def close(self) -> None:
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
 
     def write(self, data: bytes, at: int) -> None:
         view = memoryview(data)
@@ -172,7 +182,6 @@ class FileSink:
             raise AuditError("audit files need flock, which this platform lacks")
         self.directory = Path(directory)
         self._fds: list[int] = []
-        self._before: _FileSegment | None = None
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = self._keep(_open(self.directory / "lock", os.O_RDWR | os.O_CREAT))
@@ -185,10 +194,10 @@ class FileSink:
             self._head = self._keep(_open(self.directory / "head.json", os.O_RDWR | os.O_CREAT))
             _sync_directory(self.directory)
         except OSError as exc:
-            self.close()
+            self._let_go()
             raise AuditError(_why(exc), context=str(self.directory)) from exc
         except BaseException:
-            self.close()
+            self._let_go()
             raise
 
     def current(self) -> Segment:
@@ -196,13 +205,10 @@ class FileSink:
         return self._segment
 
     def rotate(self, number: int) -> Segment:
-        """Begin that segment.  The one before stays open: an interrupted caller still has it."""
+        """Begin that segment.  Whoever holds the one before may go on with it, if interrupted."""
         if self._segment.number != number:
-            if self._before is not None:
-                self._fds.remove(self._before.fd)
-                os.close(self._before.fd)
-            self._before, self._segment = self._segment, self._open(number)
-            _sync_directory(self.directory)
+            self._segment = self._open(number)
+        _sync_directory(self.directory)
         return self._segment
 
     def mark(self, mark: Mark) -> None:
@@ -220,6 +226,10 @@ class FileSink:
 
     def close(self) -> None:
         """Close all files, and with them the lock."""
+        self._segment.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
         while self._fds:
             with contextlib.suppress(OSError):
                 os.close(self._fds.pop())
@@ -229,9 +239,7 @@ class FileSink:
         return fd
 
     def _open(self, number: int) -> _FileSegment:
-        segment = _FileSegment(self.directory / f"{number:06d}{SUFFIX}", number)
-        self._keep(segment.fd)
-        return segment
+        return _FileSegment(self.directory / f"{number:06d}{SUFFIX}", number)
 
     def _recover(self, mark: Mark | None) -> Resume:
         """Find the last whole record; see the module's first lines for the rule."""

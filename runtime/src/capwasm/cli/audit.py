@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,7 +22,9 @@ __all__ = ["commands"]
 
 DEFAULT: Final = Path(click.get_app_dir("capwasm")) / "audit"
 COLOURS: Final = {ALLOWED: "green", DENIED: "red", FAILED: "yellow"}
-MORE: Final = 1_000  # records that are looked through for each one that a filter lets pass
+# Records that are looked through for each one that a filter is to let pass, and at most.
+MORE: Final = 1_000
+MOST: Final = 200_000
 
 
 _log = functools.partial(
@@ -49,7 +52,14 @@ Example:
 Exit codes: 0 done, 1 there is no log to read, 2 wrong usage."""
 )
 @_log()
-@click.option("-n", "count", type=click.IntRange(0, 100_000), default=20, show_default=True)
+@click.option(
+    "-n",
+    "count",
+    type=click.IntRange(0, 100_000),
+    default=20,
+    show_default=True,
+    help="How many records; with --follow, how many are looked at before the new ones.",
+)
 @click.option("--follow", "-f", is_flag=True, help="Go on showing new records.")
 @click.option("--plugin", help="Only this plugin: an id, or id@version.")
 @click.option("--verdict", type=click.Choice([ALLOWED, DENIED, FAILED]), help="Only this verdict.")
@@ -86,14 +96,15 @@ def tail(
         else:
             out.print(_line(record))
 
-    filtered = any((plugin, verdict, kind))
-    past = [r for r in read(directory, count * MORE if filtered else count) if wanted(r)]
-    for record in past[len(past) - min(count, len(past)) :]:
-        show(record)
     if follow:
-        for record in read(directory, 0, follow=True):
+        for record in read(directory, count, follow=True):
             if wanted(record):
                 show(record)
+        return
+    filtered = any((plugin, verdict, kind))
+    looked = read(directory, min(count * MORE, MOST) if filtered else count)
+    for record in collections.deque(filter(wanted, looked), maxlen=count):
+        show(record)
 
 
 @audit.command(
