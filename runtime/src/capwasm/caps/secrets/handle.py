@@ -7,6 +7,7 @@ next use on, with no grace (SEC-06).
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -206,7 +207,7 @@ class SecretHandle(Handle):
         return clause
 
     def _left_ms(self, clause: SecretClause) -> int:
-        used = int((self._desk.monotonic() - self._taken) * 1000)
+        used = math.ceil((self._desk.monotonic() - self._taken) * 1000)
         lease = DEFAULT_LEASE_MS if clause.lease_ms is None else clause.lease_ms
         return max(0, lease - used)
 
