@@ -88,7 +88,7 @@ def test_refuses_what_nobody_consented_to() -> None:
     asked = manifest()
     (fault,) = denial(asked, policy(), none(asked)).faults
 
-    assert fault.message == "consent: no consent is recorded, to look front"
+    assert fault.message == "consent: no consent is recorded to look front"
     assert fault.fix == "capwasm consent give acme.weather-1.2.0.capsule"
 
 
@@ -214,7 +214,7 @@ def test_refuses_consent_for_other_bytes() -> None:
     asked = manifest()
     (fault,) = denial(asked, policy(), given(asked, code="b" * 64)).faults
 
-    assert "recorded for other bytes" in fault.message
+    assert "recorded for other bytes, not for these" in fault.message
 
 
 def test_refuses_consent_that_was_withdrawn() -> None:
@@ -231,7 +231,7 @@ def test_refuses_consent_to_less() -> None:
     asked = manifest(PAINT)
     (fault,) = denial(asked, policy(), given(asked, manifest(LOOK))).faults
 
-    assert fault.message == "consent: what was consented to is less, to look and paint front"
+    assert fault.message == "consent: consent is given for less than to look and paint front"
 
 
 @pytest.mark.case("MAN-10")
@@ -341,7 +341,7 @@ def test_refuses_a_high_risk_by_automatic_consent_and_says_so() -> None:
     asked = manifest(PAINT)
     (fault,) = denial(asked, policy(AUTOMATIC + ALLOW), none(asked)).faults
 
-    assert "consent.automatic names door, but this risk is high" in fault.message
+    assert "consent.automatic names door, but a high risk is for a person" in fault.message
     assert "Paint stays." in fault.message
 
 

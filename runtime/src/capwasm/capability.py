@@ -170,6 +170,13 @@ class Capability(ABC, Generic[ClauseT, StateT]):
     def risk(self, clause: ClauseT) -> tuple[Risk, str]:
         """How grave the permission is, and why, in one short sentence."""
 
+    def policy_table(self, clause: ClauseT) -> dict[str, Any]:
+        """The table of policy.toml that would allow `clause`, for a denial's fix.
+
+        A capability whose policy must say what a manifest can't (a directory) adds it here.
+        """
+        return clause.to_toml()
+
     @abstractmethod
     def open(self, grant: Grant[ClauseT], ctx: OpenContext) -> StateT:
         """Take the power that `grant` gives, for one instance.

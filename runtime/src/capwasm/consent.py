@@ -35,6 +35,7 @@ __all__ = [
     "carries_over",
     "compare",
     "consent_for",
+    "withdrawal",
 ]
 
 _TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
@@ -67,6 +68,15 @@ class Withdrawal(Model):
     reason: Reason = ""
 
 
+def withdrawal(*, who: str, when: datetime, reason: str = "") -> Withdrawal:
+    """A withdrawal, now.
+
+    Raises:
+        ConsentError: `who` or `reason` is empty, too long or holds hidden characters.
+    """
+    return validate(Withdrawal, {"who": who, "when": stamp(when), "reason": reason}, ConsentError)
+
+
 @dataclass(frozen=True, slots=True)
 class Subject:
     """What a consent speaks of.
@@ -83,7 +93,10 @@ class Subject:
 
     @classmethod
     def of(cls, manifest: Manifest, code_digest: str) -> Self:
-        """The subject of a plugin: its manifest, and the digest of its verified code."""
+        """The subject of a plugin: its manifest, and the digest of its verified code.
+
+        For a native plugin, which has a code for each target, that is the whole capsule's digest.
+        """
         return cls(manifest.id, manifest.version, code_digest, manifest.digest)
 
 

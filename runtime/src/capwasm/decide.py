@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 
 from ._document import AnyCapability, limit_units
 from .capability import Risk
-from .consent import Consent, Subject
+from .consent import Consent, ConsentEntry, Subject
 from .errors import ConsentError, Fault
 from .lattice import Clause, ClauseSet
 from .limits import CEILING, DEFAULTS, Limits
@@ -102,13 +102,13 @@ class Resolution:
     """All that `decide` worked out.  It grants nothing: only `Grants` does.
 
     Attributes:
-        subject: which bytes it is about.   kind: the plugin's kind.
+        subject: which bytes it is about.
         policy: what messages call the policy.   owner: who answers for it.
         decisions: one a clause asked for, in the order of the capabilities and of the manifest.
-        limits: one row a limit.
+        limits: one row a limit.   bounds: the limits that a grant would hold.
         allow, deny: by capability, what a grant would hold.
         core: the fault if the plugin needs another version of the core.
-        faults: all that is missing; empty if the load may go on.
+        consent: the consent in force for these bytes, or None.
     """
 
     subject: Subject
@@ -120,6 +120,7 @@ class Resolution:
     allow: Mapping[str, ClauseSet[Any]]
     deny: Mapping[str, ClauseSet[Any]]
     core: Fault | None
+    consent: ConsentEntry | None
 
     @property
     def faults(self) -> tuple[Fault, ...]:
@@ -134,9 +135,12 @@ def decide(
     consent: Consent,
     capabilities: Sequence[AnyCapability],
     *,
-    core: str,
+    core: str | None,
 ) -> Resolution:
     """Work out what `resolve` would grant or deny, and why.
+
+    Takes what `resolve` takes; `core` may be None for a tool that does not know it, and then
+    `requires-core` is not looked at.
 
     Raises:
         ConsentError: the consent is about another plugin, or its record is malformed.
@@ -159,7 +163,7 @@ def decide(
         )
         decided, allow[capability.name] = judge.all(request.asked)
         decisions += decided
-    fits = manifest.requires_core.allows(SemVer.parse(core))
+    fits = core is None or manifest.requires_core.allows(SemVer.parse(core))
     consented = record.bounds() if record else _without_consent(rules)
     bounds = manifest.limits.meet(rules.limits).meet(consented)
     return Resolution(
@@ -172,13 +176,14 @@ def decide(
         allow=MappingProxyType(allow),
         deny=MappingProxyType({name: rules.denied(name) for name in allow}),
         core=None if fits else _core_fault(manifest, core),
+        consent=consent.entry,
     )
 
 
 _NONE: Final[ClauseSet[Any]] = ClauseSet.of()
 
 
-def _core_fault(manifest: Manifest, core: str) -> Fault:
+def _core_fault(manifest: Manifest, core: str | None) -> Fault:
     return Fault(
         "plugin.requires-core",
         f"needs a core of {manifest.plugin.requires_core}; this one is {core}",
@@ -330,22 +335,23 @@ class _Judge:
     def _consent_faults(self, path: str, clause: Clause, state: ConsentState) -> list[Fault]:
         if state in ("given", "automatic"):
             return []
+        what = clause.describe()
         message = {
-            "none": "no consent is recorded",
-            "other-bytes": "consent was recorded for other bytes of this plugin, not for these",
-            "withdrawn": "the consent was withdrawn",
-            "narrower": "what was consented to is less",
+            "none": f"no consent is recorded to {what}",
+            "other-bytes": f"consent to {what} is recorded for other bytes, not for these",
+            "withdrawn": f"consent to {what} was withdrawn",
+            "narrower": f"consent is given for less than to {what}",
         }[state]
         risk, why = self.capability.risk(clause)
         if self.may_consent and risk is Risk.HIGH:
             message += (
-                f"; consent.automatic names {self.capability.name}, but this risk is high, so a"
-                f" person decides: {why}"
+                f"; consent.automatic names {self.capability.name}, but a high risk is for a"
+                f" person to decide: {why}"
             )
         return [
             Fault(
                 path,
-                f"consent: {message}, to {clause.describe()}",
+                f"consent: {message}",
                 fix=consent_command(self.manifest.identity),
             )
         ]

@@ -31,6 +31,7 @@ from ._files import read_file
 from ._lines import header_lines
 from ._model import MAX_TEXT_BYTES, Model, ModelT, parse_toml, validate
 from ._stage import Proof
+from .capability import Risk
 from .errors import Fault, PolicyError
 from .identity import check_id_pattern, id_matches
 from .lattice import Clause, ClauseSet
@@ -226,6 +227,29 @@ class Policy(Proof):
             raised=frozenset(w for s in matching for w in s.named),
             sources=MappingProxyType(sources),
         )
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The selectors of its plugins, as written."""
+        return tuple(s.pattern for s in self._selectors)
+
+    def remarks(self, capabilities: Sequence[AnyCapability], today: date) -> list[Fault]:
+        """What is no fault, but what its owner should know."""
+        found = []
+        if not self.owner:
+            found.append(Fault("owner", "nobody answers for this policy"))
+        if self.is_overdue(today):
+            found.append(Fault("review-by", f"was to be looked at again by {self.review_by}"))
+        for capability in capabilities:
+            if capability.name not in self.automatic:
+                continue
+            rules = [r for s in self._selectors for r in s.allow.get(capability.name, ())]
+            for rule in rules:
+                high = [w for r, w in map(capability.risk, rule.clauses) if r is Risk.HIGH]
+                if high:
+                    message = f"is a high risk, so consent.automatic has no effect on it: {high[0]}"
+                    found.append(Fault(rule.path, message))
+        return found
 
     def is_overdue(self, today: date) -> bool:
         """Whether the day by which it was to be looked at again has passed."""

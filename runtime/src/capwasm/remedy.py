@@ -23,10 +23,10 @@ def policy_lines(
     """
     path = join(join("plugins", plugin_id), capability.name)
     if capability.repeated:
-        return "\n".join(toml_table(f"[[{path}]]", clause.to_toml()) for clause in clauses)
+        return "\n".join(toml_table(f"[[{path}]]", capability.policy_table(c)) for c in clauses)
     standing = [rule for rule in rules if rule.path == path]
     before = [clause.to_toml() for rule in standing for clause in rule.clauses]
-    table = _merged([*before, *(clause.to_toml() for clause in clauses)])
+    table = _merged([*before, *(capability.policy_table(c) for c in clauses)])
     note = f"  # in place of line {standing[0].line}" if standing and standing[0].line else ""
     return toml_table(f"[{path}]{note}", table)
 

@@ -198,6 +198,13 @@ class Fs(Capability[FsClause, FsState]):
         """The clauses of `[[fs]]`."""
         return parse(tables, side)
 
+    def policy_table(self, clause: FsClause) -> dict[str, Any]:
+        """The table, with a directory: only the operator knows which one a name stands for."""
+        table = clause.to_toml()
+        if clause.path is None:
+            table["path"] = f"/the/directory/of/{clause.bind or 'this-plugin'}"
+        return table
+
     def risk(self, clause: FsClause) -> tuple[Risk, str]:
         """Reading is medium, changing is high."""
         if clause.access is Access.READ_WRITE:
