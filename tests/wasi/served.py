@@ -8,9 +8,12 @@ from typing import Any
 
 from capwasm.caps.clock.handle import ClockState
 from capwasm.caps.clock.model import ClockClause
+from capwasm.caps.log.handle import Buckets, LogState, PluginRecord
+from capwasm.caps.log.model import LogClause
 from capwasm.caps.random.handle import RandomState, system_bytes
 from capwasm.caps.random.model import RandomClause
 from capwasm.events import Event
+from capwasm.redact import Redactor
 from capwasm.values import Err, Variant
 from capwasm.wasi import WasiConfig, wasi_interfaces
 from tests.helpers import ListRecorder, grant_of, open_context
@@ -72,3 +75,9 @@ def clock_state(source: Any, *, sleep: bool = True, wall: bool = True) -> ClockS
 def random_state() -> RandomState:
     """Granted random bytes, up to 64 KiB at a time."""
     return RandomState(grant_of(RandomClause(64 * 1024)), open_context(Path("/x")), system_bytes)
+
+
+def log_state(kept: list[PluginRecord]) -> LogState:
+    """A granted log, which puts its records in `kept`."""
+    grant = grant_of(LogClause(rate=10_000))
+    return LogState(grant, open_context(Path("/x")), Redactor(), Buckets(), kept.append)

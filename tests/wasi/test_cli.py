@@ -7,30 +7,14 @@ from dataclasses import replace
 
 import pytest
 
+from capwasm.caps.log.handle import PluginRecord
 from capwasm.errors import AuditError, GuestTrap, OutputLimitExceeded
 from capwasm.limits import DEFAULTS
 from capwasm.values import Err, Ok
 from capwasm.wasi import GuestExit, WasiConfig
 from tests.helpers import in_call
 
-from .served import CLOSED, Wasi
-
-
-class Lines:
-    """A log state that keeps the bytes of each channel."""
-
-    def __init__(self) -> None:
-        self.channels: dict[str, bytearray] = {}
-
-    def stream(self, channel: str) -> Lines.Channel:
-        return Lines.Channel(self.channels.setdefault(channel, bytearray()))
-
-    class Channel:
-        def __init__(self, data: bytearray) -> None:
-            self.data = data
-
-        def write(self, data: bytes) -> None:
-            self.data += data
+from .served import CLOSED, Wasi, log_state
 
 
 @pytest.mark.case("SEC-01")
@@ -95,17 +79,24 @@ def test_refuses_input_and_terminals() -> None:
 
 
 def test_allows_output_to_the_log_where_granted() -> None:
-    log = Lines()
+    kept: list[PluginRecord] = []
+    log = log_state(kept)
     wasi = Wasi({"log": log})
 
     with in_call() as call:
-        for _ in range(2):
-            out = wasi["cli/stdout.get-stdout"]()
-            assert wasi.method("output-stream", "blocking-write-and-flush", out, b"hi\n") is None
-        wasi["cli/stderr.get-stderr"]().blocking_write_and_flush(b"oh")
+        # Two handles of a channel are one channel: a line may come in parts through both.
+        first, second = wasi["cli/stdout.get-stdout"](), wasi["cli/stdout.get-stdout"]()
+        assert wasi.method("output-stream", "blocking-write-and-flush", first, b"h") is None
+        assert wasi.method("output-stream", "blocking-write-and-flush", second, b"i\nyou") is None
+        wasi["cli/stderr.get-stderr"]().blocking_write_and_flush(b"oh\n")
+    log.close()
 
-    assert log.channels == {"stdout": b"hi\nhi\n", "stderr": b"oh"}
-    assert call.output_bytes == 8
+    assert [(r.channel, r.level, r.message) for r in kept] == [
+        ("stdout", "info", "hi"),
+        ("stderr", "warn", "oh"),
+        ("stdout", "info", "you"),
+    ]
+    assert call.output_bytes == 9
     assert not wasi.events
 
 
@@ -131,9 +122,9 @@ def test_refuses_output_without_a_log_and_keeps_none_of_it() -> None:
 
 
 @pytest.mark.case("RES-21")
-@pytest.mark.parametrize("opened", [{}, {"log": Lines()}])
-def test_refuses_output_over_the_limit(opened: dict[str, object]) -> None:
-    wasi = Wasi(opened)
+@pytest.mark.parametrize("granted", [False, True])
+def test_refuses_output_over_the_limit(granted: bool) -> None:
+    wasi = Wasi({"log": log_state([])} if granted else {})
 
     with in_call(replace(DEFAULTS, output_bytes=1000)):
         out = wasi["cli/stderr.get-stderr"]()

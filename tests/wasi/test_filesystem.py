@@ -366,6 +366,17 @@ def test_refuses_to_leak_a_descriptor_of_the_host_in_a_loop(tree: Tree) -> None:
 
 
 @pytest.mark.case("FS-23")
+def test_refuses_to_open_anything_for_a_list_of_directories(tree: Tree) -> None:
+    before = names(Path("/proc/self/fd"))
+
+    # Not one of them is dropped, as when the handle limit cuts the list.
+    lost = [tree.wasi["filesystem/preopens.get-directories"]() for _ in range(100)]
+
+    assert names(Path("/proc/self/fd")) == before
+    assert tree.call("stat", lost[7][0][0])["type"] == "directory"
+
+
+@pytest.mark.case("FS-23")
 def test_refuses_more_descriptors_than_the_handle_limit_and_closes_what_is_over(
     tree: Tree,
 ) -> None:

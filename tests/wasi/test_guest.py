@@ -11,23 +11,24 @@ from typing import Any
 import pytest
 from wasmtime import component as wc
 
+from capwasm.capability import Interface
 from capwasm.caps.clock.handle import SystemTime
 from capwasm.caps.fs.host import Fs
 from capwasm.caps.fs.model import Access, FsClause
-from capwasm.capability import Interface
+from capwasm.caps.log.handle import PluginRecord
 from capwasm.engine.abi import table
 from capwasm.engine.engine import PluginEngine
-from capwasm.engine.link import link
-from capwasm.errors import DeadlineExceeded, GuestTrap, OutputLimitExceeded
+from capwasm.engine.link import Linked, link
+from capwasm.errors import DeadlineExceeded, GuestTrap, LinkError, OutputLimitExceeded
 from capwasm.handles import Handle
 from capwasm.instance import Instance
 from capwasm.limits import DEFAULTS, Limits
 from capwasm.values import Err, Ok
-from capwasm.wasi import GuestExit, WasiConfig
+from capwasm.wasi import GuestExit, WasiConfig, unserved_reason
+from capwasm.wasi.sockets import _ERROR_CODES
 from tests.helpers import grant_of, open_context
 
-from .served import Wasi, clock_state, random_state
-from .test_cli import Lines
+from .served import Wasi, clock_state, log_state, random_state
 
 PROBER = Path(__file__).parents[1] / "guests/prober.wasm"
 
@@ -65,18 +66,22 @@ def engine() -> Iterator[PluginEngine]:
     engine.close()
 
 
-@pytest.fixture(scope="module")
-def linked(engine: PluginEngine) -> Any:
-    component = wc.Component(engine.wasm, PROBER.read_bytes())
+def joined(engine: PluginEngine, code: bytes | str) -> Linked:
+    component = wc.Component(engine.wasm, code)
     served = [*Wasi().interfaces.values(), *others()]
-    return link(engine, component, served, owners={}, unserved=lambda _: None)
+    return link(engine, component, served, owners={}, unserved=unserved_reason)
+
+
+@pytest.fixture(scope="module")
+def linked(engine: PluginEngine) -> Linked:
+    return joined(engine, PROBER.read_bytes())
 
 
 Opener = Callable[..., Callable[..., Any]]
 
 
 @pytest.fixture
-def prober(engine: PluginEngine, linked: Any) -> Iterator[Opener]:
+def prober(engine: PluginEngine, linked: Linked) -> Iterator[Opener]:
     instances = []
 
     def open_one(wasi: Wasi, limits: Limits = DEFAULTS) -> Callable[..., Any]:
@@ -181,15 +186,14 @@ def test_refuses_a_program_what_it_was_not_granted(
 
 
 def test_allows_a_program_to_print_to_its_log(prober: Opener) -> None:
-    log = Lines()
-    run = prober(Wasi({"log": log}))
+    kept: list[PluginRecord] = []
+    run = prober(Wasi({"log": log_state(kept)}))
 
     assert run("std.print", "out", "err") == Ok("")
     with pytest.raises(GuestTrap):
         run("panic", "the reason")
-    assert bytes(log.channels["stdout"]) == b"out\n"
-    assert log.channels["stderr"].startswith(b"err\n")
-    assert b"the reason" in log.channels["stderr"]
+    assert [(r.channel, r.message) for r in kept[:2]] == [("stdout", "out"), ("stderr", "err")]
+    assert "the reason" in [r.message for r in kept]
 
 
 @pytest.mark.case("RES-20", "RES-21")
@@ -238,3 +242,120 @@ def test_allows_a_program_to_exit_and_tells_how(prober: Opener, status: int) -> 
         prober(Wasi())("std.exit", str(status))
 
     assert caught.value.status in (status, min(status, 1))
+
+
+# -- what no standard library does: components in text ---------------------------------------------
+
+
+POLL = """
+(component
+  (import "wasi:io/poll@0.2.0" (instance $poll
+    (export "pollable" (type $p (sub resource)))
+    (export "poll" (func (param "in" (list (borrow $p))) (result (list u32))))))
+  (alias export $poll "pollable" (type $pollable))
+  (import "wasi:clocks/monotonic-clock@0.2.12" (instance $clock
+    (alias outer 1 $pollable (type $q))
+    (export "pollable" (type $p (eq $q)))
+    (export "subscribe-duration" (func (param "when" u64) (result (own $p))))))
+  (core module $memory
+    (memory (export "memory") 1)
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024)))
+  (core instance $m (instantiate $memory))
+  (core func $after (canon lower (func $clock "subscribe-duration")))
+  (core func $wait (canon lower (func $poll "poll")
+    (memory (core memory $m "memory")) (realloc (core func $m "realloc"))))
+  (core module $code
+    (import "m" "memory" (memory 1))
+    (import "w" "after" (func $after (param i64) (result i32)))
+    (import "w" "wait" (func $wait (param i32 i32 i32)))
+    (func (export "run") (param i32) (result i32)
+      (i32.store (i32.const 0) (call $after (i64.const 60000000000)))
+      (i32.store (i32.const 4) (call $after (i64.const 20000000)))
+      (call $wait (i32.const 0) (local.get 0) (i32.const 16))
+      (i32.add
+        (i32.mul (i32.load (i32.const 20)) (i32.const 10)) (i32.load (i32.load (i32.const 16))))))
+  (core instance $c (instantiate $code (with "m" (instance $m)) (with "w" (instance
+    (export "after" (func $after)) (export "wait" (func $wait))))))
+  (func (export "run") (param "count" u32) (result u32) (canon lift (core func $c "run"))))
+"""
+
+SOCKET = """
+(component
+  (import "wasi:sockets/tcp@0.2.3" (instance $tcp (export "tcp-socket" (type (sub resource)))))
+  (alias export $tcp "tcp-socket" (type $socket))
+  (import "wasi:sockets/tcp-create-socket@0.2.3" (instance $create
+    (alias outer 1 $socket (type $s))
+    (type $f (enum "ipv4" "ipv6"))
+    (export "family" (type $family (eq $f)))
+    (type $e (enum %s))
+    (export "error-code" (type $error (eq $e)))
+    (export "create-tcp-socket" (func
+      (param "address-family" $family) (result (result (own $s) (error $error)))))))
+  (core module $memory (memory (export "memory") 1))
+  (core instance $m (instantiate $memory))
+  (core func $make (canon lower (func $create "create-tcp-socket")
+    (memory (core memory $m "memory"))))
+  (core module $code
+    (import "m" "memory" (memory 1))
+    (import "w" "make" (func $make (param i32 i32)))
+    (func (export "run") (result i32)
+      (call $make (i32.const 0) (i32.const 0))
+      (i32.add (i32.mul (i32.load8_u (i32.const 0)) (i32.const 100)) (i32.load8_u (i32.const 4)))))
+  (core instance $c (instantiate $code (with "m" (instance $m)) (with "w" (instance
+    (export "make" (func $make))))))
+  (func (export "run") (result u32) (canon lift (core func $c "run"))))
+""" % " ".join(f'"{word}"' for word in _ERROR_CODES.split())  # noqa: UP031  braces are WAT's
+
+
+def run_text(engine: PluginEngine, text: str, wasi: Wasi, *arguments: int) -> Any:
+    linked = joined(engine, text)
+    instance = Instance(engine, linked, "acme.text@1.0.0", DEFAULTS, list(wasi.interfaces.values()))
+    instance.start()
+    try:
+        value, _ = instance.call(linked.exports.find("run"), arguments)
+    finally:
+        instance.close()
+    return value
+
+
+def test_allows_a_guest_to_poll_two_timers_across_versions(engine: PluginEngine) -> None:
+    wasi = Wasi({"clock": clock_state(SystemTime())})
+
+    # One is ready, and it is the second.
+    assert run_text(engine, POLL, wasi, 2) == 11
+
+
+def test_refuses_a_guest_to_poll_nothing(engine: PluginEngine) -> None:
+    with pytest.raises(GuestTrap, match="empty"):
+        run_text(engine, POLL, Wasi({"clock": clock_state(SystemTime())}), 0)
+
+
+@pytest.mark.case("NET-26", "NET-27")
+def test_refuses_a_guest_a_socket(engine: PluginEngine) -> None:
+    wasi = Wasi()
+
+    # 100 is `err`, 1 is `access-denied`.
+    assert run_text(engine, SOCKET, wasi) == 101
+    assert [e.action for e in wasi.events] == ["wasi:sockets/tcp-create-socket.create-tcp-socket"]
+
+
+@pytest.mark.case("NET-26")
+@pytest.mark.parametrize(
+    ("interface", "word"),
+    [
+        ("wasi:http/outgoing-handler@0.2.0", "capwasm:fetch"),
+        ("wasi:keyvalue/store@0.2.0", "capwasm:kv"),
+        ("wasi:io/streams@0.2.13", "wasi:io/streams@0.2.12"),
+        ("wasi:io/streams@0.3.0", "wasi:io/streams@0.2.12"),
+        ("wasi:made/up@0.2.0", "not offer"),
+    ],
+)
+def test_refuses_at_load_what_is_not_served(
+    engine: PluginEngine, interface: str, word: str
+) -> None:
+    text = f"""(component (import "{interface}" (instance (export "f" (func)))))"""
+
+    with pytest.raises(LinkError) as caught:
+        joined(engine, text)
+
+    assert word in str(caught.value)

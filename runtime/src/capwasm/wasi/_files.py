@@ -87,15 +87,16 @@ def answers(function: Callable[..., ResultT]) -> Callable[..., ResultT]:
 class Shared:
     """An open file or directory that a descriptor and its streams hold together.
 
-    WIT lets a guest drop them in any order; the last one closes the file.
+    WIT lets a guest drop them in any order; the last one closes the file.  A mount's own directory
+    is `kept`: the capability closes it, and no guest can.
     """
 
     __slots__ = ("holders", "node")
 
-    def __init__(self, node: Dir | File) -> None:
-        """Nobody holds it yet."""
+    def __init__(self, node: Dir | File, *, kept: bool = False) -> None:
+        """Nobody holds it yet, or the capability does."""
         self.node = node
-        self.holders = 0
+        self.holders = 1 if kept else 0
 
     def hold(self) -> None:
         """One more holder."""

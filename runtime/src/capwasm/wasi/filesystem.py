@@ -46,10 +46,10 @@ class Descriptor(Handle):
 
     __slots__ = ("_shared",)
 
-    def __init__(self, node: Dir | File) -> None:
-        """Own `node`."""
+    def __init__(self, node: Dir | File, *, kept: bool = False) -> None:
+        """Own `node`, or borrow one that the capability has `kept`."""
         super().__init__(node.lease)
-        self._shared = Shared(node)
+        self._shared = Shared(node, kept=kept)
         self._shared.hold()
 
     @property
@@ -306,9 +306,10 @@ def interfaces(state: _State | None, ledger: Ledger) -> list[Interface]:
     """`wasi:filesystem/*`; `state` is the fs capability's, or None where it is not granted."""
 
     def directories() -> list[tuple[Descriptor, str]]:
-        # Each call opens anew, so that dropping a descriptor never closes the mount itself.
+        # They open nothing: a list of which the handle limit lets only a part through would leave
+        # the rest open for ever.
         roots = {} if state is None else state.roots
-        return [(Descriptor(root.reopen()), path) for path, root in roots.items()]
+        return [(Descriptor(root, kept=True), path) for path, root in roots.items()]
 
     functions: dict[str, HostFunc] = {
         f"[method]descriptor.{name}": answers(getattr(Descriptor, name.replace("-", "_")))
