@@ -207,6 +207,14 @@ def test_refuses_another_header_or_another_secret() -> None:
     assert not inject().within(inject(header="X-A: {}"))
 
 
+def test_allows_a_person_to_tell_the_two_uses_apart() -> None:
+    assert REVEAL.describe() == "see the secret acme-token"
+    assert inject(API, "https://b.com", header=HEADER).describe() == (
+        f'have the secret acme-token sent to {API}, https://b.com as "{HEADER}"'
+    )
+    assert "any origin" in SecretClause("acme-token", "inject").describe()
+
+
 @pytest.mark.parametrize("clause", [REVEAL, inject(), inject(header=HEADER, lease_ms=10)])
 def test_allows_what_to_toml_wrote(clause: SecretClause) -> None:
     secrets = Secrets()
