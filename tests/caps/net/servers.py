@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
+import contextlib
+import datetime as dt
 import ipaddress
 import socket
 import ssl
@@ -10,21 +11,21 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from capwasm.caps.net.egress import EgressEngine
-from capwasm.caps.net.parse import parse_net
-from capwasm.caps.net.resolve import Lookups
-from capwasm.caps.net.wire import tls_context
-from capwasm.capability import Grant, GrantedClause
-from capwasm.events import Event
-from capwasm.handles import Lease
-from capwasm.lattice import ClauseSet
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from capwasm.capability import Grant, GrantedClause
+from capwasm.caps.net.egress import EgressEngine
+from capwasm.caps.net.parse import parse_net
+from capwasm.caps.net.resolve import Lookups
+from capwasm.caps.net.wire import tls_context
+from capwasm.events import Event
+from capwasm.handles import Lease
+from capwasm.lattice import ClauseSet
 from tests.helpers import ListRecorder
 
 
@@ -82,17 +83,15 @@ class Origin:
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
 
-    def __enter__(self) -> Origin:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
         for conn in list(self._open):
-            try:
+            with contextlib.suppress(OSError):
                 conn.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
         self._thread.join(5)
 
     def _accept(self) -> None:
@@ -141,7 +140,7 @@ class Origin:
         return Got(line.decode("latin-1").rstrip("\r\n"), headers, file.read(length))
 
 
-@dataclass
+@dataclass(repr=False)
 class Secret:
     """A credential such as the secrets capability hands out."""
 
@@ -186,7 +185,7 @@ class Bench:
             is_own=own,
         )
 
-    def __enter__(self) -> Bench:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -207,7 +206,8 @@ class Bench:
 def rules(*tables: Mapping[str, Any], deny: Sequence[Mapping[str, Any]] = ()) -> Grant[Any]:
     """The grant that a policy with these `[[net]]` tables gives."""
     allowed, denied = parse_net(tables, "policy"), parse_net(deny, "policy")
-    assert not allowed.faults and not denied.faults, (allowed.faults, denied.faults)
+    assert not allowed.faults, allowed.faults
+    assert not denied.faults, denied.faults
     return Grant(tuple(GrantedClause(c) for c in allowed.clauses), ClauseSet.of(denied.clauses))
 
 
@@ -216,10 +216,12 @@ def local(allow: str, methods: Sequence[str] = ("*",)) -> dict[str, Any]:
     return {"allow": allow, "methods": list(methods), "addresses": ["127.0.0.1/32"]}
 
 
-def make_tls(folder: Path, names: Sequence[str] = ("api.test", "127.0.0.1")) -> tuple[Path, ssl.SSLContext]:
+def make_tls(
+    folder: Path, names: Sequence[str] = ("api.test", "127.0.0.1")
+) -> tuple[Path, ssl.SSLContext]:
     """An authority's PEM file, and the TLS settings of a server that it vouches for."""
-    now = datetime.datetime.now(datetime.UTC)
-    day = datetime.timedelta(days=1)
+    now = dt.datetime.now(dt.UTC)
+    day = dt.timedelta(days=1)
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
 
@@ -240,10 +242,17 @@ def make_tls(folder: Path, names: Sequence[str] = ("api.test", "127.0.0.1")) -> 
         )
 
     usage = dict.fromkeys(
-        (
-            "digital_signature content_commitment key_encipherment data_encipherment key_agreement"
-            " key_cert_sign crl_sign encipher_only decipher_only"
-        ).split(),
+        [
+            "digital_signature",
+            "content_commitment",
+            "key_encipherment",
+            "data_encipherment",
+            "key_agreement",
+            "key_cert_sign",
+            "crl_sign",
+            "encipher_only",
+            "decipher_only",
+        ],
         False,
     )
     ca = (
@@ -268,9 +277,7 @@ def make_tls(folder: Path, names: Sequence[str] = ("api.test", "127.0.0.1")) -> 
     (folder / "ca.pem").write_bytes(ca.public_bytes(pem))
     (folder / "leaf.pem").write_bytes(
         leaf.public_bytes(pem)
-        + key.private_bytes(
-            pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        + key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "leaf.pem")

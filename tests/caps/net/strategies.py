@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
 
+from hypothesis import strategies as st
+
 from capwasm.caps.net.model import ALL_METHODS, NetClause, NetOperation
 from capwasm.caps.net.pattern import (
     ANY_ADDRESS,
@@ -13,14 +15,21 @@ from capwasm.caps.net.pattern import (
     PathPattern,
     Subdomains,
 )
-from hypothesis import strategies as st
 
 __all__ = ["NAMES", "net_clauses", "net_operations"]
 
 NAMES = ("a.com", "b.a.com", "c.b.a.com", "evila.com", "a.com.evil.org", "d.org")
 NETWORKS = [
     ip_network(n)
-    for n in ("10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "10.1.2.3/32", "127.0.0.0/8", "fd12::/32", "fd12::1/128")
+    for n in (
+        "10.0.0.0/8",
+        "10.1.0.0/16",
+        "10.1.2.0/24",
+        "10.1.2.3/32",
+        "127.0.0.0/8",
+        "fd12::/32",
+        "fd12::1/128",
+    )
 ]
 ADDRESSES = [ip_address(a) for a in ("10.1.2.3", "10.9.9.9", "127.0.0.1", "8.8.8.8", "fd12::1")]
 PATHS = ("/", "/v1/x", "/v1/x/y", "/v2", "/v1/")

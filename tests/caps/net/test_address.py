@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address, ip_network
 
 import pytest
+
 from capwasm.caps.net.address import NEVER, PUBLIC, classify, parse_address
 from capwasm.caps.net.model import NetClause
 from capwasm.caps.net.pattern import ANY_PATH, ExactName
@@ -63,7 +64,15 @@ def test_allows_public_addresses(text: str) -> None:
 def test_refuses_disguised_addresses_even_where_a_network_holds_them() -> None:
     everything = frozenset({ip_network("0.0.0.0/0"), ip_network("::/0")})
     clause = NetClause("https", ExactName("a.com"), (443, 443), addresses=everything)
-    for text in ("64:ff9b::a00:1", "2002:a00:1::", "::a00:1", "2001::1", "224.0.0.1", "0.0.0.0", "ff02::1"):
+    for text in (
+        "64:ff9b::a00:1",
+        "2002:a00:1::",
+        "::a00:1",
+        "2001::1",
+        "224.0.0.1",
+        "0.0.0.0",
+        "ff02::1",
+    ):
         assert classify(ip_address(text)) in NEVER
         assert not clause.allows_address(ip_address(text))
     assert clause.allows_address(ip_address("10.0.0.1"))

@@ -6,13 +6,14 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from capwasm.capability import Risk
 from capwasm.caps.net import Net, NetClause, NetOperation
 from capwasm.caps.net.model import ALL_METHODS
 from capwasm.caps.net.parse import parse_net
 from capwasm.lattice import ClauseSet
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from .strategies import ADDRESSES, net_clauses, net_operations
 
@@ -135,12 +136,26 @@ def test_tells_all_faults_at_once() -> None:
         "policy",
     )
     text = "\n".join(map(str, parsed.faults))
-    assert {f.path for f in parsed.faults} == {"[0].allow", "[0].methods", "[0].addresses", "[1].allow"}
-    for part in ("https or http", "every host", "1 to 65535", "valid: DELETE", "too wide", "not a network"):
+    assert {f.path for f in parsed.faults} == {
+        "[0].allow",
+        "[0].methods",
+        "[0].addresses",
+        "[1].allow",
+    }
+    for part in (
+        "https or http",
+        "every host",
+        "1 to 65535",
+        "valid: DELETE",
+        "too wide",
+        "not a network",
+    ):
         assert part in text
 
 
-@pytest.mark.parametrize("methods", [[], ["get"], ["CONNECT"], ["TRACE"], ["*", "GET"], ["GET\r\n"]])
+@pytest.mark.parametrize(
+    "methods", [[], ["get"], ["CONNECT"], ["TRACE"], ["*", "GET"], ["GET\r\n"]]
+)
 def test_refuses_unknown_methods(methods: list[str]) -> None:
     assert parse_net([{"allow": "a.com", "methods": methods}], "policy").faults
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 import pytest
-from capwasm.caps.net.url import UrlError, join_url, parse_host, parse_port, parse_url
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from capwasm.caps.net.url import UrlError, join_url, parse_host, parse_port, parse_url
 
 
 @pytest.mark.case("NET-01")
@@ -50,7 +51,9 @@ def test_normalises_look_alikes_before_anything_is_matched(text: str, host: obje
 
 
 @pytest.mark.case("NET-02")
-@pytest.mark.parametrize("text", ["１.１", "０x7f.1", "２１３０７０６４３３", "a／b.com", "a％2e.com", "a．．b"])
+@pytest.mark.parametrize(
+    "text", ["１.１", "０x7f.1", "２１３０７０６４３３", "a／b.com", "a％2e.com", "a．．b"]
+)
 def test_refuses_look_alikes_of_odd_spellings(text: str) -> None:
     with pytest.raises(UrlError):
         parse_url(f"https://{text}/")
@@ -236,4 +239,6 @@ def test_a_canonical_url_is_its_own_canonical_form(text: str) -> None:
     except UrlError:
         return
     assert parse_url(str(url)) == url
-    assert str(url).isascii() and "@" not in url.authority and ".." not in url.path.split("/")
+    assert str(url).isascii()
+    assert "@" not in url.authority
+    assert ".." not in url.path.split("/")

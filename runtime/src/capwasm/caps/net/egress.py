@@ -36,7 +36,7 @@ from .body import Body, decoder_for
 from .credential import injected
 from .handle import ResponseHandle, verdict_of
 from .message import complete, decoded, location_of, on_the_wire, shown
-from .model import NetClause, NetOperation
+from .model import SAFE_METHODS, NetClause, NetOperation
 from .pool import Connection, Pool, protocol_errors
 from .refusal import Refusal, refusal
 from .request import Prepared, RequestSpec, prepare
@@ -334,9 +334,19 @@ class EgressEngine:
 
 
 def _is_denied(grant: Grant[NetClause], op: NetOperation) -> bool:
-    """Whether a denial speaks of it, also when a server takes `//` for `/`."""
+    """Whether a denial speaks of it, also when a server takes `//` for `/`.
+
+    What may not even be read may not be sent to: a denial of GET and HEAD, which is what one
+    without methods means, is one of every method.
+    """
     merged = replace(op, path=re.sub("/{2,}", "/", op.path))
-    return grant.deny.any(lambda c: c.allows(op) or c.allows(merged)) is not None
+    ops = [op, merged]
+
+    def denies(clause: NetClause) -> bool:
+        method = "GET" if clause.methods >= SAFE_METHODS else op.method
+        return any(clause.allows(replace(o, method=method)) for o in ops)
+
+    return grant.deny.any(denies) is not None
 
 
 def _not_granted(grant: Grant[NetClause], op: NetOperation) -> Refusal:

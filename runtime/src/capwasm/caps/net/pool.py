@@ -44,6 +44,15 @@ class Connection:
         http = _Http(origin=where, stream=stream, keepalive_expiry=IDLE_SECONDS)
         return cls(http, stream, lease, url.origin)
 
+    def is_clean(self) -> bool:
+        """Whether it may serve another request: idle, and nothing was sent that nobody asked for.
+
+        httpcore would take what came in the same piece as the end of one answer for the beginning
+        of the next, so its parser's rest is looked at; where that can't be, nothing is kept.
+        """
+        parser = getattr(self.http, "_h11_state", None)
+        return self.http.is_idle() and parser is not None and parser.trailing_data[0] == b""
+
 
 class Pool:
     """The idle connections of one instance.  Nothing is ever shared between two."""
@@ -77,7 +86,7 @@ class Pool:
     def give(self, connection: Connection) -> None:
         """Keep the connection if it can be used again; else close it."""
         with self._lock:
-            if connection.http.is_idle() and connection.lease.alive and not self._closed:
+            if connection.is_clean() and connection.lease.alive and not self._closed:
                 self._idle.append(connection)
             else:
                 connection.http.close()
