@@ -23,6 +23,16 @@ from capwasm.runtime import Runtime
 from capwasm.verify import verify
 
 GUESTS = Path(__file__).parent / "guests"
+OPTIONAL = {
+    "[[fs]]": '[[fs]]\nmount = "/none"\nbind = "none"\naccess = "read"\noptional = true\n',
+    "[[net]]": '[[net]]\nallow = "https://none.example/"\noptional = true\n',
+    "[[secret]]": '[[secret]]\nname = "none"\nuse = "reveal"\noptional = true\n',
+    "[clock]": "[clock]\noptional = true\n",
+    "[random]": "[random]\noptional = true\n",
+    "[log]": "[log]\noptional = true\n",
+    "[kv]": "[kv]\noptional = true\n",
+    "[config]": '[config]\nkeys = ["none"]\noptional = true\n',
+}
 HEAD = """schema = 1
 [plugin]
 id = "{id}"
@@ -70,9 +80,7 @@ class World:
 
     def vault(self, **values: str) -> Vault:
         """A vault with these secrets (underscores become dashes)."""
-        vault = Vault.create(
-            self.home / "vault", VaultKey.generate(self.home / "vault.key")
-        )
+        vault = Vault.create(self.home / "vault", VaultKey.generate(self.home / "vault.key"))
         for name, value in values.items():
             vault.set(name.replace("_", "-"), value.encode())
         return vault
@@ -122,8 +130,12 @@ class World:
         return self.runtime.load(capsule)
 
     def prober(self, manifest: str = "", **about: Any) -> Prober:
-        """The guest that tries anything, loaded with that manifest."""
-        return Prober(self.load(guest("prober"), manifest, **about))
+        """The guest that tries anything, loaded with that manifest.
+
+        It imports every capability, so what the manifest leaves out is declared as optional.
+        """
+        rest = "".join(text for word, text in OPTIONAL.items() if word not in manifest)
+        return Prober(self.load(guest("prober"), manifest + rest, **about))
 
     def events(self, kind: str | None = None) -> list[dict[str, Any]]:
         """What the audit log holds; the runtime stays open."""
@@ -147,7 +159,7 @@ class Prober:
     def __call__(self, operation: str, *arguments: str) -> str:
         result = self._call("run", operation, list(arguments))
         if not result.ok:
-            raise Refused(result.error)
+            raise Refused(result.error.strip('"'))
         return result.value
 
 

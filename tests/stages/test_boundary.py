@@ -53,9 +53,7 @@ class Caller:
             "maybe": lambda n: n,
         }
         self.engine = engine
-        self.served = [
-            Interface("test:host/api@1.0.0", default | functions, signatures=SIGNATURES)
-        ]
+        self.served = [Interface("test:host/api@1.0.0", default | functions, signatures=SIGNATURES)]
         component = Compiler(engine, None).compile(guest("caller"))
         self.linked = link(engine, component, self.served, owners={}, unserved=lambda _: None)
 
@@ -117,7 +115,14 @@ class Own(Exception):  # noqa: N818
     """An embedder's mistake."""
 
 
-RAISED = [ValueError("x"), Own("y"), RecursionError(), MemoryError(), StopIteration(), AssertionError()]
+RAISED = [
+    ValueError("x"),
+    Own("y"),
+    RecursionError(),
+    MemoryError(),
+    StopIteration(),
+    AssertionError(),
+]
 
 
 @pytest.mark.parametrize("error", RAISED, ids=lambda e: type(e).__name__)

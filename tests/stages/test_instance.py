@@ -167,8 +167,12 @@ def test_refuses_a_component_with_more_tables_than_the_limit(
     import wasmtime
 
     tables = "(table 1 funcref)" * 5
-    code = bytes(wasmtime.wat2wasm(f"(component (core module $m {tables}) (core instance (instantiate $m)))"))
-    linked = link(engine, Compiler(engine, None).compile(code), [], owners={}, unserved=lambda _: None)
+    code = bytes(
+        wasmtime.wat2wasm(f"(component (core module $m {tables}) (core instance (instantiate $m)))")
+    )
+    linked = link(
+        engine, Compiler(engine, None).compile(code), [], owners={}, unserved=lambda _: None
+    )
     few = Instance(engine, linked, "t@1", replace(DEFAULTS, tables=4), [])
     with pytest.raises(TableLimitExceeded):
         few.start()
@@ -187,7 +191,9 @@ def test_refuses_an_endless_start_function(engine: PluginEngine) -> None:
             " (core instance (instantiate $m)))"
         )
     )
-    linked = link(engine, Compiler(engine, None).compile(code), [], owners={}, unserved=lambda _: None)
+    linked = link(
+        engine, Compiler(engine, None).compile(code), [], owners={}, unserved=lambda _: None
+    )
     instance = Instance(engine, linked, "t@1", replace(DEFAULTS, fuel=10**6), [])
     with pytest.raises(FuelExhausted):
         instance.start()
@@ -381,9 +387,7 @@ def test_refuses_to_run_in_a_fork(engine: PluginEngine, monkeypatch: pytest.Monk
 def test_refuses_an_import_that_nothing_serves(engine: PluginEngine, name: str, word: str) -> None:
     import wasmtime
 
-    code = bytes(
-        wasmtime.wat2wasm(f'(component (import "{name}" (instance (export "f" (func)))))')
-    )
+    code = bytes(wasmtime.wat2wasm(f'(component (import "{name}" (instance (export "f" (func)))))'))
     owners = {"capwasm:fetch/client": "[[net]]"}
     with pytest.raises(LinkError, match=word):
         link(

@@ -248,6 +248,7 @@ class Plugin:
         callback that a guest is waiting for; an exception there is undefined behaviour of the
         engine's C API.  Guests therefore never run on the main thread.
         """
+        self._check()
         ticket = _Ticket()
         if threading.current_thread() is not threading.main_thread():
             return work(ticket)
