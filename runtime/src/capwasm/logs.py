@@ -69,8 +69,8 @@ class _Final:
         line = " ".join([message, *(f"{k}={_quoted(v)}" for k, v in fields.items())])
         clean = self._redactor.cut(line, MAX_CHARS)[0]
         extra = self._redactor.value({"event": message[:MAX_CHARS], **fields})
-        # `%` doubled is not needed: without arguments the standard library does not format.
-        return (printable(clean),), {"extra": {"capwasm": extra}}
+        # `exc_info`: the logger's `exception` would add the traceback again, as it is.
+        return (printable(clean),), {"exc_info": None, "extra": {"capwasm": extra}}
 
 
 def _text(value: object) -> str:

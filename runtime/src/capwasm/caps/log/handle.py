@@ -182,6 +182,8 @@ class LogState:
             reason = "rate"
         else:
             room = min(LINE_BYTES, clause.record_bytes or DEFAULT_RECORD_BYTES)
+            if left_off:  # what a secret cut in two may have left at the end goes too
+                data = self._redactor.stream().feed(data)
             text, more = self._fit(data.decode("utf-8", "replace"), room)
             self._emit(level, text, {}, channel, left_off + more)
             return ""
@@ -196,7 +198,7 @@ class LogState:
     @property
     def line_room(self) -> int:
         """Bytes of a line that are worth holding: a secret at the cut must be seen whole."""
-        return LINE_BYTES + self._redactor.longest
+        return LINE_BYTES + 2 * self._redactor.longest
 
     # -- inside ------------------------------------------------------------------------------------
 
