@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import Any
 
 from .classes import field_name
-from .crossing import BadValue
+from .crossing import BadValue, short
 from .types import Record
 
 __all__ = [
@@ -135,7 +135,7 @@ def as_word(value: object, words: Collection[str], type_: object) -> str:
         raise BadValue.expected(type_, value)
     if value not in words:
         raise BadValue.value(
-            f"{show(str.__str__(value))} is not one of {type_}'s words: {_listed(words)}"
+            f"{show(str.__str__(value))} is not one of {short(type_)}'s words: {_listed(words)}"
         )
     return str.__str__(value)
 
@@ -143,7 +143,7 @@ def as_word(value: object, words: Collection[str], type_: object) -> str:
 def as_words(value: object, words: Collection[str], type_: object) -> set[str]:
     """Some of the words of a flags type."""
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
-        raise BadValue.expected(f"{type_} (a set of words)", value)
+        raise BadValue.expected(f"{short(type_)} (a set of words)", value)
     found = set()
     for word in value:
         # Each word is checked as it comes, so an endless iterable ends at its first stranger.
@@ -154,7 +154,7 @@ def as_words(value: object, words: Collection[str], type_: object) -> set[str]:
 
 
 def _listed(words: Iterable[str]) -> str:
-    listed = list(words)
+    listed = [w if len(w) <= 60 else f"{w[:57]}..." for w in words]
     more = f", and {len(listed) - 20} more" if len(listed) > 20 else ""
     return ", ".join(listed[:20]) + more
 
@@ -194,5 +194,6 @@ def _fields_fault(
     if unknown:
         faults.append(f"has unknown fields {_listed(unknown)}")
     return BadValue(
-        f"{' and '.join(faults)}; the fields of {type_} are {_listed(names)}", wrong_type=True
+        f"{' and '.join(faults)}; the fields of {short(type_)} are {_listed(names)}",
+        wrong_type=True,
     )

@@ -18,6 +18,7 @@ __all__ = [
     "GuestResource",
     "HostKind",
     "over_limit",
+    "short",
 ]
 
 
@@ -140,7 +141,7 @@ class BadValue(Exception):
     @classmethod
     def expected(cls, wanted: object, got: object) -> BadValue:
         """A value of another type."""
-        return cls(f"expected {wanted}, got {type(got).__name__}", wrong_type=True)
+        return cls(f"expected {short(wanted)}, got {type(got).__name__}", wrong_type=True)
 
     @classmethod
     def value(cls, message: str) -> BadValue:
@@ -158,6 +159,12 @@ class BadValue(Exception):
     def to_error(self) -> TypeError | ValueError:
         """What the caller sees."""
         return TypeError(str(self)) if self.wrong_type else ValueError(str(self))
+
+
+def short(type_: object) -> str:
+    """A type for a message: an untrusted component may have made it as long as it likes."""
+    text = str(type_)
+    return text if len(text) <= 160 else f"{text[:157]}..."
 
 
 def over_limit(limit: int) -> ValueLimitExceeded:

@@ -24,7 +24,7 @@ from . import checks
 from . import types as t
 from .capi import KINDS
 from .classes import Classes
-from .crossing import BadValue, GuestResource, over_limit
+from .crossing import BadValue, GuestResource, over_limit, short
 from .frame import Frame
 from .lift import FORMATS, WIDTHS
 
@@ -283,7 +283,7 @@ def _tuple(lowers: list[Lower], type_: t.Tuple) -> Lower:
             raise BadValue.expected(type_, value)
         items = tuple(value)
         if len(items) != count:
-            raise BadValue.value(f"expected {type_}, got {len(items)} items")
+            raise BadValue.value(f"expected {short(type_)}, got {len(items)} items")
         f.charge(32 * count)
         memory, at, address = f.alloc(32 * count)
         index = 0
@@ -342,13 +342,13 @@ def _variant(type_: t.Variant, classes: Classes, hint: str) -> Lower:
 
     def lower(value: Any, buf: bytearray, off: int, f: Frame) -> None:
         if not isinstance(value, VariantValue):
-            raise BadValue.expected(f"{type_} (a Variant)", value)
+            raise BadValue.expected(f"{short(type_)} (a Variant)", value)
         case = checks.as_word(value.case, cases, type_)
         word, go = cases[case]
         pointer = 0
         if go is None:
             if value.value is not None:
-                raise BadValue.value(f"the case {case} of {type_} has no value")
+                raise BadValue.value(f"the case {case} of {short(type_)} has no value")
         else:
             try:
                 pointer = _payload(go, value.value, f)
@@ -367,7 +367,7 @@ def _option(inner: Lower, type_: t.Option, *, wrapped: bool) -> Lower:
             return
         if wrapped:
             if not isinstance(value, Some):
-                raise BadValue.expected(f"{type_} (Some or None)", value)
+                raise BadValue.expected(f"{short(type_)} (Some or None)", value)
             value = value.value
         _POINTER(buf, off, _OPTION, _payload(inner, value, f))
 
@@ -381,11 +381,11 @@ def _result(ok: Lower | None, err: Lower | None, type_: t.Result) -> Lower:
         elif isinstance(value, Err):
             good, go, inner, step = False, err, value.error, ".err"
         else:
-            raise BadValue.expected(f"{type_} (Ok or Err)", value)
+            raise BadValue.expected(f"{short(type_)} (Ok or Err)", value)
         pointer = 0
         if go is None:
             if inner is not None:
-                raise BadValue.value(f"the case {step[1:]} of {type_} has no value")
+                raise BadValue.value(f"the case {step[1:]} of {short(type_)} has no value")
         else:
             try:
                 pointer = _payload(go, inner, f)

@@ -107,6 +107,9 @@ class HostPlan(Protocol):
                 a message for the engine.
             boundary: the instance that calls, asked at each call.
 
+        The engine keeps all three, and thereby what they refer to: that must not be the linker, or
+        neither would ever be freed.
+
         Raises:
             LinkError: the linker refuses the name.
         """
@@ -282,8 +285,12 @@ class ExportPlan:
 
 
 def _fault(error: int) -> EngineFault:
-    cause = capi.take_error(error)
-    fault = EngineFault(str(cause))
+    """What the engine said, as far as there is room left on the stack to ask."""
+    try:
+        cause = capi.take_error(error)
+        fault = EngineFault(str(cause))
+    except (RecursionError, ctypes.ArgumentError):
+        return EngineFault("")
     fault.__cause__ = cause
     return fault
 

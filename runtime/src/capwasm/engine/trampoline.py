@@ -91,6 +91,22 @@ def _level4() -> None:
 
 
 def _level5() -> None:
+    _level6()
+
+
+def _level6() -> None:
+    _level7()
+
+
+def _level7() -> None:
+    _level8()
+
+
+def _level8() -> None:
+    _level9()
+
+
+def _level9() -> None:
     pass
 
 

@@ -27,7 +27,7 @@ from capwasm.values import Variant as VariantValue
 from . import checks
 from . import types as t
 from .classes import Classes, field_name
-from .crossing import BadValue, Boundary, EngineFault, GuestResource, over_limit
+from .crossing import BadValue, Boundary, EngineFault, GuestResource, over_limit, short
 from .lift import FORMATS, WIDTHS
 
 __all__ = ["Session", "Value", "lift", "lower"]
@@ -144,7 +144,7 @@ def lower(type_: t.ValType, value: Any, out: Any, s: Session, hint: str) -> None
                 raise BadValue.expected(type_, value)
             items = tuple(value)
             if len(items) != len(parts):
-                raise BadValue.value(f"expected {type_}, got {len(items)} items")
+                raise BadValue.value(f"expected {short(type_)}, got {len(items)} items")
             s.charge(32 * len(items))
             memory = s.array(Value, len(items))
             for i, (part, item) in enumerate(zip(parts, items, strict=True)):
@@ -203,7 +203,7 @@ def _prim_out(word: str, value: Any, out: Any, s: Session) -> None:
     elif word in {"f32", "f64"}:
         checked = checks.as_float(value, word)
         try:
-            struct.pack(FORMATS[word], checked)
+            struct.pack(f"={FORMATS[word]}", checked)
         except OverflowError:
             raise BadValue.value(f"{checks.show(value)} is too large for {word}") from None
     else:
@@ -264,7 +264,7 @@ def _case_out(type_: t.ValType, value: Any, out: Any, s: Session, hint: str) -> 
         _at(step, part, inner, memory[0], s, _case_hint(type_, case, hint))
         pointer = ctypes.cast(memory, ctypes.POINTER(Value))
     elif inner is not None:
-        raise BadValue.value(f"the case {case} of {type_} has no value")
+        raise BadValue.value(f"the case {case} of {short(type_)} has no value")
     match type_:
         case t.Option():
             out.of.option = pointer
@@ -286,7 +286,7 @@ def _take_apart(type_: t.ValType, value: Any) -> tuple[str, Any, str]:
                 return "none", None, ""
             if isinstance(payload, t.Option):
                 if not isinstance(value, Some):
-                    raise BadValue.expected(f"{type_} (Some or None)", value)
+                    raise BadValue.expected(f"{short(type_)} (Some or None)", value)
                 value = value.value
             return "some", value, ""
         case t.Result():
@@ -294,10 +294,10 @@ def _take_apart(type_: t.ValType, value: Any) -> tuple[str, Any, str]:
                 return "ok", value.value, ".ok"
             if isinstance(value, Err):
                 return "err", value.error, ".err"
-            raise BadValue.expected(f"{type_} (Ok or Err)", value)
+            raise BadValue.expected(f"{short(type_)} (Ok or Err)", value)
         case _:
             if not isinstance(value, VariantValue):
-                raise BadValue.expected(f"{type_} (a Variant)", value)
+                raise BadValue.expected(f"{short(type_)} (a Variant)", value)
             case = checks.as_word(value.case, _cases(type_), type_)
             return case, value.value, f".{case}"
 
