@@ -163,7 +163,7 @@ class Prober:
         return result.value
 
 
-class Refused(Exception):  # noqa: N818
+class Refused(Exception):
     """The guest was told no; `word` is what it was told."""
 
     def __init__(self, word: str) -> None:

@@ -111,7 +111,7 @@ def test_refuses_to_go_on_where_the_type_has_no_word(engine: PluginEngine) -> No
     assert calls == [1]
 
 
-class Own(Exception):  # noqa: N818
+class Own(Exception):
     """An embedder's mistake."""
 
 

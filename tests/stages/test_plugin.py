@@ -126,10 +126,12 @@ def test_calls_from_many_threads_run_side_by_side(world: World) -> None:
 
 def test_refuses_more_calls_at_a_time_than_the_limit(world: World) -> None:
     plugin = world.load(guest("hostile"), ENDLESS + "concurrency = 2\n")
-    threads = [
-        threading.Thread(target=lambda: pytest.raises(CallInterrupted, plugin.call, "spin"))
-        for _ in range(2)
-    ]
+
+    def interrupted() -> None:
+        with pytest.raises(CallInterrupted):
+            plugin.call("spin")
+
+    threads = [threading.Thread(target=interrupted) for _ in range(2)]
     for thread in threads:
         thread.start()
     until(lambda: sum(i._running is not None for i in list(plugin._live)) == 2)
@@ -198,7 +200,7 @@ def test_ctrl_c_ends_an_endless_guest_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_a_signal_handler_that_raises_can_not_reach_into_a_guest(world: World) -> None:
-    class Alarm(Exception):  # noqa: N818
+    class Alarm(Exception):
         pass
 
     def ring(_signal: int, _frame: object) -> None:
@@ -370,6 +372,5 @@ def test_a_guest_that_sleeps_is_ended_by_its_deadline(world: World) -> None:
     probe = world.prober("[clock]\n[limits]\nwall-ms = 200\n")
     began = time.monotonic()
     with pytest.raises(DeadlineExceeded):
-        for _ in range(20):
-            probe("clock.sleep", str(10**18))
+        probe("clock.sleep", str(10**18))
     assert time.monotonic() - began < 10

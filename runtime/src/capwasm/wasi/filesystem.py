@@ -309,7 +309,9 @@ def interfaces(state: _State | None, ledger: Ledger) -> list[Interface]:
         # They open nothing: a list of which the handle limit lets only a part through would leave
         # the rest open for ever.
         roots = {} if state is None else state.roots
-        return [(Descriptor(root, kept=True), path) for path, root in roots.items()]
+        # One whose grant was revoked is not there for a new instance: libraries ask each of these
+        # what it is when they start, and take a refusal for a broken system.
+        return [(Descriptor(root, kept=True), path) for path, root in roots.items() if root.alive]
 
     functions: dict[str, HostFunc] = {
         f"[method]descriptor.{name}": answers(getattr(Descriptor, name.replace("-", "_")))
