@@ -89,6 +89,12 @@ def test_refuses_another_key_and_another_head(log: Path, tmp_path: Path) -> None
         assert run("verify", "--log", log, "--head", bad).exit_code == 2
 
 
+def test_allows_the_log_of_a_home(log: Path, tmp_path: Path) -> None:
+    log.rename(tmp_path / "audit")
+    assert run("verify", "--home", tmp_path).exit_code == 0
+    assert len(run("tail", "--home", tmp_path, "-n", 4).output.splitlines()) == 4
+
+
 def test_refuses_a_missing_log_with_a_clean_line(tmp_path: Path) -> None:
     for verb in ("tail", "verify"):
         done = run(verb, "--log", tmp_path / "none\x1b")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import collections
-import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from capwasm.events import ALLOWED, DENIED, FAILED, KINDS
+from capwasm.home import Home
 
 from ._output import console, guarded, json_option, say_json, shown
+from ._plugin import home_option
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -20,21 +21,17 @@ if TYPE_CHECKING:
 
 __all__ = ["commands"]
 
-DEFAULT: Final = Path(click.get_app_dir("capwasm")) / "audit"
 COLOURS: Final = {ALLOWED: "green", DENIED: "red", FAILED: "yellow"}
 # Records that are looked through for each one that a filter is to let pass, and at most.
 MORE: Final = 1_000
 MOST: Final = 200_000
 
 
-_log = functools.partial(
-    click.option,
+log_option = click.option(
     "--log",
-    "directory",
+    "log_path",
     type=click.Path(path_type=Path),
-    default=DEFAULT,
-    show_default="audit in the application's directory",
-    help="The log's directory.",
+    help="The log's directory, if not audit in that of --home.",
 )
 
 
@@ -51,7 +48,8 @@ Example:
 
 Exit codes: 0 done, 1 there is no log to read, 2 wrong usage."""
 )
-@_log()
+@home_option
+@log_option
 @click.option(
     "-n",
     "count",
@@ -67,7 +65,8 @@ Exit codes: 0 done, 1 there is no log to read, 2 wrong usage."""
 @json_option
 @guarded
 def tail(
-    directory: Path,
+    home_path: Path,
+    log_path: Path | None,
     count: int,
     follow: bool,
     plugin: str | None,
@@ -77,6 +76,8 @@ def tail(
 ) -> None:
     """Show the last records, the newest at the end.  A broken one is shown as such."""
     from capwasm.audit import tail as read
+
+    directory = log_path or Home(home_path).audit
 
     def wanted(record: dict[str, Any]) -> bool:
         if "broken" in record:
@@ -115,7 +116,8 @@ Example:
 
 Exit codes: 0 nothing is wrong, 1 something is, 2 wrong usage."""
 )
-@_log()
+@home_option
+@log_option
 @click.option(
     "--key",
     "key_files",
@@ -126,12 +128,19 @@ Exit codes: 0 nothing is wrong, 1 something is, 2 wrong usage."""
 @click.option("--head", help="SEQ:HASH kept elsewhere; that record must still be there.")
 @json_option
 @guarded
-def verify(directory: Path, key_files: tuple[Path, ...], head: str | None, as_json: bool) -> None:
+def verify(
+    home_path: Path,
+    log_path: Path | None,
+    key_files: tuple[Path, ...],
+    head: str | None,
+    as_json: bool,
+) -> None:
     """Check the whole chain, and name each record that was changed, removed, put in or moved."""
     from capwasm.audit import verify_log
     from capwasm.keys import PublicKey
 
     keys = [PublicKey.load(path) for path in key_files]
+    directory = log_path or Home(home_path).audit
     report = verify_log(directory, keys=keys, head=None if head is None else _head(head))
     if as_json:
         say_json(report.to_dict(), indent=2)
