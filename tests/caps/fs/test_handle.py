@@ -184,6 +184,8 @@ def test_a_directory_handle_can_only_narrow(rw: Mounted) -> None:
 
     refused(errno.EPERM, lambda: narrow.mkdir("x"))
     refused(errno.EPERM, lambda: narrow.open_dir(".", Access.READ_WRITE).mkdir("x"))
+    refused(errno.EPERM, lambda: rw.root.rename("file", narrow, "x"))
+    refused(errno.EPERM, lambda: narrow.rename("inner", rw.root, "x"))
     rw.root.open_dir("sub").mkdir("x")
 
 

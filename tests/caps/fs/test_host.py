@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from capwasm.caps.fs import Access, Fs, FsClause, Kind
+from capwasm.caps.fs import Access, Fs, FsClause, Kind, roots
+from capwasm.caps.fs.beneath import lineage
 from capwasm.caps.fs.host import Info, Mode, MountInfo
 from capwasm.errors import CapabilityError, CapError, InternalError
 from capwasm.handles import Handle
@@ -270,6 +271,21 @@ def test_refuses_a_root_that_holds_a_protected_file_yet_to_come(tmp_path: Path, 
 
     assert faults(tmp_path, FsClause("/a", "a", str(home)), fs=fs)
     opening(tmp_path, FsClause("/a", "a", str(tmp_path / "evil")), fs=fs)
+
+
+@pytest.mark.case("FS-21")
+def test_refuses_a_root_when_it_cannot_be_told_apart(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def blind(path: str) -> list[Any]:
+        if path.endswith("vault"):
+            raise PermissionError(13, "Permission denied")
+        return lineage(path)
+
+    monkeypatch.setattr(roots, "lineage", blind)
+    fs = Fs(protected=[tmp_path / "vault"])
+
+    assert "can't be told" in faults(tmp_path, FsClause("/a", "a", str(home)), fs=fs)[0]
 
 
 @pytest.mark.parametrize("deny", ["", "sub", "..", "alias"])

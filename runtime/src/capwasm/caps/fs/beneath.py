@@ -258,13 +258,16 @@ def lineage(path: str) -> list[Identity | None]:
 
     Two directories overlap if one's first identity is in the other's lineage: true under any
     spelling, letter case or bind mount (FS-17, FS-21).
+
+    Raises:
+        OSError: it can't be told.
     """
     out: list[Identity | None] = []
     here = os.path.realpath(path)
     while True:
         try:
             out.append(identity(os.stat(here)))  # noqa: PTH116  text, as realpath gave it
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             out.append(None)
         above = os.path.dirname(here)  # noqa: PTH120  text
         if above == here:

@@ -6,7 +6,6 @@ import errno
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self
 
 from capwasm.capability import GrantedClause
 
@@ -15,7 +14,6 @@ from .faults import FsError
 from .handle import Dir
 from .model import Access, FsClause
 from .node import Mount
-from .paths import overlap
 from .quota import Ledger, LedgerBook, Quota
 from .scan import MAX_COUNTED, count
 
@@ -72,13 +70,13 @@ def open_mount(
     except OSError as exc:
         raise Unusable(f"{clause.path} can't be opened: {exc.strerror}") from None
     try:
-        place = _Place(real, lineage(real))
-        if place.lineage[0] != identity(os.fstat(fd)):
+        above = _lineage(real)
+        if above[0] != identity(os.fstat(fd)):
             raise Unusable(f"{real} was moved while it was opened")
         for path in protected:
-            if place.overlaps(_Place.of(path)):
+            if nested(above, _lineage(path)):
                 raise Unusable(f"{real} overlaps {path}, which is the runtime's own")
-        if any(place.overlaps(_Place.of(path)) for path in denied):
+        if any(nested(above, _lineage(path)) for path in denied):
             raise Barred
         quota = Quota.of(clause.quota_bytes, clause.quota_files)
         ledger = book.of(identity(os.fstat(fd)))
@@ -88,7 +86,7 @@ def open_mount(
         os.close(fd)
         raise
     mount = Mount(clause.mount, real, resolve, quota, ledger, record)
-    return Root(Dir(mount, granted.lease, fd, "", clause.access), place.lineage)
+    return Root(Dir(mount, granted.lease, fd, "", clause.access), above)
 
 
 def _begin_to_count(ledger: Ledger, fd: int, real: str, resolve: Resolve) -> None:
@@ -113,21 +111,13 @@ def _begin_to_count(ledger: Ledger, fd: int, real: str, resolve: Resolve) -> Non
         raise Unusable(f"{real} can't be counted: {exc.strerror}") from None
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A directory by its name and by what it is."""
-
-    real: str
-    lineage: Sequence[Identity | None]
-
-    @classmethod
-    def of(cls, path: str) -> Self:
-        real = os.path.realpath(path)
-        return cls(real, lineage(real))
-
-    def overlaps(self, other: _Place) -> bool:
-        """Whether one holds the other: by name, also where nothing is yet; or by identity."""
-        return overlap(self.real, other.real) or nested(self.lineage, other.lineage)
+def _lineage(path: str) -> Sequence[Identity | None]:
+    try:
+        return lineage(path)
+    except OSError as exc:
+        raise Unusable(
+            f"it can't be told whether {path} is apart from it: {exc.strerror}"
+        ) from None
 
 
 def nested(a: Sequence[Identity | None], b: Sequence[Identity | None]) -> bool:
