@@ -333,13 +333,16 @@ def test_bounds_the_lookups_of_one_plugin_and_spares_the_others() -> None:
     ],
 )  # fmt: skip
 def test_refuses_a_redirect_to_what_is_not_granted(status: int, to: str) -> None:
-    with Origin() as forbidden, Bench() as bench:
-        with Origin(lambda _: redirect(to.format(forbidden.port), status)) as origin:
-            grant = rules(local(f"http://api.test:{origin.port}/granted/*"))
-            word = refused(bench, grant, f"http://api.test:{origin.port}/granted/x")
-            assert word == "denied"
-            assert (origin.connections, forbidden.connections) == (1, 0)
-            assert bench.recorder.events[-1].verdict == DENIED
+    with (
+        Origin() as forbidden,
+        Bench() as bench,
+        Origin(lambda _: redirect(to.format(forbidden.port), status)) as origin,
+    ):
+        grant = rules(local(f"http://api.test:{origin.port}/granted/*"))
+        word = refused(bench, grant, f"http://api.test:{origin.port}/granted/x")
+        assert word == "denied"
+        assert (origin.connections, forbidden.connections) == (1, 0)
+        assert bench.recorder.events[-1].verdict == DENIED
 
 
 @pytest.mark.case("NET-09")
@@ -389,16 +392,18 @@ def test_redirects_are_followed_returned_or_refused_as_asked() -> None:
 def test_a_redirect_changes_the_method_as_fetch_does(
     status: int, method: str, then: str, body: bytes
 ) -> None:
-    with Origin(lambda g: http() if " /b " in g.line else redirect("/b", status)) as origin:
-        with Bench() as bench:
-            grant = rules(local(f"http://api.test:{origin.port}"))
-            url = f"http://api.test:{origin.port}/a"
-            headers = [("Content-Type", "text/x"), ("X-Own", "1")]
-            fetch(bench, grant, url, method=method, body=b"data", headers=headers)
-            got = origin.got[1]
-            assert (got.line.split()[0], got.body) == (then, body)
-            assert got.all("content-type") == (["text/x"] if body else [])
-            assert got.all("x-own") == ["1"]
+    with (
+        Origin(lambda g: http() if " /b " in g.line else redirect("/b", status)) as origin,
+        Bench() as bench,
+    ):
+        grant = rules(local(f"http://api.test:{origin.port}"))
+        url = f"http://api.test:{origin.port}/a"
+        headers = [("Content-Type", "text/x"), ("X-Own", "1")]
+        fetch(bench, grant, url, method=method, body=b"data", headers=headers)
+        got = origin.got[1]
+        assert (got.line.split()[0], got.body) == (then, body)
+        assert got.all("content-type") == (["text/x"] if body else [])
+        assert got.all("x-own") == ["1"]
 
 
 def test_refuses_a_redirect_whose_new_method_is_not_granted() -> None:
@@ -411,26 +416,29 @@ def test_refuses_a_redirect_whose_new_method_is_not_granted() -> None:
 
 @pytest.mark.case("NET-10")
 def test_a_redirect_to_another_origin_goes_without_what_is_personal() -> None:
-    with Origin() as other, Bench() as bench:
-        with Origin(lambda _: redirect(f"http://other.test:{other.port}/")) as origin:
-            grant = rules(
-                local(f"http://api.test:{origin.port}"), local(f"http://other.test:{other.port}")
-            )
-            secret = Secret(origins=(f"http://api.test:{origin.port}",), header="X-Key", form="{}")
-            headers = [("Authorization", "mine"), ("Cookie", "mine"), ("X-Own", "1")]
-            fetch(
-                bench,
-                grant,
-                f"http://api.test:{origin.port}/",
-                headers=headers,
-                credentials=[secret],
-            )
-            first, then = origin.got[0], other.got[0]
-            assert first.all("authorization") == ["mine"]
-            assert first.all("x-key") == [secret.value]
-            assert then.all("authorization") == then.all("cookie") == then.all("x-key") == []
-            assert then.all("x-own") == ["1"]
-            assert secret.asked == [f"http://api.test:{origin.port}"]
+    with (
+        Origin() as other,
+        Bench() as bench,
+        Origin(lambda _: redirect(f"http://other.test:{other.port}/")) as origin,
+    ):
+        grant = rules(
+            local(f"http://api.test:{origin.port}"), local(f"http://other.test:{other.port}")
+        )
+        secret = Secret(origins=(f"http://api.test:{origin.port}",), header="X-Key", form="{}")
+        headers = [("Authorization", "mine"), ("Cookie", "mine"), ("X-Own", "1")]
+        fetch(
+            bench,
+            grant,
+            f"http://api.test:{origin.port}/",
+            headers=headers,
+            credentials=[secret],
+        )
+        first, then = origin.got[0], other.got[0]
+        assert first.all("authorization") == ["mine"]
+        assert first.all("x-key") == [secret.value]
+        assert then.all("authorization") == then.all("cookie") == then.all("x-key") == []
+        assert then.all("x-own") == ["1"]
+        assert secret.asked == [f"http://api.test:{origin.port}"]
 
 
 def test_refuses_a_redirect_to_two_places() -> None:
@@ -497,15 +505,18 @@ def test_refuses_plain_http_where_tls_was_expected(tls: tuple[Path, ssl.SSLConte
 @pytest.mark.case("NET-09")
 def test_refuses_a_redirect_from_https_to_http(tls: tuple[Path, ssl.SSLContext]) -> None:
     ca_file, server = tls
-    with Origin() as plain, Bench(ca_file=ca_file) as bench:
-        with Origin(lambda _: redirect(f"http://api.test:{plain.port}/"), tls=server) as origin:
-            grant = rules(
-                local(f"https://api.test:{origin.port}"), local(f"http://api.test:{plain.port}")
-            )
-            assert refused(bench, grant, f"https://api.test:{origin.port}/") == "denied"
-            assert bench.recorder.events[-1].reason == "redirect-downgrade"
-            assert plain.connections == 0
-            assert fetch(bench, grant, f"http://api.test:{plain.port}/")[0] == 200
+    with (
+        Origin() as plain,
+        Bench(ca_file=ca_file) as bench,
+        Origin(lambda _: redirect(f"http://api.test:{plain.port}/"), tls=server) as origin,
+    ):
+        grant = rules(
+            local(f"https://api.test:{origin.port}"), local(f"http://api.test:{plain.port}")
+        )
+        assert refused(bench, grant, f"https://api.test:{origin.port}/") == "denied"
+        assert bench.recorder.events[-1].reason == "redirect-downgrade"
+        assert plain.connections == 0
+        assert fetch(bench, grant, f"http://api.test:{plain.port}/")[0] == 200
 
 
 @pytest.mark.case("NET-21")

@@ -369,7 +369,7 @@ def test_never_decodes_a_bomb_in_a_redirect(place: Place) -> None:
     place.origin.answer = lambda g: (
         http()
         if "/b" in g.line
-        else http(bomb, 302, [("Content-Encoding", "gzip"), ("Location", "/b")])
+        else http(bomb, 302, [("Content-Encoding", "br, gzip"), ("Location", "/b")])
     )
     with in_call() as call:
         response = place.send(call, "/a")
