@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import sys
+from pathlib import Path
 
 import pytest
 import wasmtime
@@ -29,7 +31,8 @@ HOST_RESOURCES = f"""(component
     (export "pair" (func (param "n" u32) (result (tuple (own $thing) u8))))
     (export "[method]thing.value"
       (func (param "self" (borrow $thing)) (result (result u32 (error $error)))))
-    (export "give" (func (param "t" (own $thing)) (result u32)))))
+    (export "give" (func (param "t" (own $thing)) (result u32)))
+    (export "offer" (func (param "t" (own $thing)) (result (result u32 (error $error)))))))
   (alias export $t "thing" (type $thing))
   (core module $mem (memory (export "mem") 1)
     (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 512)))
@@ -39,12 +42,14 @@ HOST_RESOURCES = f"""(component
   (core func $pair (canon lower (func $t "pair") (memory $memory)))
   (core func $value (canon lower (func $t "[method]thing.value") (memory $memory)))
   (core func $give (canon lower (func $t "give")))
+  (core func $offer (canon lower (func $t "offer") (memory $memory)))
   (core func $drop (canon resource.drop $thing))
   (core module $m
     (import "" "make" (func $make (param i32) (result i32)))
     (import "" "pair" (func $pair (param i32 i32)))
     (import "" "value" (func $value (param i32 i32)))
     (import "" "give" (func $give (param i32) (result i32)))
+    (import "" "offer" (func $offer (param i32 i32)))
     (import "" "drop" (func $drop (param i32)))
     (import "" "mem" (memory 1))
     (global $kept (mut i32) (i32.const 0))
@@ -63,6 +68,9 @@ HOST_RESOURCES = f"""(component
       (global.set $kept (call $make (local.get 0))) (call $ask (global.get $kept)))
     (func (export "again") (param i32) (result i32) (call $ask (global.get $kept)))
     (func (export "hand-back") (param i32) (result i32) (call $give (call $make (local.get 0))))
+    (func (export "offer") (param i32) (result i32)
+      (call $offer (call $make (local.get 0)) (i32.const 64))
+      (i32.add (i32.const 1000) (i32.load8_u (i32.const 68))))
     (func (export "both") (param i32) (result i32) (call $pair (local.get 0) (i32.const 64))
       (call $ask (i32.load (i32.const 64))))
     (func (export "twice") (param i32) (result i32) (local i32)
@@ -77,13 +85,13 @@ HOST_RESOURCES = f"""(component
       (local.set 1 (call $ask (local.get 0))) (call $drop (local.get 0)) (local.get 1)))
   (core instance $i (instantiate $m (with "" (instance
     (export "make" (func $make)) (export "pair" (func $pair)) (export "value" (func $value))
-    (export "give" (func $give))
+    (export "give" (func $give)) (export "offer" (func $offer))
     (export "drop" (func $drop)) (export "mem" (memory $memory))))))
   {
     "".join(
         f'''(func (export "{n}") (param "n" u32) (result u32)
               (canon lift (core func $i "{n}")))'''
-        for n in ("round", "keep", "again", "hand-back", "both", "twice", "forge")
+        for n in ("round", "keep", "again", "hand-back", "offer", "both", "twice", "forge")
     )
 }
   (func (export "pass") (param "n" u32) (result (own $thing)) (canon lift (core func $i "pass")))
@@ -132,8 +140,9 @@ class World:
         functions = {
             "make": self._make,
             "pair": lambda _: self.pair,
-            "[method]thing.value": lambda thing: self._value(thing),
+            "[method]thing.value": self._value,
             "give": self._give,
+            "offer": self._refuse,
         }
 
         def fail(exc: BaseException) -> str:
@@ -141,8 +150,8 @@ class World:
             return "failed"
 
         with linker.root() as root, root.add_instance(NAME) as instance:
-            define_resource(instance, "thing", 7, lambda rep: table.drop(rep), fail)
-            define_resource(instance, "other", 8, lambda rep: table.drop(rep), fail)
+            define_resource(instance, "thing", 7, table.drop, fail)
+            define_resource(instance, "other", 8, table.drop, fail)
             for name, function in functions.items():
                 define_func(
                     instance,
@@ -166,6 +175,10 @@ class World:
         thing.check()
         return thing.n
 
+    def _refuse(self, thing: Thing) -> int:
+        self.given.append(thing)
+        raise CapError("closed")
+
     def _give(self, thing: Thing) -> int:
         self.given.append(thing)
         return thing.n
@@ -188,6 +201,34 @@ def test_a_handle_that_is_given_back_is_the_hosts_again(fast) -> None:
     assert world.given == world.made
     assert world.given[0].alive, "the host function must close it; nobody else did"
     assert len(world.table) == 0
+
+
+@BOTH
+def test_a_handle_that_a_refusing_function_was_given_is_closed(fast) -> None:
+    world = World(fast=fast)
+    assert world.call("offer", 5) == 1001
+    assert world.given[0].released == 1
+    assert world.failures == []
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+@pytest.mark.case("RES-13")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_hundred_thousand_handles_leave_nothing_in_the_store_or_in_memory() -> None:
+    # The engine's own table holds at most 100,000 at a time: what was not let go of would fill it.
+    world = World(fast=True)
+    thing = Thing(1)
+    func = world.instance.get_func(world.store, "lend")
+    lend = world.plans.export("", "lend").bind(world.store, func, world.boundary)
+    for _ in range(2000):
+        lend((thing,))
+    before = _resident()
+    for _ in range(100_500):
+        lend((thing,))
+    assert _resident() - before < 1 << 20
 
 
 @pytest.mark.case("TYP-08", "LIFE-06")

@@ -95,18 +95,6 @@ def _level5() -> None:
 
 
 def _level6() -> None:
-    _level7()
-
-
-def _level7() -> None:
-    _level8()
-
-
-def _level8() -> None:
-    _level9()
-
-
-def _level9() -> None:
     pass
 
 
