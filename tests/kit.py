@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import wasmtime
 
 from capwasm.artifact import read_artifact
+from capwasm.capability import HostFunc, Interface
 from capwasm.caps import standard_capabilities
 from capwasm.caps.secrets import Vault, VaultKey
 from capwasm.consent import ConsentRecord, Subject
@@ -51,6 +52,19 @@ def guest(name: str) -> bytes:
     if wat.exists():
         return bytes(wasmtime.wat2wasm(wat.read_text()))
     return (GUESTS / f"{name}.wasm").read_bytes()
+
+
+class ListServed:
+    """These interfaces, as an instance is served with them."""
+
+    def __init__(self, interfaces: Sequence[Interface]) -> None:
+        self.interfaces = {i.name: i for i in interfaces}
+
+    def function(self, interface: str, name: str) -> HostFunc:
+        return self.interfaces[interface].functions[name]
+
+    def close(self) -> None:
+        pass
 
 
 class World:

@@ -34,7 +34,7 @@ from capwasm.errors import (
 from capwasm.instance import HOST_CALL_FUEL, Instance
 from capwasm.limits import DEFAULTS
 from capwasm.values import Err, Ok
-from tests.kit import guest
+from tests.kit import ListServed, guest
 
 SIGNATURES = {
     "number": "func(n: u32) -> u32",
@@ -59,7 +59,7 @@ class Caller:
 
     def new(self, **limits: int) -> Instance:
         instance = Instance(
-            self.engine, self.linked, "t@1", replace(DEFAULTS, **limits), self.served
+            self.engine, self.linked, "t@1", replace(DEFAULTS, **limits), ListServed(self.served)
         )
         instance.start()
         return instance

@@ -31,7 +31,7 @@ from capwasm.errors import (
 )
 from capwasm.instance import Instance
 from capwasm.limits import DEFAULTS, Limits
-from tests.kit import guest
+from tests.kit import ListServed, guest
 
 ENDLESS = 2**50
 
@@ -54,7 +54,9 @@ def new(engine: PluginEngine, hostile: Linked) -> Iterator[Callable[..., Instanc
     made: list[Instance] = []
 
     def make(**limits: int) -> Instance:
-        instance = Instance(engine, hostile, "test.hostile@1.0.0", replace(DEFAULTS, **limits), [])
+        instance = Instance(
+            engine, hostile, "test.hostile@1.0.0", replace(DEFAULTS, **limits), ListServed([])
+        )
         instance.start()
         made.append(instance)
         return instance
@@ -173,10 +175,10 @@ def test_refuses_a_component_with_more_tables_than_the_limit(
     linked = link(
         engine, Compiler(engine, None).compile(code), [], owners={}, unserved=lambda _: None
     )
-    few = Instance(engine, linked, "t@1", replace(DEFAULTS, tables=4), [])
+    few = Instance(engine, linked, "t@1", replace(DEFAULTS, tables=4), ListServed([]))
     with pytest.raises(TableLimitExceeded):
         few.start()
-    enough = Instance(engine, linked, "t@1", replace(DEFAULTS, tables=5), [])
+    enough = Instance(engine, linked, "t@1", replace(DEFAULTS, tables=5), ListServed([]))
     enough.start()
     enough.close()
 
@@ -194,7 +196,7 @@ def test_refuses_an_endless_start_function(engine: PluginEngine) -> None:
     linked = link(
         engine, Compiler(engine, None).compile(code), [], owners={}, unserved=lambda _: None
     )
-    instance = Instance(engine, linked, "t@1", replace(DEFAULTS, fuel=10**6), [])
+    instance = Instance(engine, linked, "t@1", replace(DEFAULTS, fuel=10**6), ListServed([]))
     with pytest.raises(FuelExhausted):
         instance.start()
     assert not instance.alive
@@ -358,7 +360,7 @@ def test_refuses_to_run_without_a_clock() -> None:
         owners={},
         unserved=lambda _: None,
     )
-    instance = Instance(engine, linked, "t@1", DEFAULTS, [])
+    instance = Instance(engine, linked, "t@1", DEFAULTS, ListServed([]))
     instance.start()
     engine.close()
     with pytest.raises(RuntimeError, match="closed"):

@@ -27,6 +27,7 @@ from capwasm.values import Err, Ok
 from capwasm.wasi import GuestExit, WasiConfig, unserved_reason
 from capwasm.wasi.sockets import _ERROR_CODES
 from tests.helpers import grant_of, open_context
+from tests.kit import ListServed
 
 from .served import Wasi, clock_state, log_state, random_state
 
@@ -86,7 +87,7 @@ def prober(engine: PluginEngine, linked: Linked) -> Iterator[Opener]:
 
     def open_one(wasi: Wasi, limits: Limits = DEFAULTS) -> Callable[..., Any]:
         served = [*wasi.interfaces.values(), *others()]
-        instance = Instance(engine, linked, "acme.prober@1.0.0", limits, served)
+        instance = Instance(engine, linked, "acme.prober@1.0.0", limits, ListServed(served))
         instance.start()
         instances.append(instance)
 
@@ -309,7 +310,9 @@ SOCKET = """
 
 def run_text(engine: PluginEngine, text: str, wasi: Wasi, *arguments: int) -> Any:
     linked = joined(engine, text)
-    instance = Instance(engine, linked, "acme.text@1.0.0", DEFAULTS, list(wasi.interfaces.values()))
+    instance = Instance(
+        engine, linked, "acme.text@1.0.0", DEFAULTS, ListServed(list(wasi.interfaces.values()))
+    )
     instance.start()
     try:
         value, _ = instance.call(linked.exports.find("run"), arguments)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import wasmtime
 from wasmtime import component as wc
 
 from .call import CallRecord, current_call, entered
-from .capability import Interface
+from .capability import HostFunc
 from .engine.crossing import Boundary, EngineFault, GuestResource
 from .engine.engine import PluginEngine
 from .engine.exports import Export
@@ -40,10 +39,20 @@ from .errors import (
 from .handles import HandleTable
 from .limits import Limits
 
-__all__ = ["CallStats", "Instance"]
+__all__ = ["CallStats", "Instance", "Served"]
 
 # What one host call costs the guest in fuel, besides the work that the host function charges.
 HOST_CALL_FUEL = 1_000
+
+
+class Served(Protocol):
+    """The host functions of one instance; see `serving.Serving`."""
+
+    def function(self, interface: str, name: str) -> HostFunc:
+        """The function of that served interface."""
+
+    def close(self) -> None:
+        """Let go of all power."""
 
 
 class CallStats:
@@ -74,8 +83,7 @@ class Instance:
         linked: Linked,
         plugin: str,
         limits: Limits,
-        served: Sequence[Interface],
-        on_closed: Callable[[], None] = lambda: None,
+        served: Served,
     ) -> None:
         """Prepare; nothing of the guest has run until `start`.
 
@@ -84,18 +92,17 @@ class Instance:
             linked: the component, joined with the names in `served`.
             plugin: `id@version`.
             limits: of the instance and of each call.
-            served: the interfaces, bound to this instance's capability states.
-            on_closed: called once, after the last call has returned and all handles are closed.
+            served: its host functions; closed once, after the last call has returned and all
+                handles are closed.
         """
         self.plugin = plugin
         self.limits = limits
         self.handles = HandleTable(limits.handles)
         self.boundary = Boundary(self.handles, linked.kinds, limits.value_bytes)
         self._engine = engine
-        self._on_closed = on_closed
+        self._served = served
         self._linked = linked
-        by_name: Mapping[str, Interface] = {i.name: i for i in served}
-        self._functions = [by_name[i].functions[f] for i, f in linked.slots]
+        self._functions: list[HostFunc | None] = [None] * len(linked.slots)
         self._store: wasmtime.Store | None = engine.new_store(limits)
         self._instance: wc.Instance | None = None
         self._calls: dict[int, Any] = {}
@@ -147,7 +154,7 @@ class Instance:
                 self.handles.close_all()
             finally:
                 store.close()
-                self._on_closed()
+                self._served.close()
 
     def interrupt(self, reason: str) -> bool:
         """Ask the call under way to end; says whether there was one."""
@@ -272,7 +279,10 @@ class Instance:
         call = current_call()
         call.charge_host_call()
         try:
-            return self._functions[slot](*args)
+            function = self._functions[slot]
+            if function is None:
+                function = self._functions[slot] = self._served.function(*self._linked.slots[slot])
+            return function(*args)
         finally:
             self._pay(call)
 

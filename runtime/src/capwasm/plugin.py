@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from .call import CallRecord
-from .capability import Capability, Grant, GrantedClause, Interface, OpenContext
+from .capability import GrantedClause
 from .engine.engine import PluginEngine
-from .engine.exports import Export, ExportTable, Namespace
+from .engine.exports import Export, Namespace
 from .engine.link import Linked
 from .errors import (
     CallInterrupted,
@@ -33,79 +31,34 @@ from .errors import (
     InternalError,
     LimitExceeded,
 )
-from .events import ALLOWED, DENIED, FAILED, Event, Recorder
-from .grants import Grants
+from .events import ALLOWED, DENIED, FAILED, Event
 from .instance import CallStats, Instance
-from .lattice import ClauseSet
 from .limits import Limits
-from .manifest import Manifest
+from .serving import Serving, Terms
 from .verify import VerifiedArtifact
-from .wasi import WasiConfig, wasi_interfaces
 
 __all__ = ["Opener", "Plugin", "Session"]
-
-_NUMBERS = itertools.count(1)
-_NOTHING: Grant[Any] = Grant((), ClauseSet.of())
 
 
 @dataclass(frozen=True)
 class Opener:
-    """Makes instances of one plugin: grants to capability states to served interfaces to a store.
-
-    Attributes:
-        name: `id@version`, as the audit log names the plugin.
-        capabilities: in the order in which they open.
-        data_dir: the plugin's own directory.
-    """
+    """Makes instances of one plugin."""
 
     engine: PluginEngine
-    capabilities: tuple[Capability[Any, Any], ...]
-    manifest: Manifest
-    grants: Grants
-    name: str
-    recorder: Recorder
-    data_dir: Path
-    wasi: WasiConfig = field(default_factory=WasiConfig)
+    linked: Linked
+    terms: Terms
 
-    @contextlib.contextmanager
-    def serve(self) -> Iterator[tuple[list[Interface], Callable[[], None]]]:
-        """Open each declared capability; on an error, let go of what was opened."""
-        with contextlib.ExitStack() as stack:
-            served: list[Interface] = []
-            opened: dict[str, Any] = {}
-            ctx = OpenContext(
-                plugin=self.name,
-                plugin_id=self.manifest.id,
-                instance=next(_NUMBERS),
-                limits=self.grants.limits,
-                recorder=self.recorder,
-                data_dir=self.data_dir,
-                opened=opened,
-            )
-            for capability in self.capabilities:
-                if capability.name not in self.manifest.requests:
-                    continue
-                # Declared and not granted, being optional: it is served, and refuses everything.
-                grant = self.grants.by_capability.get(capability.name, _NOTHING)
-                state = capability.open(grant, ctx)
-                stack.callback(capability.close, state)
-                served += capability.serve(state)
-                if grant.allow:
-                    opened[capability.name] = state
-            served += wasi_interfaces(opened, ctx, self.wasi)
-            yield served, stack.pop_all().close
-
-    def open(self, linked: Linked) -> Instance:
-        """A started instance, which closes the capability states when it closes.
+    def open(self) -> Instance:
+        """A started instance, which lets go of what it is served with when it closes.
 
         Raises:
             CapabilityError: the host's side of a grant can't be used.
             GuestError, LinkError: the guest's start failed.
         """
-        with self.serve() as (served, release):
-            instance = Instance(
-                self.engine, linked, self.name, self.grants.limits, served, on_closed=release
-            )
+        terms = self.terms
+        instance = Instance(
+            self.engine, self.linked, terms.name, terms.grants.limits, Serving(terms)
+        )
         try:
             instance.start()
         except BaseException:
@@ -120,23 +73,21 @@ class Plugin:
     def __init__(
         self,
         artifact: VerifiedArtifact,
-        manifest: Manifest,
-        linked: Linked,
         opener: Opener,
         executor: Executor,
         on_close: Callable[[Plugin], None],
     ) -> None:
         """Keep the proofs; `Runtime.load` made them in order."""
-        self.manifest = manifest
-        self.grants = opener.grants
+        self.manifest = opener.terms.manifest
+        self.grants = opener.terms.grants
         self.digest = artifact.digest
         self.signers = artifact.signers
-        self._linked = linked
+        self.functions = opener.linked.exports
         self._opener = opener
         self._executor = executor
         self._on_close = on_close
-        self._recorder = opener.recorder
-        self._mode = manifest.plugin.instance
+        self._recorder = opener.terms.recorder
+        self._mode = self.manifest.plugin.instance
         slots = 1 if self._mode == "single" else self.limits.concurrency
         self._slots = threading.BoundedSemaphore(slots)
         self._lock = threading.Lock()
@@ -144,7 +95,7 @@ class Plugin:
         self._live: set[Instance] = set()
         self._ended: str | None = None
         # The first instance is made now, so that what can't start is refused at load.
-        self._spare.append(self._track(opener.open(linked)))
+        self._spare.append(self._track(opener.open()))
 
     # -- what it is -----------------------------------------------------------------------------
 
@@ -161,7 +112,7 @@ class Plugin:
     @property
     def name(self) -> str:
         """`id@version`."""
-        return self._opener.name
+        return self._opener.terms.name
 
     @property
     def limits(self) -> Limits:
@@ -169,14 +120,9 @@ class Plugin:
         return self.grants.limits
 
     @property
-    def functions(self) -> ExportTable:
-        """Its functions with their types."""
-        return self._linked.exports
-
-    @property
     def exports(self) -> Namespace:
         """Its functions as attributes: `plugin.exports.api.forecast("Oslo")`."""
-        return Namespace(self._linked.exports, self.call)
+        return Namespace(self.functions, self.call)
 
     @property
     def alive(self) -> bool:
@@ -204,7 +150,7 @@ class Plugin:
             InstanceClosedError: the plugin was evicted or closed.
             TypeError, ValueError: an argument does not fit its WIT type.
         """
-        export = self._linked.exports.find(function)
+        export = self.functions.find(function)
         return self.run_off_main(lambda ticket: self._call(export, args, ticket, wait_seconds))
 
     async def acall(self, function: str, *args: Any, wait_seconds: float | None = None) -> Any:
@@ -213,7 +159,7 @@ class Plugin:
         Raises:
             GuestError, InstanceClosedError, TypeError, ValueError: as `call`.
         """
-        export = self._linked.exports.find(function)
+        export = self.functions.find(function)
         ticket = _Ticket()
         loop = asyncio.get_running_loop()
         future = loop.run_in_executor(
@@ -326,7 +272,7 @@ class Plugin:
                 if instance is not None and not instance.alive:
                     self._live.discard(instance)
             if instance is None:
-                return self._track(self._opener.open(self._linked))
+                return self._track(self._opener.open())
             if instance.alive:
                 return instance
 

@@ -33,6 +33,7 @@ from .manifest import Manifest, parse_manifest
 from .plugin import Opener, Plugin
 from .policy import Policy
 from .redact import Redactor
+from .serving import Serving, Terms
 from .trust import TrustStore
 from .verify import VerifiedArtifact, verify
 from .wasi import unserved_reason
@@ -215,8 +216,7 @@ class Runtime:
         self, artifact: VerifiedArtifact, manifest: Manifest, grants: Grants, name: str
     ) -> Plugin:
         component = self._compiler.compile(artifact.code)
-        opener = Opener(
-            engine=self._engine,
+        terms = Terms(
             capabilities=self.capabilities,
             manifest=manifest,
             grants=grants,
@@ -229,16 +229,17 @@ class Runtime:
             for c in self.capabilities
             for i in c.interfaces
         }
-        with opener.serve() as (served, release):
-            try:
-                linked = link(
-                    self._engine, component, served, owners=owners, unserved=unserved_reason
-                )
-            finally:
-                release()
-        return Plugin(
-            artifact, manifest, linked, opener, executor=self._executor, on_close=self._forget
-        )
+        # Everything is opened once here, so that a load fails where a call would.
+        with contextlib.closing(Serving(terms)) as serving:
+            linked = link(
+                self._engine,
+                component,
+                serving.everything(),
+                owners=owners,
+                unserved=unserved_reason,
+            )
+        opener = Opener(self._engine, linked, terms)
+        return Plugin(artifact, opener, executor=self._executor, on_close=self._forget)
 
     def _data_dir(self, plugin_id: str) -> Path:
         # The id is made of lower-case labels and dots alone (MAN-09), so it is one path component.

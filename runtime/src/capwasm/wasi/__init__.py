@@ -7,6 +7,7 @@ it is linked; these interfaces stand in its place, on top of the same capabiliti
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from capwasm.capability import Interface, OpenContext
@@ -21,6 +22,7 @@ __all__ = [
     "VERSION",
     "GuestExit",
     "WasiConfig",
+    "WasiServer",
     "served_functions",
     "unserved_reason",
     "wasi_interfaces",
@@ -53,29 +55,70 @@ UNSERVED: dict[str, str] = {
 """Packages of WASI that plugins ask for and don't get, with what to use instead."""
 
 
+class WasiServer:
+    """WASI for one instance, a package at a time: what is never called costs nothing."""
+
+    def __init__(self, ctx: OpenContext, config: WasiConfig | None = None) -> None:
+        """Serve from `ctx.opened`, in which a missing name is not granted.
+
+        Args:
+            ctx: the instance; its states, and where refusals are recorded.
+            config: arguments and variables; none unless given.
+        """
+        self._opened = ctx.opened
+        self._ledger = Ledger(ctx.record)
+        self._config = config or WasiConfig()
+
+    def serve(self, interface: str) -> Sequence[Interface]:
+        """The interfaces of the package that `interface` (`wasi:io/streams@0.2.12`) is of.
+
+        Raises:
+            KeyError: no such package is served.
+        """
+        return self._package(interface.partition("/")[0])
+
+    def everything(self) -> list[Interface]:
+        """Every interface of WASI 0.2."""
+        return [i for name in _PACKAGES for i in self._package(name)]
+
+    def _package(self, name: str) -> Sequence[Interface]:
+        return _package(name, self._opened, self._ledger, self._config)
+
+
+def _package(
+    name: str, opened: Mapping[str, Any], ledger: Ledger, config: WasiConfig
+) -> Sequence[Interface]:
+    match name:
+        case "wasi:io":
+            return io.interfaces()
+        case "wasi:cli":
+            return cli.interfaces(opened.get("log"), ledger, config)
+        case "wasi:clocks":
+            return clocks.interfaces(opened.get("clock"), ledger)
+        case "wasi:random":
+            return random.interfaces(opened.get("random"), ledger)
+        case "wasi:filesystem":
+            return filesystem.interfaces(opened.get("fs"), ledger)
+        case "wasi:sockets":
+            return sockets.interfaces(ledger)
+    raise KeyError(name)
+
+
+_PACKAGES = (
+    "wasi:io",
+    "wasi:cli",
+    "wasi:clocks",
+    "wasi:random",
+    "wasi:filesystem",
+    "wasi:sockets",
+)
+
+
 def wasi_interfaces(
     opened: Mapping[str, Any], ctx: OpenContext, config: WasiConfig | None = None
 ) -> Sequence[Interface]:
-    """Every interface of WASI 0.2 as one instance gets it.
-
-    Args:
-        opened: the states of the capabilities that were granted, by name (`fs`, `log`, `clock`,
-            `random`).  A missing name is not granted: what needs it refuses.
-        ctx: the instance, for recording refusals.
-        config: arguments and variables; none unless given.
-    """
-    return _assemble(opened, Ledger(ctx.record), config or WasiConfig())
-
-
-def _assemble(opened: Mapping[str, Any], ledger: Ledger, config: WasiConfig) -> list[Interface]:
-    return [
-        *io.interfaces(),
-        *cli.interfaces(opened.get("log"), ledger, config),
-        *clocks.interfaces(opened.get("clock"), ledger),
-        *random.interfaces(opened.get("random"), ledger),
-        *filesystem.interfaces(opened.get("fs"), ledger),
-        *sockets.interfaces(ledger),
-    ]
+    """Every interface of WASI 0.2, for `ctx` with other states in place of its own."""
+    return WasiServer(replace(ctx, opened=opened), config).everything()
 
 
 def served_functions() -> dict[str, dict[str, str]]:
@@ -86,7 +129,8 @@ def served_functions() -> dict[str, dict[str, str]]:
             name: "refused" if isinstance(f, Refused) and not f.table else "ours"
             for name, f in i.functions.items()
         }
-        for i in _assemble({}, ledger, WasiConfig())
+        for package in _PACKAGES
+        for i in _package(package, {}, ledger, WasiConfig())
     }
 
 

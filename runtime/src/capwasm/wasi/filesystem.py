@@ -302,6 +302,20 @@ _METHODS = (
 )
 
 
+# What is the same for every instance is made once: a fresh instance is to cost microseconds.
+_ANSWERS: dict[str, HostFunc] = {
+    **{
+        f"[method]descriptor.{name}": answers(getattr(Descriptor, name.replace("-", "_")))
+        for name in _METHODS
+    },
+    "[method]descriptor.is-same-object": Descriptor.is_same_object,
+    "[method]directory-entry-stream.read-directory-entry": answers(
+        DirectoryEntryStream.read_directory_entry
+    ),
+    "filesystem-error-code": _error_code,
+}
+
+
 def interfaces(state: _State | None, ledger: Ledger) -> list[Interface]:
     """`wasi:filesystem/*`; `state` is the fs capability's, or None where it is not granted."""
 
@@ -313,20 +327,10 @@ def interfaces(state: _State | None, ledger: Ledger) -> list[Interface]:
         # what it is when they start, and take a refusal for a broken system.
         return [(Descriptor(root, kept=True), path) for path, root in roots.items() if root.alive]
 
-    functions: dict[str, HostFunc] = {
-        f"[method]descriptor.{name}": answers(getattr(Descriptor, name.replace("-", "_")))
-        for name in _METHODS
-    }
+    functions = dict(_ANSWERS)
     for name in ("link-at", "readlink-at", "symlink-at"):
         full = f"[method]descriptor.{name}"
         functions[full] = Refused(ledger, f"wasi:filesystem/types.{full}", "not-permitted")
-    functions |= {
-        "[method]descriptor.is-same-object": Descriptor.is_same_object,
-        "[method]directory-entry-stream.read-directory-entry": answers(
-            DirectoryEntryStream.read_directory_entry
-        ),
-        "filesystem-error-code": _error_code,
-    }
     return [
         Interface(
             named("filesystem/types"),
