@@ -135,6 +135,27 @@ def test_refuses_after_a_revocation_and_drops_its_connections() -> None:
 
 
 @pytest.mark.case("NET-28")
+def test_shares_no_connection_between_grants_in_force() -> None:
+    with Origin() as origin, Bench() as bench:
+        url = f"http://api.test:{origin.port}/"
+        for grant in (one := rules(local(url)), rules(local(url)), one):
+            fetch(bench, grant, url)
+        assert origin.connections == 2
+
+
+@pytest.mark.case("NET-07", "NET-28")
+def test_uses_a_kept_connection_only_towards_an_address_just_checked() -> None:
+    answers = iter([["127.0.0.1"], ["127.0.0.5"], ["127.0.0.1"]])
+    with Origin() as origin, Bench({"api.test": lambda: next(answers)}) as bench:
+        url = f"http://api.test:{origin.port}/"
+        grant = rules({"allow": url, "addresses": ["127.0.0.0/24"]})
+        assert fetch(bench, grant, url)[0] == 200
+        assert refused(bench, grant, url) == "unavailable"  # nobody listens there
+        assert fetch(bench, grant, url)[0] == 200
+        assert origin.connections == 1
+
+
+@pytest.mark.case("NET-28")
 def test_shares_no_connection_between_instances() -> None:
     with Origin() as origin, Bench() as a, Bench() as b:
         grant = rules(local(f"http://api.test:{origin.port}"))

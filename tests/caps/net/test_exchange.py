@@ -473,6 +473,14 @@ def test_a_secret_is_sent_and_never_comes_back(place: Place) -> None:
     assert secret.value not in repr(response)
 
 
+def test_a_secret_goes_along_with_a_redirect_to_where_it_may_go(place: Place) -> None:
+    secret = Secret(origins=(place.base,))
+    place.origin.answer = lambda g: http() if "/b" in g.line else redirect("/b")
+    place.fetch("/a", credentials=[secret])
+    assert [g.all("authorization") for g in place.origin.got] == [[f"Bearer {secret.value}"]] * 2
+    assert secret.asked == [place.base] * 2  # asked anew, not carried over
+
+
 @pytest.mark.case("SEC-08")
 def test_a_secret_is_masked_where_pieces_meet(place: Place) -> None:
     secret = Secret(origins=(place.base,))

@@ -62,7 +62,6 @@ def injected(
     headers: dict[str, tuple[str, str]] = {}
     for number, credential in enumerate(credentials):
         if not first and not credential.injects_into(origin):
-            credential.lease.check()
             continue
         try:
             name, value = credential.inject(origin)
