@@ -398,7 +398,7 @@ def test_refuses_to_open_a_log_whose_synced_part_is_damaged(damage: str, tmp_pat
     if damage == "cut":
         file.write_bytes(b"".join(data.splitlines(keepends=True)[:-1]))
     elif damage == "changed":
-        file.write_bytes(data[:-5] + b"7" + data[-4:])
+        file.write_bytes(data[:-5] + bytes([data[-5] ^ 1]) + data[-4:])
     elif damage == "emptied":
         file.write_bytes(b"")
     else:

@@ -265,7 +265,7 @@ class AuditLog:
         plain = _Plain(self._redactor)
         plugin, action = plain.field(event.plugin), plain.field(event.action)
         target, reason = plain.field(event.target), plain.field(event.reason)
-        details: Any = plain.mapping(event.details) if event.details else None
+        details: Any = plain.details(event.details) if event.details else None
         if not self._redactor.clean(plain.texts):
             (plugin, action, target, reason), details = self._redactor.value(
                 ([plugin, action, target, reason], details)
@@ -394,6 +394,24 @@ class _Plain:
             text = self._cut(text, FIELD_CHARS)
         self.texts.append(text)
         return text
+
+    def details(self, value: Mapping[Any, Any]) -> dict[str, Any]:
+        """The details; the usual ones, few and short, without the detours."""
+        if len(value) > 16:
+            return self.mapping(value)
+        for key, item in value.items():
+            kind = type(item)
+            if type(key) is not str or len(key) > 32:
+                return self.mapping(value)
+            self.texts.append(key)
+            if kind is int and -(2**63) < item < 2**63:
+                if not -100_000 < item < 100_000:
+                    self.texts.append(str(item))
+            elif kind is str and len(item) <= 200:
+                self.texts.append(item)
+            elif not (kind is bool or item is None or (kind is float and abs(item) < 1e300)):
+                return self.mapping(value)
+        return dict(value)
 
     def mapping(self, value: Mapping[Any, Any], depth: int = 1) -> dict[str, Any]:
         out: dict[str, Any] = {}
