@@ -12,6 +12,7 @@ import atexit
 import base64
 import contextlib
 import os
+import queue
 import secrets
 import threading
 from collections.abc import Mapping
@@ -108,7 +109,11 @@ class AuditLog:
         self._failure: str | None = None  # the last write failed; the next record tries again
         self._dead: str | None = None  # no write will do any more
         self._refused = 0
-        self._dirty, self._stop = threading.Event(), threading.Event()
+        self._flushing = False
+        # Queues, not events: an interrupt within `Event.set` can leave its lock taken for good.
+        self._dirty = False
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._stop: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._flusher = threading.Thread(
             target=self._flush_often, name="capwasm-audit", daemon=True
         )
@@ -174,8 +179,9 @@ class AuditLog:
         if event.verdict == DENIED or event.kind in DURABLE:
             self._flush(sync=True, upto=seq)
             return
-        if not self._dirty.is_set():
-            self._dirty.set()
+        if not self._dirty:
+            self._wake.put(None)
+            self._dirty = True
         if waiting >= self._flush_records:
             self._write_some(waiting)
 
@@ -210,8 +216,8 @@ class AuditLog:
         with self._io:
             if self._closed:
                 return
-            self._stop.set()
-            self._dirty.set()
+            self._stop.put(None)
+            self._wake.put(None)
             atexit.unregister(self._at_exit)
             try:
                 if os.getpid() == self._pid:
@@ -300,6 +306,7 @@ class AuditLog:
                 return
             if self._dead is not None:
                 self._fail(self._dead)
+            self._flushing = True
             try:
                 self._write()
                 if sync and self._synced < self._done.head.seq:
@@ -308,6 +315,8 @@ class AuditLog:
                     self._rotate()
             except OSError as exc:
                 self._fail(exc.strerror or str(exc), exc)
+            finally:
+                self._flushing = False
             self._failure = None
 
     def _write(self) -> None:
@@ -351,20 +360,18 @@ class AuditLog:
 
     def _write_some(self, waiting: int) -> None:
         # Not when another thread is at it, which may take a disk's time; but memory has a bound.
-        if self._io.acquire(blocking=waiting > 16 * self._flush_records):
-            try:
-                self._flush(sync=False)
-            finally:
-                self._io.release()
+        if not self._flushing or waiting > 16 * self._flush_records:
+            self._flush(sync=False)
 
     # -- the flusher -------------------------------------------------------------------------------
 
     def _flush_often(self) -> None:
         while True:
-            self._dirty.wait()
-            if self._stop.wait(self._flush_seconds):
+            self._wake.get()
+            with contextlib.suppress(queue.Empty):
+                self._stop.get(timeout=self._flush_seconds)
                 return
-            self._dirty.clear()
+            self._dirty = False
             # A failure is kept, and the next `record` raises it.
             with contextlib.suppress(AuditError):
                 self._flush(sync=True)
