@@ -223,11 +223,19 @@ def test_a_hundred_thousand_handles_leave_nothing_in_the_store_or_in_memory() ->
     thing = Thing(1)
     func = world.instance.get_func(world.store, "lend")
     lend = world.plans.export("", "lend").bind(world.store, func, world.boundary)
-    for _ in range(2000):
-        lend((thing,))
+    func = world.instance.get_func(world.store, "round")
+    round_ = world.plans.export("", "round").bind(world.store, func, world.boundary)
+
+    def go(times: int) -> None:
+        for i in range(times):
+            lend((thing,))
+            if i % 2:
+                round_((1,))
+                world.made.clear()
+
+    go(2000)
     before = _resident()
-    for _ in range(100_500):
-        lend((thing,))
+    go(100_500)
     assert _resident() - before < 1 << 20
 
 
