@@ -313,6 +313,28 @@ def test_undoes_one_encoding(place: Place, encoding: str, encode: Any, size: int
 
 
 @pytest.mark.case("NET-22")
+@pytest.mark.parametrize("size", [65_537, 65_539, 131_073])
+def test_misses_nothing_that_the_decoder_still_holds(place: Place, size: int) -> None:
+    # zlib has taken all the input here, and not yet given all the output.
+    data = zlib.compress(bytes(size), 9)[2:-4]
+    place.origin.answer = lambda _: http(data, headers=[("Content-Encoding", "deflate")])
+    assert place.fetch()[1] == bytes(size)
+
+
+@pytest.mark.case("NET-22")
+def test_refuses_a_body_that_grows_too_much_whatever_the_budget(place: Place) -> None:
+    def answer(data: bytes) -> bytes:
+        return http(gzip.compress(data, 9), headers=[("Content-Encoding", "gzip")])
+
+    limits = replace(DEFAULTS, net_bytes=2**30, value_bytes=2**26)
+    place.origin.answer = lambda _: answer(bytes(5_000_000))
+    assert place.refused(limits=limits) == "too-large"
+    text = b"".join(b"%d, and so on; " % n for n in range(200_000))
+    place.origin.answer = lambda _: answer(text)
+    assert place.fetch(limits=limits)[1] == text
+
+
+@pytest.mark.case("NET-22")
 @pytest.mark.parametrize(
     "encodings",
     [

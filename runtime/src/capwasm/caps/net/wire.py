@@ -45,8 +45,6 @@ def tls_context(ca_file: Path | None = None) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
-    # A connection that ends without a goodbye was cut: a body that only ends with it is not whole.
-    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     context.verify_flags |= ssl.VERIFY_X509_STRICT
     if ca_file is not None:
         context.load_verify_locations(cafile=ca_file)
@@ -129,6 +127,7 @@ def _dial(address: Address, port: int, watch: Watch) -> socket.socket:
 
 def _secure(sock: socket.socket, context: ssl.SSLContext, name: str, watch: Watch) -> ssl.SSLSocket:
     try:
+        # A connection that ends without a goodbye was cut: what only ends with it is not whole.
         secured = context.wrap_socket(
             sock, server_hostname=name, do_handshake_on_connect=False, suppress_ragged_eofs=False
         )
