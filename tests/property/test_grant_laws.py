@@ -311,7 +311,9 @@ def test_a_grant_never_allows_what_one_side_does_not(
                 automatic
                 and any(
                     allows(c) and capability.risk(c)[0] is not Risk.HIGH
-                    for c in request.meet(rules.allowed(name))
+                    for table in manifest.requests[name].asked
+                    for clause in table.clauses
+                    for c in ClauseSet.of([clause]).meet(rules.allowed(name))
                 )
             )
     if grant is not None:
