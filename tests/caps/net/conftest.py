@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .servers import make_tls
+from .servers import Place, make_tls
 
 
 @pytest.fixture(scope="session")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLContext]:
     return make_tls(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    place = Place()
+    with place.origin, place.bench:
+        yield place

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -21,12 +22,15 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from capwasm.capability import Grant, GrantedClause
 from capwasm.caps.net.egress import EgressEngine
 from capwasm.caps.net.parse import parse_net
+from capwasm.caps.net.request import RequestSpec
 from capwasm.caps.net.resolve import Lookups
 from capwasm.caps.net.wire import tls_context
+from capwasm.errors import CapError
 from capwasm.events import Event
 from capwasm.handles import Lease
 from capwasm.lattice import ClauseSet
-from tests.helpers import ListRecorder
+from capwasm.limits import DEFAULTS, Limits
+from tests.helpers import ListRecorder, in_call
 
 
 @dataclass(frozen=True)
@@ -155,8 +159,6 @@ class Secret:
         return origin in self.origins
 
     def inject(self, origin: str) -> tuple[str, str]:
-        from capwasm.errors import CapError
-
         self.asked.append(origin)
         self.lease.check()
         if origin not in self.origins:
@@ -214,6 +216,36 @@ def rules(*tables: Mapping[str, Any], deny: Sequence[Mapping[str, Any]] = ()) ->
 def local(allow: str, methods: Sequence[str] = ("*",)) -> dict[str, Any]:
     """A rule for a name that may lead to this machine's first loopback address."""
     return {"allow": allow, "methods": list(methods), "addresses": ["127.0.0.1/32"]}
+
+
+class Place:
+    """An origin that may be reached, and a way to ask it."""
+
+    def __init__(self) -> None:
+        self.origin = Origin()
+        self.bench = Bench()
+        self.base = f"http://api.test:{self.origin.port}"
+        self.grant = rules(local(self.base))
+
+    def send(self, call: Any, path: str = "/", method: str = "GET", **words: Any) -> Any:
+        return self.bench.engine.request(
+            self.grant, RequestSpec(method, self.base + path, **words), call
+        )
+
+    def fetch(
+        self, path: str = "/", *, limits: Limits = DEFAULTS, **words: Any
+    ) -> tuple[Any, bytes]:
+        with in_call(limits) as call:
+            response = self.send(call, path, **words)
+            try:
+                return response, response.read_all(50_000_000)
+            finally:
+                response.close()
+
+    def refused(self, *args: Any, **words: Any) -> str:
+        with pytest.raises(CapError) as caught:
+            self.fetch(*args, **words)
+        return caught.value.word
 
 
 def make_tls(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import threading
 import time
 import zlib
@@ -18,49 +17,12 @@ from capwasm.caps.net import Net
 from capwasm.caps.net.request import RequestSpec, prepare
 from capwasm.errors import CapError, NetBudgetExceeded
 from capwasm.events import FAILED
-from capwasm.limits import DEFAULTS, Limits
+from capwasm.limits import DEFAULTS
 from tests.helpers import ListRecorder, in_call, open_context
 
-from .servers import Bench, Got, Origin, Secret, http, local, redirect, rules
+from .servers import Got, Place, http
 
 Fetch = Callable[..., Any]
-
-
-class Place:
-    """An origin that may be reached, and a way to ask it."""
-
-    def __init__(self) -> None:
-        self.origin = Origin()
-        self.bench = Bench()
-        self.base = f"http://api.test:{self.origin.port}"
-        self.grant = rules(local(self.base))
-
-    def send(self, call: Any, path: str = "/", method: str = "GET", **words: Any) -> Any:
-        return self.bench.engine.request(
-            self.grant, RequestSpec(method, self.base + path, **words), call
-        )
-
-    def fetch(
-        self, path: str = "/", *, limits: Limits = DEFAULTS, **words: Any
-    ) -> tuple[Any, bytes]:
-        with in_call(limits) as call:
-            response = self.send(call, path, **words)
-            try:
-                return response, response.read_all(50_000_000)
-            finally:
-                response.close()
-
-    def refused(self, *args: Any, **words: Any) -> str:
-        with pytest.raises(CapError) as caught:
-            self.fetch(*args, **words)
-        return caught.value.word
-
-
-@pytest.fixture
-def place() -> Iterator[Place]:
-    place = Place()
-    with place.origin, place.bench:
-        yield place
 
 
 # -- requests ------------------------------------------------------------------------------------
@@ -472,139 +434,6 @@ def test_closing_the_engine_closes_everything(place: Place) -> None:
             held.read(1)
     assert len(place.bench.engine._pool) == 0
     assert place.origin.gone.wait(5)
-
-
-# -- secrets -------------------------------------------------------------------------------------
-
-
-@pytest.mark.case("SEC-07", "SEC-08")
-def test_a_secret_is_sent_and_never_comes_back(place: Place) -> None:
-    secret = Secret(origins=(place.base,))
-
-    def echo(got: Got) -> bytes:
-        key = got.all("authorization")[0].removeprefix("Bearer ")
-        forms = {"raw": key, "hex": key.encode().hex(), "all": got.headers, "json": json.dumps(key)}
-        return http(json.dumps(forms).encode(), headers=[("X-Echo", key), (f"X-{key}", "1")])
-
-    place.origin.answer = echo
-    response, body = place.fetch(credentials=[secret], headers=[("authorization", "own")])
-    assert place.origin.got[0].all("authorization") == [f"Bearer {secret.value}"]
-    seen = repr((body, response.headers, response.url, place.bench.recorder.events))
-    assert secret.value not in seen
-    assert secret.value.encode().hex() not in seen
-    assert secret.value not in repr(response)
-
-
-def test_a_secret_goes_along_with_a_redirect_to_where_it_may_go(place: Place) -> None:
-    secret = Secret(origins=(place.base,))
-    place.origin.answer = lambda g: http() if "/b" in g.line else redirect("/b")
-    place.fetch("/a", credentials=[secret])
-    assert [g.all("authorization") for g in place.origin.got] == [[f"Bearer {secret.value}"]] * 2
-    assert secret.asked == [place.base] * 2  # asked anew, not carried over
-
-
-@pytest.mark.case("SEC-08")
-def test_a_secret_is_masked_where_pieces_meet(place: Place) -> None:
-    secret = Secret(origins=(place.base,))
-    text = b"a" * 70_000 + secret.value.encode() + b"b" * 70_000
-
-    def answer(_: Got) -> Iterator[bytes]:
-        yield b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(text)
-        for at in range(0, len(text), 7_001):
-            yield text[at : at + 7_001]
-
-    place.origin.answer = answer
-    _, body = place.fetch(credentials=[secret])
-    assert secret.value.encode() not in body
-    assert body.startswith(b"a" * 70_000)
-    assert body.endswith(b"b" * 70_000)
-
-
-@pytest.mark.case("SEC-08")
-@pytest.mark.parametrize("form", ["{}", "Basic {}", "Token token={}", 'k="{}"'])
-def test_a_secret_is_masked_whatever_its_header_s_form(place: Place, form: str) -> None:
-    secret = Secret(origins=(place.base,), form=form, header="X-Key")
-    place.origin.answer = lambda _: http(secret.value.encode())
-    assert secret.value.encode() not in place.fetch(credentials=[secret])[1]
-    # Nor does a later answer, to a request that went without it.
-    assert secret.value.encode() not in place.fetch()[1]
-
-
-@pytest.mark.case("SEC-08")
-def test_refuses_a_redirect_that_carries_the_secret(place: Place) -> None:
-    secret = Secret(origins=(place.base,))
-    place.origin.answer = lambda g: http() if "/b" in g.line else redirect(f"/b?t={secret.value}")
-    assert place.refused("/a", credentials=[secret]) == "denied"
-    assert place.bench.recorder.events[-1].reason == "redirect-leak"
-    assert secret.value not in repr(place.bench.recorder.events)
-    assert len(place.origin.got) == 1
-
-
-@pytest.mark.case("SEC-09")
-def test_refuses_a_secret_for_an_origin_it_is_not_for(place: Place) -> None:
-    for origins in ((), ("http://api.test:1",), (place.base + "0",)):
-        assert place.refused(credentials=[Secret(origins=origins)]) == "denied"
-    assert place.origin.connections == 0
-    assert set(place.bench.reasons) == {"credential-denied"}
-
-
-@pytest.mark.case("SEC-06")
-def test_a_secret_revoked_between_two_hops_stops_the_second(place: Place) -> None:
-    secret = Secret(origins=(place.base,))
-
-    def answer(_: Got) -> bytes:
-        secret.lease.revoke("operator")
-        return redirect("/b")
-
-    place.origin.answer = answer
-    assert place.refused("/a", credentials=[secret]) == "closed"
-    assert len(place.origin.got) == 1
-
-
-@pytest.mark.case("SEC-06")
-def test_a_secret_revoked_while_the_body_comes_ends_it(place: Place) -> None:
-    secret = Secret(origins=(place.base,))
-    with in_call() as call:
-        response = place.send(call, credentials=[secret])
-        secret.lease.revoke("operator")
-        with pytest.raises(CapError) as caught:
-            response.read(1)
-        assert caught.value.word == "closed"
-
-
-@pytest.mark.parametrize(
-    ("header", "form"),
-    [("Host", "{}"), ("Proxy-Authorization", "{}"), ("X-Key", "{}\r\nX: y"), ("X\n", "{}")],
-)
-def test_refuses_a_secret_that_does_not_fit_a_header(place: Place, header: str, form: str) -> None:
-    secret = Secret(origins=(place.base,), header=header, form=form)
-    assert place.refused(credentials=[secret]) == "denied"
-    assert place.origin.connections == 0
-
-
-def test_refuses_two_secrets_for_one_header(place: Place) -> None:
-    secrets = [
-        Secret(origins=(place.base,)),
-        Secret("another-secret-value", (place.base,), "AUTHORIZATION"),
-    ]
-    assert place.refused(credentials=secrets) == "denied"
-    assert place.fetch(credentials=secrets[:1])[1] == b"hello"
-
-
-@pytest.mark.case("SEC-10")
-def test_a_failure_s_traceback_holds_no_secret(place: Place) -> None:
-    secret = Secret(origins=(place.base,))
-    place.origin.answer = lambda _: [b"garbage\r\n\r\n", b""]
-    with pytest.raises(CapError) as caught:
-        place.fetch(credentials=[secret])
-    seen, frame = "", caught.value.__traceback__
-    while frame is not None:
-        if "/caps/net/" in frame.tb_frame.f_code.co_filename:
-            seen += "".join(map(repr, frame.tb_frame.f_locals.values()))
-        frame = frame.tb_next
-    assert seen
-    assert "Bearer" not in seen
-    assert caught.value.__cause__ is caught.value.__context__ is None
 
 
 # -- the interface -------------------------------------------------------------------------------
