@@ -7,14 +7,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from capwasm.audit import AuditLog
-from capwasm.cli.audit import commands
+from capwasm.cli import capwasm
 from capwasm.events import ALLOWED, DENIED, Event
 from capwasm.keys import PrivateKey
 from capwasm.redact import Redactor
 
 
 def run(*words: object) -> Result:
-    return CliRunner().invoke(commands[0], [str(w) for w in words], catch_exceptions=False)
+    return CliRunner().invoke(capwasm, ["audit", *map(str, words)])
 
 
 @pytest.fixture

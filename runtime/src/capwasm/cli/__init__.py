@@ -1,1 +1,87 @@
-"""The `capwasm` command."""
+"""The `capwasm` command: one module a group of commands, imported when it is asked for."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from ._output import JSON
+
+__all__ = ["COMMANDS", "EXIT_CODES", "capwasm", "main"]
+
+# command -> (module, what it does).  Written down here so that `capwasm --help` imports nothing;
+# tests/cli/test_door.py holds it against the modules.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "keygen": ("capsule", "Make a key that signs capsules."),
+    "pack": ("capsule", "Make a capsule of a directory."),
+    "sign": ("capsule", "Add a signature to a capsule."),
+    "verify": ("capsule", "Prove that a capsule is what trusted keys signed."),
+    "inspect": ("capsule", "Show what a capsule holds."),
+    "manifest": ("manifest", "Check a plugin.toml; print its JSON Schema."),
+    "policy": ("manifest", "Check a policy.toml."),
+    "grants": ("grants", "Explain what a plugin is granted, and why."),
+    "consent": ("grants", "Give, list and withdraw consents."),
+    "vault": ("vault", "Keep secrets for plugins."),
+    "audit": ("audit", "Read and verify the audit log."),
+}
+
+EXIT_CODES = {
+    0: "done",
+    1: "refused: bad input, a denial, a failed verification, or a plugin's own failure",
+    2: "wrong usage",
+    70: "a defect of capwasm",
+    130: "interrupted",
+    141: "the reader of the output went away",
+}
+
+
+class _Program(click.Group):
+    """Finds a command's module when the command is run, and is the door of all of them."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; whatever ends it leaves by the one door."""
+        try:
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()  # a reader that went away is noticed here, not at exit
+        except (click.exceptions.Exit, click.ClickException, SystemExit):
+            raise
+        except BaseException as exc:  # noqa: BLE001  nothing may pass by the door
+            from ._door import tell
+
+            ctx.exit(tell(exc, as_json=ctx.meta.get(JSON, False)))
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"capwasm.cli.{COMMANDS[cmd_name][0]}")
+        commands: list[click.Command] = module.commands
+        return next(c for c in commands if c.name == cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(code), text) for code, text in EXIT_CODES.items()])
+
+
+@click.command(
+    cls=_Program,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="\b\nExample:\n  capwasm keygen --help",
+)
+@click.version_option(package_name="capwasm")
+def capwasm() -> None:
+    """Run signed, untrusted plugins with only the handles they were granted."""
+
+
+def main() -> None:
+    """Run the command line."""
+    capwasm.main(prog_name="capwasm")

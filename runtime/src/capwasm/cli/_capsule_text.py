@@ -24,7 +24,7 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
             yield f"  {fault['path']}: {fault['message']}"
         yield "What follows is only what the capsule says of itself."
     else:
-        yield "UNVERIFIED: no --trust was given.  What follows is only what the capsule says of itself."
+        yield "UNVERIFIED: no trust store.  What follows is only what the capsule says of itself."
     yield ""
     yield f"file       {report['file']}, {report['size']} bytes"
     yield f"sha256     {report['sha256']}"

@@ -1,60 +1,66 @@
-"""What the commands share: a console, `--json`, and errors as one clean line or one object."""
+"""What all commands share: `--home`, `--json`, a console, and text that is fit for a terminal."""
 
 from __future__ import annotations
 
-import functools
 import json
-import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ParamSpec
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import click
-
-from capwasm.errors import CapwasmError
-from capwasm.redact import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["console", "guarded", "json_option", "say_json", "shown"]
+__all__ = ["JSON", "console", "epilog", "home_option", "json_option", "say_json", "shown"]
 
-P = ParamSpec("P")
+JSON: Final = "capwasm.json"
+"""Key of `Context.meta`, which a command shares with the door: whether `--json` was given."""
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
+def _remember(ctx: click.Context, _parameter: click.Parameter, value: bool) -> bool:
+    ctx.meta[JSON] = value
+    return value
+
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, callback=_remember, help="Print JSON, errors too."
+)
+
+home_option = click.option(
+    "--home",
+    "home_path",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(click.get_app_dir("capwasm")),
+    envvar="CAPWASM_HOME",
+    show_envvar=True,
+    show_default="the application's directory",
+    help="The runtime's directory: policy.toml, trust.toml, consents/, vault, audit/.",
+)
+
+
+def epilog(*examples: str, codes: str = "0 done, 1 refused, 2 wrong usage") -> str:
+    """What every command's help ends with: how to call it, and its exit codes."""
+    lines = "\n".join(f"  {example}" for example in examples)
+    return f"\b\nExample:\n{lines}\n\nExit codes: {codes}."
 
 
 def console(*, error: bool = False) -> Console:
     """Where people read: in colour on a terminal, plain in a pipe.  Give it `Text`, not markup."""
     from rich.console import Console
 
-    return Console(stderr=error, highlight=False, soft_wrap=True)
+    # rich takes NO_COLOR to the letter, and leaves bold and dim.
+    colours: Any = None if os.environ.get("NO_COLOR") else "auto"
+    return Console(stderr=error, highlight=False, soft_wrap=True, color_system=colours)
 
 
 def shown(value: object) -> str:
     """A value from elsewhere, fit for a terminal: one line, nothing invisible."""
+    from capwasm.redact import printable
+
     return printable(str(value))
 
 
 def say_json(data: Any, *, indent: int | None = None) -> None:
     """Print one JSON document, in ASCII."""
     click.echo(json.dumps(data, indent=indent, default=str))
-
-
-def guarded(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn our errors into a line or an object and exit code 1; a closed pipe ends quietly."""
-
-    @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except CapwasmError as exc:
-            if kwargs.get("as_json"):
-                say_json(exc.to_dict(), indent=2)
-            else:
-                lines = "\n".join(printable(line) for line in str(exc).split("\n"))
-                click.echo(f"error [{exc.code}] {lines}", err=True)
-            sys.exit(1)
-        except KeyboardInterrupt:
-            sys.exit(130)
-
-    return run

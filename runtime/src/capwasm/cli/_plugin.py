@@ -11,14 +11,15 @@ import click
 
 from capwasm.errors import ArtifactError, ManifestError
 
+from ._output import home_option
+
 if TYPE_CHECKING:
     from capwasm.consent import Subject
     from capwasm.home import Home
     from capwasm.manifest import Manifest
 
-__all__ = ["Plugin", "capabilities", "home_option", "home_options", "read_manifest", "read_plugin"]
+__all__ = ["Plugin", "capabilities", "home_options", "read_manifest", "read_plugin"]
 
-DEFAULT_HOME = Path(click.get_app_dir("capwasm"))
 PATH = click.Path(path_type=Path)
 
 
@@ -36,16 +37,6 @@ def capabilities() -> tuple[Any, ...]:
     from capwasm.caps import standard_capabilities
 
     return standard_capabilities()
-
-
-home_option = click.option(
-    "--home",
-    "home_path",
-    type=PATH,
-    default=DEFAULT_HOME,
-    show_default="the application's directory",
-    help="The runtime's directory, with policy.toml, trust.toml and consents/.",
-)
 
 
 def home_options(*words: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

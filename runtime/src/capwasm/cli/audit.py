@@ -11,8 +11,7 @@ import click
 from capwasm.events import ALLOWED, DENIED, FAILED, KINDS
 from capwasm.home import Home
 
-from ._output import console, guarded, json_option, say_json, shown
-from ._plugin import home_option
+from ._output import console, home_option, json_option, say_json, shown
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -61,9 +60,13 @@ Exit codes: 0 done, 1 there is no log to read, 2 wrong usage."""
 @click.option("--follow", "-f", is_flag=True, help="Go on showing new records.")
 @click.option("--plugin", help="Only this plugin: an id, or id@version.")
 @click.option("--verdict", type=click.Choice([ALLOWED, DENIED, FAILED]), help="Only this verdict.")
-@click.option("--kind", type=click.Choice(sorted(KINDS)), help="Only this kind.")
+@click.option(
+    "--kind",
+    type=click.Choice(sorted(KINDS)),
+    metavar="KIND",
+    help=f"Only this kind: {', '.join(sorted(KINDS))}.",
+)
 @json_option
-@guarded
 def tail(
     home_path: Path,
     log_path: Path | None,
@@ -127,7 +130,6 @@ Exit codes: 0 nothing is wrong, 1 something is, 2 wrong usage."""
 )
 @click.option("--head", help="SEQ:HASH kept elsewhere; that record must still be there.")
 @json_option
-@guarded
 def verify(
     home_path: Path,
     log_path: Path | None,

@@ -1,7 +1,7 @@
 """`capwasm keygen | pack | sign | verify | inspect`: from files to a signed capsule, and back.
 
-Exit codes: 0 done, 1 refused or not verified, 2 wrong usage.  With `--json`, one object on stdout,
-an error too.  Modules that need cryptography are loaded when a command runs.
+Exit codes: 0 done, 1 refused or not verified, 2 wrong usage.  With `--json`, one object on stdout.
+Modules that need cryptography are loaded when a command runs.
 """
 
 from __future__ import annotations
@@ -15,18 +15,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from capwasm.errors import ArtifactError, CapwasmError, PolicyError
-from capwasm.redact import printable
+from capwasm.errors import ArtifactError, PolicyError
 
 from ._capsule_text import inspect_text
+from ._output import epilog, home_option, json_option, say_json, shown
 
 if TYPE_CHECKING:
-    from capwasm.trust import Requirement
+    from capwasm.trust import Requirement, TrustStore
 
 __all__ = ["commands"]
 
 MAX_PASSPHRASE: Final = 1024
-_EXIT: Final = "Exit codes: 0 done, 1 refused, 2 wrong usage."
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,25 +38,19 @@ class Outcome:
 
 
 def _command(name: str, example: str) -> Callable[[Callable[..., Outcome]], click.Command]:
-    """Make a command of a function: `--json`, errors as text or data, escaped output."""
+    """Make a command of a function: `--json`, escaped output, exit code."""
 
     def make(function: Callable[..., Outcome]) -> click.Command:
         @functools.wraps(function)
         def run(*, as_json: bool, **words: Any) -> None:
-            try:
-                outcome = function(**words)
-            except CapwasmError as exc:
-                outcome = Outcome(exc.to_dict(), f"refused [{exc.code}] {exc}", 1)
+            outcome = function(**words)
             if as_json:
-                click.echo(json.dumps(outcome.data, indent=2))
+                say_json(outcome.data, indent=2)
             else:
-                text = "\n".join(printable(line) for line in outcome.text.split("\n"))
-                click.echo(text, err=outcome.exit_code != 0 and "error" in outcome.data)
+                click.echo("\n".join(shown(line) for line in outcome.text.split("\n")))
             raise click.exceptions.Exit(outcome.exit_code)
 
-        option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-        epilog = f"\b\nExample:\n  {example}\n\n{_EXIT}"
-        return click.command(name, epilog=epilog)(option(run))
+        return click.command(name, epilog=epilog(example))(json_option(run))
 
     return make
 
@@ -172,7 +165,9 @@ def sign(
 def _trust_options(function: Callable[..., Outcome]) -> Callable[..., Outcome]:
     options = [
         click.option(
-            "--trust", type=click.Path(path_type=Path), help="trust.toml, or a directory of such."
+            "--trust",
+            type=click.Path(path_type=Path),
+            help="trust.toml or a directory of such, if not that of --home.",
         ),
         click.option(
             "--require",
@@ -181,6 +176,7 @@ def _trust_options(function: Callable[..., Outcome]) -> Callable[..., Outcome]:
             help="Role that must have signed; may be given again; any one of them if none.",
         ),
         click.option("--reviewed", is_flag=True, help="A reviewer must have signed as well."),
+        home_option,
     ]
     for option in options:
         function = option(function)
@@ -190,13 +186,18 @@ def _trust_options(function: Callable[..., Outcome]) -> Callable[..., Outcome]:
 @_command("verify", "capwasm verify acme.weather-1.2.0.capsule --trust trust.toml")
 @click.argument("capsule", type=click.Path(path_type=Path))
 @_trust_options
-def verify(capsule: Path, trust: Path | None, require: tuple[Any, ...], reviewed: bool) -> Outcome:
+def verify(
+    capsule: Path,
+    trust: Path | None,
+    require: tuple[Any, ...],
+    reviewed: bool,
+    home_path: Path,
+) -> Outcome:
     """Prove that trusted keys signed every byte of CAPSULE, or refuse."""
     from capwasm.artifact import read_artifact
-    from capwasm.trust import TrustStore
     from capwasm.verify import verify as prove
 
-    store = TrustStore.empty() if trust is None else TrustStore.load(trust)
+    store = _store(trust, home_path)
     verified = prove(
         read_artifact(capsule), store, requirement=_requirement(require, reviewed=reviewed)
     )
@@ -219,24 +220,38 @@ def verify(capsule: Path, trust: Path | None, require: tuple[Any, ...], reviewed
 @_command("inspect", "capwasm inspect acme.weather-1.2.0.capsule --trust trust.toml")
 @click.argument("capsule", type=click.Path(path_type=Path))
 @_trust_options
-def inspect(capsule: Path, trust: Path | None, require: tuple[Any, ...], reviewed: bool) -> Outcome:
+def inspect(
+    capsule: Path,
+    trust: Path | None,
+    require: tuple[Any, ...],
+    reviewed: bool,
+    home_path: Path,
+) -> Outcome:
     """Show what CAPSULE says of itself, and whether that is proven.
 
-    Without --trust nothing is.  Exit code 1 if it is malformed, or does not verify with --trust.
+    Without a trust store nothing is.  Exit code 1 if it is malformed, or does not verify with one.
     """
     from capwasm.artifact import read_artifact
     from capwasm.describe import describe
-    from capwasm.trust import TrustStore
 
-    store = None if trust is None else TrustStore.load(trust)
+    store = _store(trust, home_path)
     report = describe(
-        read_artifact(capsule), store, requirement=_requirement(require, reviewed=reviewed)
+        read_artifact(capsule),
+        store if store.keys else None,
+        requirement=_requirement(require, reviewed=reviewed),
     )
     bad = "fault" in report or "refusal" in report
     return Outcome(report, inspect_text(report), 1 if bad else 0)
 
 
 commands: list[click.Command] = [keygen, pack, sign, verify, inspect]
+
+
+def _store(trust: Path | None, home_path: Path) -> TrustStore:
+    from capwasm.home import Home
+    from capwasm.trust import TrustStore
+
+    return Home(home_path).trust() if trust is None else TrustStore.load(trust)
 
 
 def _requirement(roles: tuple[Any, ...], *, reviewed: bool) -> Requirement:

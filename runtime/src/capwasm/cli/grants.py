@@ -15,7 +15,7 @@ import click
 from capwasm.capability import Risk
 from capwasm.errors import ConsentError
 
-from ._output import console, guarded, json_option, say_json, shown
+from ._output import console, epilog, json_option, say_json, shown
 from ._plugin import PATH, Plugin, capabilities, home_options, read_plugin
 
 if TYPE_CHECKING:
@@ -56,7 +56,6 @@ Exit codes: 0 it would be granted, 1 it would be denied, 2 wrong usage."""
 @click.option("--core", help="The version of the core; left out, requires-core is not looked at.")
 @click.option("--all-limits", is_flag=True, help="Show the limits that are as by default, too.")
 @json_option
-@guarded
 def explain(
     plugin: Path,
     home_path: Path,
@@ -121,7 +120,6 @@ Exit codes: 0 consent was recorded, 1 it was not, 2 wrong usage."""
 @click.option("--yes", is_flag=True, help="Do not ask.  For scripts.")
 @audit_option
 @json_option
-@guarded
 def give(
     plugin: Path,
     home_path: Path,
@@ -173,11 +171,10 @@ def give(
         console().print(f"{text}, by {shown(record.who)}", markup=False)
 
 
-@consent.command("list", epilog="\b\nExample:\n  capwasm consent list acme.weather --json")
+@consent.command("list", epilog=epilog("capwasm consent list acme.weather --json"))
 @click.argument("plugin_id", required=False)
 @home_options("consents")
 @json_option
-@guarded
 def list_(plugin_id: str | None, home_path: Path, consents: Path | None, as_json: bool) -> None:
     """List the consents that were given, also those that were withdrawn."""
     entries = _store(_home(home_path), consents).entries(_id(plugin_id))
@@ -215,7 +212,6 @@ A plugin that is loaded keeps its grants until it is loaded again or evicted."""
 @click.option("--reason", default="", help="Why.")
 @audit_option
 @json_option
-@guarded
 def withdraw(
     plugin_id: str,
     version: str | None,

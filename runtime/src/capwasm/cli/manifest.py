@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from ._output import console, guarded, json_option, say_json, shown
+from ._output import console, epilog, json_option, say_json, shown
 from ._plugin import PATH, capabilities, read_manifest
 
 __all__ = ["commands"]
 
-_EXIT = "Exit codes: 0 it is sound, 1 it has faults, 2 wrong usage."
+_CODES = "0 it is sound, 1 it has faults, 2 wrong usage"
 
 
 @click.group(epilog="\b\nExample:\n  capwasm manifest check plugin.toml\n  capwasm manifest schema")
@@ -20,10 +20,9 @@ def manifest() -> None:
     """Check a plugin.toml, and print its JSON Schema."""
 
 
-@manifest.command("check", epilog=f"\b\nExample:\n  capwasm manifest check plugin.toml\n\n{_EXIT}")
+@manifest.command("check", epilog=epilog("capwasm manifest check plugin.toml", codes=_CODES))
 @click.argument("file", type=PATH)
 @json_option
-@guarded
 def check_manifest(file: Path, as_json: bool) -> None:
     """Tell every fault of a plugin.toml, or what it asks for."""
     found = read_manifest(file)
@@ -71,8 +70,7 @@ def check_manifest(file: Path, as_json: bool) -> None:
         out.print("  asks for no permission")
 
 
-@manifest.command("schema", epilog="\b\nExample:\n  capwasm manifest schema > plugin.schema.json")
-@guarded
+@manifest.command("schema", epilog=epilog("capwasm manifest schema > plugin.schema.json"))
 def schema_of_manifest() -> None:
     """Print the JSON Schema of plugin.toml, for an editor."""
     from capwasm.schema import manifest_schema
@@ -85,10 +83,9 @@ def policy() -> None:
     """Check a policy.toml, and print its JSON Schema."""
 
 
-@policy.command("check", epilog=f"\b\nExample:\n  capwasm policy check policy.toml\n\n{_EXIT}")
+@policy.command("check", epilog=epilog("capwasm policy check policy.toml", codes=_CODES))
 @click.argument("file", type=PATH)
 @json_option
-@guarded
 def check_policy(file: Path, as_json: bool) -> None:
     """Tell every fault of a policy.toml, and what its owner should know."""
     from capwasm.policy import Policy
@@ -118,8 +115,7 @@ def check_policy(file: Path, as_json: bool) -> None:
         out.print(f"  note: {shown(remark)}", markup=False)
 
 
-@policy.command("schema", epilog="\b\nExample:\n  capwasm policy schema > policy.schema.json")
-@guarded
+@policy.command("schema", epilog=epilog("capwasm policy schema > policy.schema.json"))
 def schema_of_policy() -> None:
     """Print the JSON Schema of policy.toml, for an editor."""
     from capwasm.schema import policy_schema

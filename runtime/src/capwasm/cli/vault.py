@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import functools
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +13,21 @@ import click
 
 from capwasm.caps.secrets import Vault, VaultKey
 from capwasm.errors import CapabilityError
+from capwasm.home import Home
+
+from ._output import epilog, home_option, json_option, say_json, shown
 
 __all__ = ["commands"]
 
-_HOME = Path(click.get_app_dir("capwasm"))
 
-
+@dataclass(frozen=True, slots=True)
 class _Options:
-    """Where the vault is and what opens it."""
+    """Where the vault is, what opens it, and how to answer."""
 
-    def __init__(self, path: Path, key_file: Path, *, passphrase: bool, json_out: bool) -> None:
-        self.path = path
-        self.key_file = key_file
-        self.passphrase = passphrase
-        self.json = json_out
+    path: Path
+    key_file: Path
+    passphrase: bool
+    as_json: bool
 
     def key(self, *, new: bool = False) -> VaultKey:
         if self.passphrase:
@@ -38,7 +41,41 @@ class _Options:
         return Vault.open(self.path, self.key())
 
     def say(self, text: str, **facts: Any) -> None:
-        click.echo(json.dumps(facts) if self.json else text)
+        if self.as_json:
+            say_json(facts)
+        else:
+            click.echo("\n".join(shown(line) for line in text.split("\n")))
+
+
+def _vault_options(function: Callable[..., None]) -> Callable[..., None]:
+    """`--home`, `--vault`, `--key-file`, `--passphrase` and `--json`, as one `_Options`."""
+
+    @functools.wraps(function)
+    def run(
+        *,
+        home_path: Path,
+        path: Path | None,
+        key_file: Path | None,
+        passphrase: bool,
+        as_json: bool,
+        **words: Any,
+    ) -> None:
+        home = Home(home_path)
+        function(
+            _Options(path or home.vault_file, key_file or home.vault_key, passphrase, as_json),
+            **words,
+        )
+
+    file = click.Path(dir_okay=False, path_type=Path)
+    for option in (
+        json_option,
+        click.option("--passphrase", is_flag=True, help="A passphrase locks it, not a key file."),
+        click.option("--key-file", type=file, help="Its key, if not vault.key of --home."),
+        click.option("--vault", "path", type=file, help="Its file, if not vault of --home."),
+        home_option,
+    ):
+        run = option(run)
+    return run
 
 
 @click.group(
@@ -48,44 +85,12 @@ Example:
   capwasm vault set acme-token < token.txt
   capwasm vault list --json"""
 )
-@click.option(
-    "--vault",
-    "path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=_HOME / "vault",
-    show_default="vault in the application's directory",
-    help="The vault's file.",
-)
-@click.option(
-    "--key-file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=_HOME / "vault.key",
-    show_default="vault.key beside it",
-    help="The file with its key, mode 0600.",
-)
-@click.option("--passphrase", is_flag=True, help="Lock it with a passphrase, not with a key file.")
-@click.pass_context
-def vault(context: click.Context, path: Path, key_file: Path, *, passphrase: bool) -> None:
+def vault() -> None:
     """Keep secrets for plugins in an encrypted file."""
-    context.obj = _Options(path, key_file, passphrase=passphrase, json_out=False)
 
 
-def _json(function: Any) -> Any:
-    def chosen(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
-        context.obj.json = value
-
-    return click.option(
-        "--json",
-        is_flag=True,
-        expose_value=False,
-        callback=chosen,
-        help="Print one line of JSON.",
-    )(function)
-
-
-@vault.command(epilog="Example: capwasm vault init")
-@_json
-@click.pass_obj
+@vault.command(epilog=epilog("capwasm vault init"))
+@_vault_options
 def init(options: _Options) -> None:
     """Make an empty vault, and a key file if there is none."""
     Vault.create(options.path, options.key(new=True))
@@ -97,11 +102,10 @@ def init(options: _Options) -> None:
     options.say(text, **facts)
 
 
-@vault.command("set", epilog="Example: capwasm vault set acme-token < token.txt")
+@vault.command("set", epilog=epilog("capwasm vault set acme-token < token.txt"))
 @click.argument("name")
 @click.option("--keep-newline", is_flag=True, help="Keep the newline at the end of the input.")
-@_json
-@click.pass_obj
+@_vault_options
 def set_(options: _Options, name: str, *, keep_newline: bool) -> None:
     """Store a secret, read from stdin, or typed at a terminal."""
     if sys.stdin.isatty():
@@ -118,48 +122,44 @@ def set_(options: _Options, name: str, *, keep_newline: bool) -> None:
     options.say(f"stored {name}", stored=name)
 
 
-@vault.command("list", epilog="Example: capwasm vault list --json")
-@_json
-@click.pass_obj
+@vault.command("list", epilog=epilog("capwasm vault list --json"))
+@_vault_options
 def list_(options: _Options) -> None:
     """Show the names of the secrets; never a value."""
     opened = options.open()
     names, revoked = opened.names(), opened.revoked()
     lines = [*names, *(f"{name}  revoked: {reason}" for name, reason in revoked.items())]
-    if lines or options.json:
+    if lines or options.as_json:
         options.say("\n".join(lines), secrets=names, revoked=revoked)
 
 
-@vault.command(epilog="Example: capwasm vault remove acme-token")
+@vault.command(epilog=epilog("capwasm vault remove acme-token"))
 @click.argument("name")
-@_json
-@click.pass_obj
+@_vault_options
 def remove(options: _Options, name: str) -> None:
     """Forget a secret and its name."""
     options.open().delete(name)
     options.say(f"removed {name}", removed=name)
 
 
-@vault.command(epilog='Example: capwasm vault revoke acme-token --reason "leaked in a log"')
+@vault.command(epilog=epilog('capwasm vault revoke acme-token --reason "leaked in a log"'))
 @click.argument("name")
 @click.option("--reason", required=True, help="For the record; at most 200 characters of ASCII.")
-@_json
-@click.pass_obj
+@_vault_options
 def revoke(options: _Options, name: str, reason: str) -> None:
     """Destroy a secret; running plugins lose it at their next use.  `set` gives it a new value."""
     options.open().revoke(name, reason)
     options.say(f"revoked {name}", revoked=name)
 
 
-@vault.command(epilog="Example: capwasm vault rotate --new-key-file /etc/capwasm/vault-2.key")
+@vault.command(epilog=epilog("capwasm vault rotate --new-key-file /etc/capwasm/vault-2.key"))
 @click.option(
     "--new-key-file",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Make this file with a new random key.",
 )
 @click.option("--new-passphrase", is_flag=True, help="Ask for a new passphrase.")
-@_json
-@click.pass_obj
+@_vault_options
 def rotate(options: _Options, new_key_file: Path | None, *, new_passphrase: bool) -> None:
     """Encrypt the vault anew under a new key.  The old key opens it no more."""
     if (new_key_file is not None) == new_passphrase:
