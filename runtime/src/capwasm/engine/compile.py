@@ -71,7 +71,7 @@ def check_component(code: bytes | memoryview) -> None:
         what = "a WebAssembly binary of another version"
     elif head[:4] == b"\x7fELF":
         what = "a native or precompiled file (ELF)"
-    elif head[:1] in b"(;" or head.lstrip()[:1] == b"(":
+    elif head[:1] == b";" or head.lstrip()[:1] == b"(":
         what = "WebAssembly text; only the binary form is taken"
     raise ArtifactError(f"the code is {what}", code="artifact.not-a-component")
 
