@@ -26,33 +26,37 @@ _CHUNK = 4096
 _KEPT = 16
 
 
+_NOWHERE = cast("Boundary", None)
+
+
 class Frame:
-    """The memory of one crossing.  Used by one thread at a time, and again after `reset`.
+    """The memory of one crossing.  Used by one thread at a time, and again after it was given back.
 
     Attributes:
         buf: the first chunk; the plan's own slots stand at its beginning.
         base: its address.   args, result: those of the first and last slot, as ctypes wants them.
         left: bytes that may still cross, of `limit`.
         context: the store; `boundary`: the instance.  Set for plans with handles only.
+        top, start, extra: what of the chunk is used, what of that is slots, more chunks.
     """
 
     __slots__ = (
-        "_extra",
         "_given",
         "_lent",
         "_moved",
         "_pin",
-        "_start",
         "_taken",
-        "_top",
         "args",
         "base",
         "boundary",
         "buf",
         "context",
+        "extra",
         "left",
         "limit",
         "result",
+        "start",
+        "top",
     )
 
     def __init__(self, slots: int, *, flat: bool) -> None:
@@ -70,11 +74,11 @@ class Frame:
         assert self.base % 8 == 0
         self.args = capi.pointer_arg(self.base)
         self.result = capi.pointer_arg(self.base + reserved - 32)
-        self._start = self._top = reserved
-        self._extra: list[bytearray] = []
+        self.start = self.top = reserved
+        self.extra: list[bytearray] = []
         self.left = self.limit = 0
         self.context = 0
-        self.boundary = cast("Boundary", None)
+        self.boundary = _NOWHERE
         self._given: list[tuple[int, int]] = []  # (rep, handle): own, to the guest
         self._lent: list[tuple[int, int]] = []  # (rep, handle): borrowed by the guest
         self._taken: list[Handle] = []  # own, from the guest
@@ -97,28 +101,28 @@ class Frame:
 
         Charges nothing: the caller did.
         """
-        top = self._top
+        top = self.top
         if top + size <= len(self.buf):
-            self._top = top + size
+            self.top = top + size
             return self.buf, top, self.base + top
         chunk = bytearray(size)
         start = addressof(c_char.from_buffer(chunk))
         assert start % 8 == 0  # as all that malloc gives
-        self._extra.append(chunk)
+        self.extra.append(chunk)
         return chunk, 0, start
 
     def fill(self, pattern: bytearray, count: int) -> tuple[bytearray, int, int]:
         """`pattern` (a multiple of 8 bytes), `count` times: as `alloc`."""
         size = len(pattern) * count
-        top = self._top
+        top = self.top
         if top + size <= len(self.buf):
-            self._top = top + size
+            self.top = top + size
             self.buf[top : top + size] = pattern * count
             return self.buf, top, self.base + top
         chunk = pattern * count
         start = addressof(c_char.from_buffer(chunk))
         assert start % 8 == 0  # as all that malloc gives
-        self._extra.append(chunk)
+        self.extra.append(chunk)
         return chunk, 0, start
 
     def put(self, data: bytes) -> int:
@@ -127,13 +131,13 @@ class Frame:
         self.left -= size
         if self.left < 0:
             raise over_limit(self.limit)
-        top = self._top
+        top = self.top
         if top + size <= len(self.buf):
             self.buf[top : top + size] = data
-            self._top = (top + size + 7) & ~7
+            self.top = (top + size + 7) & ~7
             return self.base + top
         chunk = bytearray(data)
-        self._extra.append(chunk)
+        self.extra.append(chunk)
         return addressof(c_char.from_buffer(chunk))
 
     # -- handles -------------------------------------------------------------------------------
@@ -174,8 +178,17 @@ class Frame:
         self._given.clear()
         self._taken.clear()
 
-    def unlend(self, *, alive: bool) -> None:
-        """The call is over: take back what was lent.  `alive`: the store is still usable."""
+    def settle(self, *, crossed: bool, alive: bool = True) -> None:
+        """The crossing is over; `rollback` it unless it `crossed`, and take back what was lent.
+
+        Args:
+            crossed: the values arrived.
+            alive: the store is still usable.
+        """
+        if crossed:
+            self.commit()
+        else:
+            self.rollback()
         for rep, box in self._lent:
             if alive:
                 self._drop(box)
@@ -183,6 +196,8 @@ class Frame:
             with contextlib.suppress(CapError):
                 self.boundary.handles.take(rep, Handle)
         self._lent.clear()
+        # A pooled frame must not keep an instance.
+        self.context, self.boundary = 0, _NOWHERE
 
     def rollback(self) -> None:
         """The crossing failed: what was to be given is closed, and what was taken too."""
@@ -200,12 +215,6 @@ class Frame:
         error = capi.any_drop(self.context, box)
         if error:
             capi.take_error(error)  # frees it; there is nothing to be done about it
-
-    def reset(self) -> None:
-        """Make ready for the next crossing."""
-        self._top = self._start
-        if self._extra:
-            self._extra.clear()
 
 
 class Frames:
@@ -236,6 +245,8 @@ class Frames:
 
     def give_back(self, frame: Frame) -> None:
         """Let another crossing have it."""
-        frame.reset()
+        frame.top = frame.start
+        if frame.extra:
+            frame.extra.clear()
         if len(self.free) < _KEPT:
             self.free.append(frame)

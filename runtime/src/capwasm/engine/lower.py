@@ -40,6 +40,7 @@ _POINTER = Struct("=B7xQ").pack_into
 _OUTCOME = Struct("=B7x?7xQ").pack_into
 _CASE_POINTER = Struct("=Q").pack_into
 _NAME = Struct("=QQ")
+_encode = str.encode
 _DANGLING = 8  # an aligned, non-null address, for what holds nothing
 
 _STRING, _LIST, _RECORD, _TUPLE = (KINDS[k] for k in ("string", "list", "record", "tuple"))
@@ -149,7 +150,11 @@ def _string(value: Any, buf: bytearray, off: int, f: Frame) -> None:
     # A character is a byte at least: too long is known before anything is encoded.
     if isinstance(value, str) and str.__len__(value) > f.left:
         raise over_limit(f.limit)
-    data = checks.as_text(value)
+    try:
+        # str.encode itself: a subclass may not lie about its text.
+        data = _encode(value)
+    except (TypeError, UnicodeEncodeError):
+        data = checks.as_text(value)  # says what is wrong
     _VEC(buf, off, _STRING, len(data), f.put(data) if data else _DANGLING)
 
 

@@ -204,19 +204,24 @@ class ExportPlan:
 
     def _lower_all(self, args: tuple[Any, ...], frame: Frame) -> None:
         if len(args) != len(self._lowers):
-            count = len(self._lowers)
-            raise TypeError(
-                f"{self.type.signature(self.name)} takes {count} "
-                f"argument{'s' * (count != 1)}, got {len(args)}"
-            )
+            raise self._miscounted(len(args))
         off, buf = 0, frame.buf
         try:
-            for lower, value in zip(self._lowers, args, strict=True):
+            for lower, value in zip(self._lowers, args):  # noqa: B905 - counted
                 lower(value, buf, off, frame)
                 off += 32
         except BadValue as fault:
-            name = self.type.params[off // 32][0]
-            raise fault.at(f"argument {name}").to_error() from None
+            raise self._named(fault, off) from None
+
+    def _miscounted(self, got: int) -> TypeError:
+        count = len(self._lowers)
+        return TypeError(
+            f"{self.type.signature(self.name)} takes {count} "
+            f"argument{'s' * (count != 1)}, got {got}"
+        )
+
+    def _named(self, fault: BadValue, off: int) -> TypeError | ValueError:
+        return fault.at(f"argument {self.type.params[off // 32][0]}").to_error()
 
     def _bind_flat(self, store: wasmtime.Store, raw: Any, _boundary: Boundary) -> BoundCall:
         """For numbers only: all is in the slots, nothing to free."""
@@ -225,19 +230,28 @@ class ExportPlan:
         function, where = capi.pointer_arg(ctypes.addressof(raw)), capi.pointer_arg(context)
         nargs, nresults = capi.size_arg(count), capi.size_arg(0 if lift is None else 1)
         free, new, enter, headroom = self._frames.free, self._frames.new, capi.func_call, _headroom
-        lower_all = self._lower_all
+        lowers = self._lowers
 
         def call(args: tuple[Any, ...], _keep: Any = (store, raw)) -> Any:
             headroom()
+            if len(args) != count:
+                raise self._miscounted(len(args))
             try:
                 frame = free.pop()
             except IndexError:
                 frame = new()
-            lower_all(args, frame)
+            off, buf = 0, frame.buf
+            try:
+                # What `_lower_all` does, without the call: this is the shortest way there is.
+                for lower, value in zip(lowers, args):  # noqa: B905 - counted
+                    lower(value, buf, off, frame)
+                    off += 32
+            except BadValue as fault:
+                raise self._named(fault, off) from None
             error = enter(function, where, frame.args, nargs, frame.result, nresults)
             if error:
                 raise _fault(error)
-            value = None if lift is None else lift(frame.buf, slot, frame)
+            value = None if lift is None else lift(buf, slot, frame)
             free.append(frame)
             return value
 
@@ -274,11 +288,7 @@ class ExportPlan:
                     capi.val_delete(frame.result)
                     frame.buf[slot] = 0  # the engine drops what stands here before it writes
                 if handles:
-                    if entered:
-                        frame.commit()
-                    else:
-                        frame.rollback()
-                    frame.unlend(alive=returned or not entered)
+                    frame.settle(crossed=entered, alive=returned or not entered)
                 frames.give_back(frame)
 
         return call
@@ -368,10 +378,7 @@ class ImportPlan:
                 crossed = True
             finally:
                 if handles:
-                    if crossed:
-                        frame.commit()
-                    else:
-                        frame.rollback()
+                    frame.settle(crossed=crossed)
                 frames.give_back(frame)
 
         return run
