@@ -160,6 +160,7 @@ id = "acme.weather"
 name = "Weather"
 version = "1.2.0"
 requires-core = ">=0.3,<1"
+kind = "component"
 """
 
 

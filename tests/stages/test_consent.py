@@ -80,7 +80,7 @@ def test_refuses_to_find_what_was_never_given(store: ConsentStore) -> None:
     assert store.entries() == []
 
 
-@pytest.mark.case("MAN-10", "SIG-21")
+@pytest.mark.case("MAN-10")
 @pytest.mark.parametrize("other", ["code", "manifest", "version", "plugin"])
 def test_refuses_a_consent_for_other_bytes(store: ConsentStore, other: str) -> None:
     store.give(record())

@@ -118,6 +118,22 @@ def test_quantities_narrow_without_a_denial() -> None:
     assert found.explain().decisions[0].narrowed_by == ("policy", "consent")
 
 
+def test_to_settle_what_was_left_open_is_not_to_narrow() -> None:
+    asked = manifest('[[door]]\nacts = ["look"]\n')
+    allowed = policy('[[plugins."*".door]]\ndoor = "front"\ntimes = 3\n')
+    wanted = manifest('[[door]]\nacts = ["look"]\ntimes = 5\n')
+    settled = decide(asked, allowed, given(asked), TOYS, core=None).decisions[0]
+    less = decide(wanted, allowed, given(wanted), TOYS, core=None).decisions[0]
+
+    # A door is authority: whoever asks for any door and gets one has less.
+    assert settled.narrowed_by == less.narrowed_by == ("policy",)
+    front = '[[plugins."*".door]]\ntimes = 3\n'
+    settled = decide(asked, policy(front), given(asked), TOYS, core=None).decisions[0]
+    less = decide(wanted, policy(front), given(wanted), TOYS, core=None).decisions[0]
+    assert (settled.status, settled.narrowed_by) == ("granted", ())
+    assert (less.status, less.narrowed_by) == ("narrowed", ("policy",))
+
+
 def test_no_more_is_granted_than_was_asked() -> None:
     asked = manifest()
     wide = manifest('[[door]]\ndoor = "front"\nacts = ["look", "paint"]\n')
@@ -479,7 +495,6 @@ def test_decide_shows_a_denial_and_grants_nothing() -> None:
     assert len(found.faults) == 2
 
 
-@pytest.mark.case("RES-03")
 def test_the_widest_manifest_and_policy_resolve_in_bounded_time() -> None:
     asked = manifest(
         "".join(f'[[door]]\ndoor = "{_name(i)}"\nacts = ["look"]\n' for i in range(64))

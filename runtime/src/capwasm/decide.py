@@ -48,7 +48,8 @@ class Decision:
         denied_by: deny rules that end it.   cut_by: deny rules that take something out of it.
         consent: what consent there is.
         effective: what is in force of it.
-        narrowed_by: `policy`, `consent`: the sides that gave less than the one before.
+        narrowed_by: `policy`, `consent`: the sides that gave less than the one before; to settle
+            what was left open is not less.
         status: what became of it.
         faults: why it is denied; empty unless it is.
     """
@@ -254,11 +255,11 @@ class _Judge:
                 *self._policy_faults(asked.path, clause, by_policy, shares, ends),
                 *self._consent_faults(asked.path, clause, consent),
             ] or [Fault(asked.path, "policy and consent together leave less than it needs")]
-        whole = any(clause.within(e) for e in effective)
+        whole = any(_keeps(e, clause) for e in effective)
         narrowed = []
-        if not any(clause.within(c) for c in by_policy):
+        if not any(_keeps(c, clause) for c in by_policy):
             narrowed.append("policy")
-        if any(not any(c.within(e) for e in effective) for c in by_policy):
+        if any(not any(_keeps(e, c) for e in effective) for c in by_policy):
             narrowed.append("consent")
         risk, risk_why = self.capability.risk(effective[0] if effective else clause)
         for other in effective[1:]:
@@ -358,6 +359,15 @@ class _Judge:
 
 
 _GRAVITY: Final = {Risk.LOW: 0, Risk.MEDIUM: 1, Risk.HIGH: 2}
+
+
+def _keeps(given: Clause, asked: Clause) -> bool:
+    """Whether `given` is all that was asked, or only settles what that left open (a directory)."""
+    if asked.within(given):
+        return True
+    words = given.to_toml()
+    same = all(words.get(word, value) == value for word, value in asked.to_toml().items())
+    return same and asked.satisfied_by(given)
 
 
 def _status(denied: bool, some: bool, whole: bool) -> Status:

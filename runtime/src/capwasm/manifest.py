@@ -85,7 +85,7 @@ class Plugin(Model):
         Field(description="Versions of the core that it works with, such as >=0.3,<1."),
         AfterValidator(_range),
     ]
-    kind: Annotated[Kind, Field(description="A component, or legacy native code.")] = "component"
+    kind: Annotated[Kind, Field(description="A component, or legacy native code.")]
     entry: Annotated[
         str | None,
         Field(description=f"The file with the code: {COMPONENT}.  Native code names none."),
