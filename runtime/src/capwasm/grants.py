@@ -43,6 +43,15 @@ class Grants(Proof):
         """Where each permission came from, and what narrowed it."""
         return self._resolution
 
+    def lowered(self, limits: Limits) -> Grants:
+        """The same permissions, under limits that are nowhere above `limits`."""
+        return Grants.made(
+            subject=self.subject,
+            by_capability=self.by_capability,
+            limits=self.limits.meet(limits),
+            _resolution=self._resolution,
+        )
+
     def revoke(self, reason: str, capability: str | None = None) -> int:
         """End all grants, or those of one capability, at once and for good; how many it ended."""
         leases = [

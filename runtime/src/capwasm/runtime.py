@@ -29,7 +29,9 @@ from .engine.link import link
 from .errors import CapabilityError, CapwasmError, GrantDeniedError
 from .events import ALLOWED, DENIED, Event, Recorder
 from .grants import Grants, resolve
+from .limits import CEILING, Limits
 from .manifest import Manifest, parse_manifest
+from .metrics import Metrics
 from .plugin import Opener, Plugin
 from .policy import Policy
 from .redact import Redactor
@@ -108,6 +110,8 @@ class Runtime:
         *,
         core_version: str,
         on_slow: Callable[[str], None] | None = None,
+        metrics: Metrics | None = None,
+        hook: Callable[[Event], None] | None = None,
         **options: Any,
     ) -> Self:
         """A runtime on a home directory: policy, trust, consents, vault, audit log.
@@ -117,6 +121,8 @@ class Runtime:
                 what is missing there is missing, and so denied.
             core_version: the version of the application that embeds the runtime.
             on_slow: told one line when something will take seconds.
+            metrics: counts every event; see `metrics.Metrics`.
+            hook: given every event once it is recorded; quick, on the thread that caused it.
             options: for `standard_capabilities`: `resolver`, `tls_ca_file`, …
 
         Raises:
@@ -134,7 +140,7 @@ class Runtime:
             )
             policy = place.policy(capabilities)
             trust = place.trust()
-            recorder = stack.enter_context(place.recorder(redactor))
+            recorder = stack.enter_context(place.recorder(redactor, metrics, hook))
             return cls(
                 policy=policy,
                 trust=trust,
@@ -158,11 +164,12 @@ class Runtime:
         """
         return verify(read_artifact(source), self.trust, requirement=self.policy.requirement)
 
-    def load(self, source: str | PathLike[str] | bytes) -> Plugin:
+    def load(self, source: str | PathLike[str] | bytes, *, at_most: Limits = CEILING) -> Plugin:
         """Verify, grant, compile, link and start a plugin.
 
         Args:
             source: the path of a `.capsule`, or its bytes.
+            at_most: limits that this core sets on top; they can only lower what is granted.
 
         Raises:
             ArtifactError, VerificationError: not what a trusted key signed.
@@ -186,7 +193,7 @@ class Runtime:
                     code="grant.platform",
                     context=name,
                 )
-            grants = self._resolve(artifact, manifest)
+            grants = self._resolve(artifact, manifest).lowered(at_most)
             self._record_load(artifact, grants, name)
             plugin = self._start(artifact, manifest, grants, name)
         except CapwasmError as exc:
