@@ -20,9 +20,14 @@ Operation = Literal["monotonic", "wall", "sleep"]
 class ClockTable(Model):
     """The `[clock]` table, the same on each side.  An empty one is an ordinary clock."""
 
-    resolution_ms: Annotated[int, Field(ge=1, le=MAX_RESOLUTION_MS)] = 1
-    wall: bool = True
-    sleep: bool = True
+    resolution_ms: Annotated[
+        int,
+        Field(ge=1, le=MAX_RESOLUTION_MS, description="How finely it sees time, in milliseconds."),
+    ] = 1
+    wall: Annotated[
+        bool, Field(description="Whether it may read the date and the time of day.")
+    ] = True
+    sleep: Annotated[bool, Field(description="Whether it may wait.")] = True
 
 
 @dataclass(frozen=True, slots=True)

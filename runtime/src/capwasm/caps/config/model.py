@@ -23,7 +23,10 @@ Value = Annotated[str, StringConstraints(max_length=MAX_VALUE)]
 class AskedTable(Model):
     """The `[config]` table of a manifest: only which keys."""
 
-    keys: Annotated[tuple[Key, ...], Field(min_length=1, max_length=MAX_KEYS)]
+    keys: Annotated[
+        tuple[Key, ...],
+        Field(min_length=1, max_length=MAX_KEYS, description="The settings that it may read."),
+    ]
 
     def clauses(self) -> Iterator[ConfigClause]:
         """One a key."""
@@ -33,8 +36,18 @@ class AskedTable(Model):
 class GivenTable(Model):
     """The `[config]` table of a policy or a consent: values, or keys that have none."""
 
-    keys: Annotated[tuple[Key, ...], Field(max_length=MAX_KEYS)] = ()
-    values: Annotated[dict[Key, Value], Field(max_length=MAX_KEYS, default_factory=dict)]
+    keys: Annotated[
+        tuple[Key, ...],
+        Field(max_length=MAX_KEYS, description="Settings that it may read, whatever their value."),
+    ] = ()
+    values: Annotated[
+        dict[Key, Value],
+        Field(
+            max_length=MAX_KEYS,
+            default_factory=dict,
+            description="Settings that it may read, with the value that each has.",
+        ),
+    ]
 
     def clauses(self) -> Iterator[ConfigClause]:
         """One a key; a key with a value is not left open as well."""

@@ -161,12 +161,22 @@ def _formed(text: str, fault: str | None) -> str:
 class FsTable(Model):
     """`[[fs]]` of a policy or a consent: what it leaves out is open, but it must name something."""
 
-    mount: Annotated[str, AfterValidator(_mount)] | None = None
-    bind: Annotated[str, Field(pattern=BIND)] | None = None
-    path: Annotated[str, AfterValidator(_path)] | None = None
-    access: Access = Access.READ
-    quota: Annotated[Size, Field(ge=0, le=MAX_QUOTA)] | None = None
-    files: Annotated[int, Field(ge=0, le=MAX_QUOTA)] | None = None
+    mount: Annotated[str, AfterValidator(_mount)] | None = Field(
+        default=None, description="Where the plugin sees the directory: /data."
+    )
+    bind: Annotated[str, Field(pattern=BIND)] | None = Field(
+        default=None, description="The name by which manifest and policy speak of the directory."
+    )
+    path: Annotated[str, AfterValidator(_path)] | None = Field(
+        default=None, description="The directory itself, absolute; mostly only a policy says it."
+    )
+    access: Annotated[Access, Field(description="What may be done there.")] = Access.READ
+    quota: Annotated[Size, Field(ge=0, le=MAX_QUOTA)] | None = Field(
+        default=None, description="Bytes that the directory may hold; no bound if no side says."
+    )
+    files: Annotated[int, Field(ge=0, le=MAX_QUOTA)] | None = Field(
+        default=None, description="Names that the directory may hold; no bound if no side says."
+    )
 
     @model_validator(mode="after")
     def _names_something(self) -> Self:
@@ -182,7 +192,11 @@ class FsTable(Model):
 class FsRequest(FsTable):
     """`[[fs]]` of a manifest: one place, and one directory by name or by path."""
 
-    mount: Annotated[str, AfterValidator(_mount)]
+    mount: Annotated[
+        str,
+        Field(description="Where the plugin sees the directory: /data."),
+        AfterValidator(_mount),
+    ]
 
     @model_validator(mode="after")
     def _names_one_directory(self) -> Self:

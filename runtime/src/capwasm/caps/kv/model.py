@@ -25,9 +25,15 @@ MAX_VALUE: Final = 4 * 1024 * 1024
 class KvTable(Model):
     """The `[kv]` table, the same on each side."""
 
-    quota: Annotated[Size, Field(ge=1, le=MAX_QUOTA)] | None = None
-    keys: Annotated[int, Field(ge=1, le=MAX_KEYS)] | None = None
-    value_bytes: Annotated[Size, Field(ge=1, le=MAX_VALUE)] | None = None
+    quota: Annotated[Size, Field(ge=1, le=MAX_QUOTA)] | None = Field(
+        default=None, description="Bytes of all keys and values; 1MiB if no side says."
+    )
+    keys: Annotated[int, Field(ge=1, le=MAX_KEYS)] | None = Field(
+        default=None, description="How many keys; 1000 if no side says."
+    )
+    value_bytes: Annotated[Size, Field(ge=1, le=MAX_VALUE)] | None = Field(
+        default=None, description="Bytes of one value; 64KiB if no side says."
+    )
 
 
 @dataclass(frozen=True, slots=True)

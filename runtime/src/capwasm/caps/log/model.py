@@ -25,9 +25,15 @@ MAX_RECORD_BYTES: Final = 64 * 1024
 class LogTable(Model):
     """The `[log]` table, the same on each side.  An empty one asks for nothing special."""
 
-    level: Level | None = None
-    rate: Annotated[int, Field(ge=1, le=MAX_RATE)] | None = None
-    record_bytes: Annotated[Size, Field(ge=64, le=MAX_RECORD_BYTES)] | None = None
+    level: Annotated[
+        Level | None, Field(description="The least level that is kept; every level if left out.")
+    ] = None
+    rate: Annotated[int, Field(ge=1, le=MAX_RATE)] | None = Field(
+        default=None, description=f"Records a second; {DEFAULT_RATE} if no side says."
+    )
+    record_bytes: Annotated[Size, Field(ge=64, le=MAX_RECORD_BYTES)] | None = Field(
+        default=None, description="Size to which a record is cut; 8KiB if no side says."
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,9 @@ MAX_BYTES: Final = 64 * 1024
 class RandomTable(Model):
     """The `[random]` table, the same on each side."""
 
-    bytes_per_call: Annotated[Size, Field(ge=8, le=MAX_BYTES)] = MAX_BYTES
+    bytes_per_call: Annotated[
+        Size, Field(ge=8, le=MAX_BYTES, description="The most that one call returns.")
+    ] = MAX_BYTES
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,13 +77,25 @@ Header = Annotated[str, AfterValidator(canonical_header)]
 class GivenSecret(Model):
     """A `[[secret]]` table of a policy or a consent."""
 
-    name: Annotated[str, StringConstraints(pattern=NAME, max_length=MAX_NAME)]
-    use: Use | Annotated[frozenset[Use], Field(min_length=1)]
+    name: Annotated[
+        str,
+        StringConstraints(pattern=NAME, max_length=MAX_NAME),
+        Field(description="The secret's name in the vault."),
+    ]
+    use: Annotated[
+        Use | Annotated[frozenset[Use], Field(min_length=1)],
+        Field(description="inject: the host sends it.  reveal: the plugin sees it, a high risk."),
+    ]
     origins: Annotated[frozenset[Origin], Field(min_length=1, max_length=MAX_ORIGINS)] | None = (
-        Field(default=None, alias="for")
+        Field(default=None, alias="for", description="The origins to which it may be sent.")
     )
-    header: Header | None = None
-    lease_ms: Annotated[int, Field(ge=1, le=MAX_LEASE_MS)] | None = None
+    header: Header | None = Field(
+        default=None,
+        description='In which header it is sent, as "Authorization: Bearer {}".',
+    )
+    lease_ms: Annotated[int, Field(ge=1, le=MAX_LEASE_MS)] | None = Field(
+        default=None, description="How long one handle serves; an hour if no side says."
+    )
 
     @property
     def uses(self) -> frozenset[Use]:
