@@ -223,7 +223,7 @@ def test_refuses_with_all_faults_at_once() -> None:
     assert paths(body) == [
         "", "consent.automatic[1]", "deny.door[0].door", "limits.fuel", 'plugins."ACME.x"',
         'plugins."acme.x"', 'plugins."acme.x".deny', 'plugins."acme.x".door[0].acts',
-        'plugins."acme.x".limits.coffee', "review-by", "trust.require", "trust.reviewed",
+        'plugins."acme.x".limits.coffee', "review-by", "trust.require", "trust.require[0]", "trust.reviewed",
     ]  # fmt: skip
 
 

@@ -200,6 +200,9 @@ def parse_limits(table: Mapping[str, Any], path: str, base: Limits, faults: list
     return Limits.from_table(good, base)
 
 
+_UNITS: Final = {"bytes": " In bytes.", "ms": " In milliseconds."}
+
+
 def limit_units() -> dict[str, str]:
     """The unit of each limit."""
     return {kebab(f.name): f.metadata["unit"] for f in fields(Limits)}
@@ -219,7 +222,7 @@ def limits_schema() -> dict[str, Any]:
                 "minimum": 1,
                 "maximum": ceiling[word],
                 "default": default[word],
-                "description": f"{docs[word]['doc']} In {docs[word]['unit']}.",
+                "description": docs[word]["doc"] + _UNITS.get(docs[word]["unit"], ""),
             }
             for word in default
         },

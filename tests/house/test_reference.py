@@ -1,0 +1,133 @@
+"""The reference of every word is made from what parses the words.
+
+`python -m tests.house.test_reference --write` fills the tables of docs/manifest.md and policy.md.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from capwasm.caps import standard_capabilities
+from capwasm.manifest import parse_manifest
+from capwasm.policy import Policy
+from capwasm.schema import manifest_schema, policy_schema
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGES = ("manifest.md", "policy.md")
+_PART = re.compile(r"<!-- made: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
+
+
+def made(which: str) -> str:
+    """The tables of one part of a page."""
+    known = standard_capabilities()
+    manifest, policy = manifest_schema(known), policy_schema(known)
+    if which in ("plugin", "limits"):
+        return table(manifest["properties"][which], manifest)
+    if which in ("trust", "consent"):
+        return table(policy["properties"][which], policy)
+    if which == "head":
+        words = {w: policy["properties"][w] for w in ("owner", "review-by")}
+        return table({"properties": words}, policy)
+    schema = manifest if which == "manifest" else policy
+    tables = (
+        schema["properties"] if which == "manifest" else schema["properties"]["deny"]["properties"]
+    )
+    parts = []
+    for capability in known:
+        form = tables[capability.name]
+        head = f"[[{capability.name}]]" if capability.repeated else f"[{capability.name}]"
+        parts.append(f"### {head}: {capability.title}\n\n{table(form.get('items', form), schema)}")
+    return "\n".join(parts)
+
+
+def table(form: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+    """The words of one table of TOML."""
+    lines = ["| word | value | if left out | meaning |", "| --- | --- | --- | --- |"]
+    required = form.get("required", [])
+    for word, spec in form["properties"].items():
+        if word in ("optional", "why"):
+            continue
+        default = spec.get("default")
+        left_out = "-" if default is None else f"`{json.dumps(default)}`"
+        left_out = "must stand" if word in required else left_out
+        cells = (f"`{word}`", "; ".join(kinds(spec, schema)), left_out, spec.get("description", ""))
+        lines.append(f"| {' | '.join(c.replace('|', '&#124;') for c in cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def kinds(spec: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
+    """What a value may be, in words."""
+    if "$ref" in spec:
+        yield from kinds(schema["$defs"][spec["$ref"].removeprefix("#/$defs/")], schema)
+    for choice in spec.get("anyOf", ()):
+        yield from kinds(choice, schema)
+    if "enum" in spec or "const" in spec:
+        yield ", ".join(f"`{v}`" for v in spec.get("enum", [spec.get("const")]))
+    elif spec.get("type") == "array":
+        inner = "; ".join(kinds(spec["items"], schema))
+        yield f"array of {inner}"
+    elif spec.get("type") == "object":
+        yield "table of text"
+    elif spec.get("type") == "integer":
+        low, high = spec.get("minimum"), spec.get("maximum")
+        bounds = (
+            "" if low is None else f" from {low:,}" if high is None else f" {low:,} to {high:,}"
+        )
+        yield f"number{bounds}"
+    elif spec.get("type") == "boolean":
+        yield "`true`, `false`"
+    elif spec.get("type") == "string":
+        size = "a size such as `64KiB`" if "KiB" in spec.get("pattern", "") else "text"
+        most = f", at most {spec['maxLength']}" if "maxLength" in spec else ""
+        yield size + most
+
+
+def filled(page: str) -> str:
+    """A page with its tables as they should be."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    return _PART.sub(lambda m: f"<!-- made: {m[1]} -->\n{made(m[1])}<!-- end -->", text)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_page_is_up_to_date(page: str) -> None:
+    assert (DOCS / page).read_text(encoding="utf-8") == filled(page), (
+        "run: python -m tests.house.test_reference --write"
+    )
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_word_has_a_meaning(page: str) -> None:
+    rows = [line for line in filled(page).splitlines() if line.startswith("| `")]
+
+    assert rows
+    assert [row for row in rows if row.endswith("|  |") or "|  |" in row] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_example_at_the_top_is_sound(page: str) -> None:
+    text = (DOCS / page).read_text(encoding="utf-8")
+    example = re.search(r"(?:^    .*\n|^\n)+", text[text.index("    schema = 1") :], re.MULTILINE)
+    assert example is not None
+    lines = "\n".join(line.removeprefix("    ") for line in example[0].splitlines()).encode()
+
+    assert tomllib.loads(lines.decode())
+    if page == "manifest.md":
+        assert parse_manifest(lines, standard_capabilities()).requests
+    else:
+        assert Policy.load(lines, standard_capabilities()).patterns
+
+
+if __name__ == "__main__":
+    for name in PAGES:
+        if "--write" in sys.argv:
+            (DOCS / name).write_text(filled(name), encoding="utf-8")
+        elif (DOCS / name).read_text(encoding="utf-8") != filled(name):
+            sys.exit(f"docs/{name} is out of date")
