@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "grants": ("grants", "Explain what a plugin is granted, and why."),
     "consent": ("grants", "Give, list and withdraw consents."),
     "vault": ("vault", "Keep secrets for plugins."),
+    "call": ("call", "Load a capsule and call one of its functions."),
     "audit": ("audit", "Read and verify the audit log."),
 }
 
