@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .errors import (
         ArtifactError,
         AuditError,
+        BuildError,
         CallInterrupted,
         CapabilityError,
         CapError,
@@ -72,6 +73,7 @@ _HOME = {
     "ArtifactError": "errors",
     "AuditError": "errors",
     "AuditLog": "audit",
+    "BuildError": "errors",
     "CallInterrupted": "errors",
     "CapError": "errors",
     "Capability": "capability",
@@ -140,6 +142,7 @@ __all__ = [
     "ArtifactError",
     "AuditError",
     "AuditLog",
+    "BuildError",
     "CallInterrupted",
     "CapError",
     "Capability",

@@ -8,6 +8,7 @@
 ::
 
     CapwasmError
+    ├── BuildError           an author's project can't be built
     ├── ArtifactError        the bytes can't be had, can't be packed, or are not a component
     ├── VerificationError    signature, digest, trust or content of the capsule
     ├── ManifestError        the plugin's declaration is malformed (all faults at once)
@@ -38,6 +39,7 @@ __all__ = [
     "CODES",
     "ArtifactError",
     "AuditError",
+    "BuildError",
     "CallInterrupted",
     "CapError",
     "CapabilityError",
@@ -78,6 +80,10 @@ CODES: dict[str, str] = {
     "artifact.not-a-component": "The code is not a binary WebAssembly component.",
     "artifact.compile": "The component is invalid or can't be compiled.",
     "artifact.compile-limit": "Compiling the component exceeded the time or memory allowed.",
+    # build
+    "build.toolchain": "A tool that the build needs is missing, or of another version.",
+    "build.project": "The project's directory does not hold what a build needs.",
+    "build.failed": "The component can't be made of its sources.",
     # verification
     "verify.no-trust-store": "No trust store, or one that holds no key: nothing can be trusted.",
     "verify.not-a-capsule": "The bytes do not begin with the capsule magic.",
@@ -243,6 +249,12 @@ class ArtifactError(CapwasmError):
     """The bytes can't be had, or are not what they should be."""
 
     default_code = "artifact.unreadable"
+
+
+class BuildError(CapwasmError):
+    """An author's project can't be built; the message says what to change."""
+
+    default_code = "build.failed"
 
 
 class VerificationError(CapwasmError):

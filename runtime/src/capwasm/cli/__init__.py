@@ -15,6 +15,7 @@ __all__ = ["COMMANDS", "EXIT_CODES", "capwasm", "main"]
 # command -> (module, what it does).  Written down here so that `capwasm --help` imports nothing;
 # tests/cli/test_door.py holds it against the modules.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "build": ("build", "Make a component of a Python class, and a capsule of it."),
     "keygen": ("capsule", "Make a key that signs capsules."),
     "pack": ("capsule", "Make a capsule of a directory."),
     "sign": ("capsule", "Add a signature to a capsule."),

@@ -79,9 +79,9 @@ def keygen(
         raise PolicyError(
             "exists already; --force overwrites it", code="trust.unreadable", context=str(public)
         )
-    passphrase = _passphrase(passphrase_file)
+    passphrase = read_passphrase(passphrase_file)
     if encrypt and passphrase is None:
-        passphrase = _ask(confirm=True)
+        passphrase = ask_passphrase(confirm=True)
     key = PrivateKey.generate(algorithm)
     key.save(private, passphrase, overwrite=force)
     write_file(public, key.public.pem(), PolicyError, code="trust.unreadable")
@@ -151,9 +151,9 @@ def sign(
     from capwasm.keys import PrivateKey
     from capwasm.pack import sign_capsule
 
-    passphrase = _passphrase(passphrase_file)
+    passphrase = read_passphrase(passphrase_file)
     artifact = read_artifact(capsule)
-    key = PrivateKey.load(key_file, _ask if passphrase is None else passphrase)
+    key = PrivateKey.load(key_file, ask_passphrase if passphrase is None else passphrase)
     signed = sign_capsule(artifact, key)
     target = output or capsule
     write_file(target, signed, ArtifactError, code="artifact.unreadable")
@@ -260,7 +260,7 @@ def _requirement(roles: tuple[Any, ...], *, reviewed: bool) -> Requirement:
     return Requirement(frozenset(roles) or ORIGINS, reviewed=reviewed)
 
 
-def _passphrase(path: Path | None) -> bytes | None:
+def read_passphrase(path: Path | None) -> bytes | None:
     """The passphrase of a file that only its owner can read; its line end is not part of it."""
     if path is None:
         return None
@@ -280,7 +280,7 @@ def _passphrase(path: Path | None) -> bytes | None:
     return passphrase
 
 
-def _ask(*, confirm: bool = False) -> bytes:
+def ask_passphrase(*, confirm: bool = False) -> bytes:
     """Ask at the terminal, without an echo."""
     answer: str = click.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True)
     return answer.encode()

@@ -1,0 +1,173 @@
+"""What a component really imports, held against what its manifest declares; nothing is run."""
+
+from __future__ import annotations
+
+import ast
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from capwasm.errors import Fault, LinkError
+
+if TYPE_CHECKING:
+    from capwasm.manifest import Manifest
+
+__all__ = ["check_imports", "permissions", "unused"]
+
+# What a manifest's author would write, table by table, to declare an interface.
+_LINES: Final = {
+    "fs": '[[fs]]\nmount = "/data"\nbind = "app-data"\naccess = "read"',
+    "net": '[[net]]\nallow = "https://api.example.com/*"\nmethods = ["GET"]',
+    "secret": '[[secret]]\nname = "token"\nuse = "inject"\nfor = ["https://api.example.com"]\n'
+    'header = "Authorization: Bearer {}"',
+    "config": '[config]\nkeys = ["setting"]',
+}
+# What else in a source shows that a capability is used, besides its module of the guest SDK.
+_SIGNS: Final = {
+    "clock": {"time", "datetime"},
+    "random": {"random", "secrets", "uuid", "tempfile", "os"},
+    "fs": {"pathlib", "os", "io", "shutil", "open"},
+}
+
+
+def check_imports(
+    code: bytes, manifest: Manifest, capabilities: Sequence[Any], cache: Path | None
+) -> list[str]:
+    """Link the component as a load would, with every declared capability and nothing granted.
+
+    Returns:
+        Every interface that it imports.
+
+    Raises:
+        ArtifactError: it is not a component, or can't be compiled.
+        LinkError: it imports what the manifest does not declare, or what nobody offers; each with
+            the lines of plugin.toml that are missing.
+    """
+    from capwasm.capability import Grant, OpenContext
+    from capwasm.engine.compile import Compiler
+    from capwasm.engine.engine import PluginEngine
+    from capwasm.engine.link import link
+    from capwasm.events import NullRecorder
+    from capwasm.lattice import ClauseSet
+    from capwasm.wasi import WasiServer, unserved_reason
+
+    owners = {i.partition("@")[0]: c.name for c in capabilities for i in c.interfaces}
+    with ExitStack() as stack:
+        engine = PluginEngine()
+        stack.callback(engine.close)
+        ctx = OpenContext(
+            plugin=manifest.id,
+            plugin_id=manifest.id,
+            instance=0,
+            limits=manifest.limits,
+            recorder=NullRecorder(),
+            data_dir=Path(stack.enter_context(tempfile.TemporaryDirectory())),
+            opened={},
+        )
+        served = WasiServer(ctx).everything()
+        for capability in capabilities:
+            if capability.name in manifest.requests:
+                state = capability.open(Grant((), ClauseSet.of()), ctx)
+                stack.callback(capability.close, state)
+                served += capability.serve(state)
+        component = Compiler(engine, cache).compile(code)
+        try:
+            linked = link(engine, component, served, owners=owners, unserved=unserved_reason)
+        except LinkError as exc:
+            raise LinkError(
+                exc.message,
+                code=exc.code,
+                context=manifest.id,
+                faults=[_with_lines(f) for f in exc.faults],
+            ) from None
+        return sorted(i.name for i in linked.types.imports)
+
+
+def _with_lines(fault: Fault) -> Fault:
+    if fault.fix is None:
+        return fault
+    name = fault.fix
+    lines = _LINES.get(name, f"[{name}]")
+    return Fault(fault.path, f"plugin.toml does not declare {lines.partition(chr(10))[0]}", lines)
+
+
+def permissions(manifest: Manifest, capabilities: Iterable[Any]) -> list[dict[str, Any]]:
+    """All that the manifest asks, with how grave it is, the gravest first."""
+    rows = []
+    for capability in capabilities:
+        request = manifest.requests.get(capability.name)
+        for asked in request.asked if request else ():
+            for clause in asked.clauses:
+                risk, reason = capability.risk(clause)
+                rows.append(
+                    {
+                        "path": asked.path,
+                        "capability": capability.name,
+                        "text": clause.describe(),
+                        "risk": risk.value,
+                        "risk-why": reason,
+                        "optional": asked.optional,
+                        "why": asked.why,
+                    }
+                )
+    order = {"high": 0, "medium": 1, "low": 2}
+    return sorted(rows, key=lambda row: order[row["risk"]])
+
+
+def unused(
+    manifest: Manifest,
+    capabilities: Iterable[Any],
+    imports: Sequence[str],
+    sources: Mapping[str, Path] | None,
+) -> list[str]:
+    """One warning for each capability that is declared and, as far as can be seen, never used.
+
+    Of a component made elsewhere, its imports tell.  One made of Python imports all that is
+    declared, so there the sources tell.
+    """
+    from capwasm.wasi import NEEDS
+
+    found = []
+    bare = {i.partition("@")[0] for i in imports}
+    used = _python_names(sources) if sources is not None else None
+    for capability in capabilities:
+        name = capability.name
+        if name not in manifest.requests or name == "log":  # a traceback is a use of the log
+            continue
+        if used is None:
+            wasi = {i for i, table in NEEDS.items() if table == name}
+            seen = bool(bare & ({i.partition("@")[0] for i in capability.interfaces} | wasi))
+        else:
+            module = {"net": "fetch", "secret": "secrets"}.get(name, name)
+            signs = {f"capwasm_guest.{module}", f"capwasm_{module}", *_SIGNS.get(name, ())}
+            seen = bool(used & signs) or (name == "secret" and "secret=" in used)
+        if not seen:
+            table = f"[[{name}]]" if capability.repeated else f"[{name}]"
+            found.append(f"plugin.toml declares {table}, and the plugin does not seem to use it")
+    return found
+
+
+def _python_names(sources: Mapping[str, Path]) -> set[str]:
+    """The modules that the sources import, `open` if they call it, `secret=` if they pass one."""
+    names: set[str] = set()
+    for path in sources.values():
+        try:
+            tree = ast.parse(path.read_bytes())
+        except (SyntaxError, ValueError):
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    names |= {alias.name, alias.name.partition(".")[0], alias.name.rpartition(".")[2]}
+            elif isinstance(node, ast.ImportFrom):
+                module = node.module or ""
+                names |= {module, module.partition(".")[0]}
+                names |= {f"{module}.{alias.name}" for alias in node.names}
+                names |= {a.name for a in node.names if module.startswith("wit_world")}
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                names.add(node.func.id)
+            if isinstance(node, ast.keyword) and node.arg == "secret":
+                names.add("secret=")
+    return names
