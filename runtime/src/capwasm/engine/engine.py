@@ -21,6 +21,7 @@ from capwasm.errors import InternalError
 from capwasm.limits import Limits
 
 from .config import make_config
+from .trampoline import guarded
 
 __all__ = ["TICK_SECONDS", "PluginEngine", "error_pointer"]
 
@@ -36,20 +37,20 @@ def error_pointer(message: str) -> int:
     return ctypes.cast(error._consume(), ctypes.c_void_p).value or 0  # noqa: SLF001
 
 
+@guarded
 def _on_epoch(_context: Any, _data: Any, delta: Any, kind: Any) -> int:
     # Nothing may leave this function: an exception in a C callback is undefined behaviour.
     try:
-        call = current_call()
-        try:
-            call.check()
-        except BaseException as exc:  # noqa: BLE001
-            call.fail(exc)
-            return error_pointer("interrupted")
+        current_call().check()
         delta[0] = 1
         kind[0] = _CONTINUE
-    except BaseException:  # noqa: BLE001
-        return error_pointer("interrupted")
-    return 0
+        return 0
+    except BaseException as exc:  # noqa: BLE001 - also a signal that is raised right here
+        try:
+            current_call().fail(exc)
+            return error_pointer("interrupted")
+        except BaseException:  # noqa: BLE001
+            return error_pointer("interrupted")
 
 
 _ARGTYPES: Any = ffi._wasmtime_store_epoch_deadline_callback.argtypes  # noqa: SLF001
