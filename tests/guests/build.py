@@ -59,6 +59,13 @@ GUESTS = {
 # -- digests -------------------------------------------------------------------------------------
 
 
+def say(text: str, *, error: bool = False) -> None:
+    """Tell what is going on, at once."""
+    stream = sys.stderr if error else sys.stdout
+    stream.write(f"{text}\n")
+    stream.flush()
+
+
 def _sources(guest: Guest) -> Iterator[tuple[str, Path]]:
     """Every file that decides what the component is, with the name it goes by."""
     crate = REPOSITORY / guest.source
@@ -94,9 +101,10 @@ def faults() -> list[str]:
             found.append(f"{name}: its sources or the WIT have changed; {again}")
         for source, copy in guest.copies:
             ours = REPOSITORY / copy
-            if not ours.exists() or ours.read_bytes() != (
-                REPOSITORY / guest.source / source
-            ).read_bytes():
+            if (
+                not ours.exists()
+                or ours.read_bytes() != (REPOSITORY / guest.source / source).read_bytes()
+            ):
                 found.append(f"{name}: {copy} is not the copy of {guest.source}/{source}; {again}")
     return found
 
@@ -169,7 +177,10 @@ def _rustup_has_target() -> bool:
     if rustc is None:
         return False
     found = subprocess.run(
-        [rustc, "--print", "target-libdir", "--target", TARGET], capture_output=True, text=True
+        [rustc, "--print", "target-libdir", "--target", TARGET],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return found.returncode == 0 and any(Path(found.stdout.strip()).glob("libstd-*.rlib"))
 
@@ -218,7 +229,7 @@ def build(name: str, toolchain: Toolchain, scratch: Path) -> dict[str, str]:
         "CARGO_TARGET_DIR": str(scratch / "target"),
         "RUSTFLAGS": f"{toolchain.flags} {remap}".strip(),
     }
-    print(f"{name}: building (the first time takes minutes)", flush=True)
+    say(f"{name}: building (the first time takes minutes)")
     subprocess.run(toolchain.argv, cwd=crate, env=env, check=True)
     built = scratch / "target" / TARGET / "release" / f"{name.replace('-', '_')}.wasm"
     code = built.read_bytes()
@@ -228,7 +239,7 @@ def build(name: str, toolchain: Toolchain, scratch: Path) -> dict[str, str]:
     (REPOSITORY / guest.wasm).write_bytes(code)
     for source, copy in guest.copies:
         shutil.copyfile(REPOSITORY / guest.source / source, REPOSITORY / copy)
-    print(f"{name}: {guest.wasm}, {len(code)} bytes")
+    say(f"{name}: {guest.wasm}, {len(code)} bytes")
     return {
         "wasm": hashlib.sha256(code).hexdigest(),
         "sources": source_digest(guest),
@@ -238,7 +249,9 @@ def build(name: str, toolchain: Toolchain, scratch: Path) -> dict[str, str]:
 
 def main() -> int:
     """Check, or build."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("names", nargs="*", metavar="GUEST", help=", ".join(GUESTS))
     parser.add_argument("--all", action="store_true", help="build all")
     parser.add_argument("--check", action="store_true", help="only compare digests")
@@ -247,14 +260,14 @@ def main() -> int:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are: {', '.join(GUESTS)}")
     stale = faults()
     if options.check:
-        print("\n".join(stale) or "all guests are up to date")
+        say("\n".join(stale) or "all guests are up to date")
         return 1 if stale else 0
     wanted = options.names or [n for n in GUESTS if options.all or f"{n}:" in "\n".join(stale)]
     scratch = _cache()
     try:
         toolchain = find_toolchain(scratch) if wanted else None
     except Missing as exc:
-        print(f"missing: {exc}", file=sys.stderr)
+        say(f"missing: {exc}", error=True)
         return 1
     for name in wanted:
         assert toolchain is not None
