@@ -15,6 +15,7 @@ __all__ = ["COMMANDS", "EXIT_CODES", "capwasm", "main"]
 # command -> (module, what it does).  Written down here so that `capwasm --help` imports nothing;
 # tests/cli/test_door.py holds it against the modules.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("demo", "See it work: verify, grant, call, a denied attempt, the audit."),
     "build": ("build", "Make a component of a Python class, and a capsule of it."),
     "keygen": ("capsule", "Make a key that signs capsules."),
     "pack": ("capsule", "Make a capsule of a directory."),
@@ -77,7 +78,7 @@ class _Program(click.Group):
 @click.command(
     cls=_Program,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="\b\nExample:\n  capwasm keygen --help",
+    epilog="\b\nExample:\n  capwasm demo\n  capwasm keygen --help",
 )
 @click.version_option(package_name="capwasm")
 def capwasm() -> None:
