@@ -1,6 +1,5 @@
 """An index of notes: ordinary files through `pathlib`, in the two directories that were granted."""
 
-import errno
 import json
 import logging
 import re
@@ -8,7 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from capwasm_guest import Failure, log, plugin
-from wit_world.exports.index import Problem_NoRoom, Problem_NoSuchDirectory, Summary
+from wit_world.exports.index import Problem_CannotWrite, Problem_NoSuchDirectory, Summary
 
 NOTES, INDEX = Path("/notes"), Path("/index")
 WORD = re.compile(r"\w{2,}")
@@ -41,9 +40,7 @@ class NotesIndex:
             (INDEX / "words.json").write_text(json.dumps(index), encoding="utf-8")
             (INDEX / "notes.md").write_text(f"# Notes\n\n{table}\n", encoding="utf-8")
         except OSError as exc:
-            if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise Failure(Problem_NoRoom()) from exc
-            raise
+            raise Failure(Problem_CannotWrite(exc.strerror or "unknown")) from exc
         logger.info("indexed %d notes", len(titles))
         return Summary(notes=len(titles), words=len(index), skipped=skipped)
 

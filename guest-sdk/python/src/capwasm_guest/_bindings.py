@@ -6,7 +6,9 @@ none before.  `capwasm build` gives those of capwasm fixed names, whatever the w
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from importlib.abc import MetaPathFinder
 from typing import Any, Protocol, cast
 
 __all__ = [
@@ -26,10 +28,11 @@ __all__ = [
     "started",
 ]
 
+# What plugin.toml must declare so that the world imports the interface.
 _TABLES = {
     "capwasm_fetch": "[[net]]",
     "capwasm_secrets": "[[secret]]",
-    "capwasm_secrets_reveal": '[[secret]] with use = "reveal"',
+    "capwasm_secrets_reveal": '[[secret]] (use = "reveal")',
     "capwasm_kv": "[kv]",
     "capwasm_log": "[log]",
     "capwasm_clock": "[clock]",
@@ -41,9 +44,27 @@ _running = False
 
 
 def started() -> None:
-    """The first call has come: from now on there are capabilities."""
+    """The first call has come: from now on there are capabilities, and no library to import."""
     global _running  # noqa: PLW0603  the one fact of this process: a snapshot, or a plugin
-    _running = True
+    if not _running:
+        _running = True
+        sys.meta_path.append(_Late())
+
+
+class _Late(MetaPathFinder):
+    """Asked last for a module that nobody has: says why."""
+
+    def find_spec(self, fullname: str, *_: object) -> None:
+        """Find nothing.
+
+        Raises:
+            ModuleNotFoundError: always.
+        """
+        raise ModuleNotFoundError(
+            f"No module named {fullname!r}: a component holds what was imported while it was "
+            "built; import it at the top of a module",
+            name=fullname,
+        )
 
 
 def guard(what: str) -> None:

@@ -7,8 +7,8 @@ fail in the plugin; so they are imported now.  It costs no time at run time and 
 
 from __future__ import annotations
 
-import _strptime
-import datetime
+import _strptime  # type: ignore[import-not-found]
+import datetime  # noqa: ICN001
 import encodings.ascii
 import encodings.cp1252
 import encodings.idna

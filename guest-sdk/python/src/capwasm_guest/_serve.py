@@ -7,6 +7,7 @@ that can be wrong is told at build and not at the first call.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
 import re
@@ -16,7 +17,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from . import _preload as _preload
+from . import _preload  # noqa: F401  what Python imports late must be in the component
 from ._bindings import err_type, started
 from ._plugin import SetupError, find
 from ._shape import convert
@@ -61,10 +62,8 @@ def _protocols() -> Iterator[tuple[str, type[Any], ModuleType]]:
     """Each class that the bindings want implemented, with the module that its names mean."""
     world = import_module("wit_world")
     spaces = [world]
-    try:
+    with contextlib.suppress(ImportError):  # a world may export functions and no interface
         spaces.insert(0, import_module("wit_world.exports"))
-    except ImportError:
-        pass  # a world may export functions and no interface
     for space in spaces:
         for name, value in list(vars(space).items()):
             if (
@@ -202,12 +201,12 @@ def _resources() -> Iterator[str]:
         if not isinstance(module, ModuleType) or not module.__name__.startswith(package.__name__):
             continue
         for inner, value in vars(module).items():
-            if isinstance(value, type) and getattr(value, "_is_protocol", False):
-                if value.__module__ == module.__name__:
-                    yield (
-                        f"interface {name!r} exports the resource {_kebab(inner)!r}, which this SDK "
-                        "can't serve yet: give out numbers, and keep the objects in a dict"
-                    )
+            ours = isinstance(value, type) and value.__module__ == module.__name__
+            if ours and getattr(value, "_is_protocol", False):
+                yield (
+                    f"interface {name!r} exports the resource {_kebab(inner)!r}, which this SDK "
+                    "can't serve yet: give out numbers, and keep the objects in a dict"
+                )
 
 
 def _place(cls: type[Any]) -> str:

@@ -11,9 +11,9 @@ import dataclasses
 import enum
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 __all__ = ["convert"]
 
@@ -115,7 +115,7 @@ def _flags(value: Any, hint: type[enum.Flag], where: str) -> enum.Flag:
 
 
 def _record(value: Any, hint: type[Any], where: str) -> Any:
-    hints = _hints(hint)
+    hints = _hints(cast("Hashable", hint))
     names = [f.name for f in dataclasses.fields(hint)]
     given: dict[str, Any] = {}
     for name in names:
@@ -128,7 +128,7 @@ def _record(value: Any, hint: type[Any], where: str) -> Any:
 
 
 @cache
-def _hints(hint: type[Any]) -> dict[str, Any]:
+def _hints(hint: Hashable) -> dict[str, Any]:
     return typing.get_type_hints(hint)
 
 

@@ -14,7 +14,7 @@ from ._bindings import ClockImport, guard, load
 
 __all__ = ["monotonic", "now", "sleep"]
 
-_clock = cast(ClockImport, load("capwasm_clock", "capwasm_guest.clock"))
+_clock = cast("ClockImport", load("capwasm_clock", "capwasm_guest.clock"))
 
 
 def now() -> datetime:

@@ -11,7 +11,7 @@ from ._bindings import ConfigImport, guard, load
 
 __all__ = ["all", "get"]
 
-_config = cast(ConfigImport, load("capwasm_config", "capwasm_guest.config"))
+_config = cast("ConfigImport", load("capwasm_config", "capwasm_guest.config"))
 
 
 @overload

@@ -86,7 +86,7 @@ class Unavailable(CapabilityError):
     """The other side can't be reached."""
 
 
-class Failure(Exception):  # noqa: N818  an outcome that the caller asked to be told of
+class Failure(Exception):
     """The `err` of your function: `raise Failure("no such city")`.
 
     Attributes:

@@ -19,7 +19,7 @@ from .errors import Unavailable, from_wit
 
 __all__ = ["Headers", "Response", "delete", "get", "head", "patch", "post", "put", "request"]
 
-_client = cast(FetchImport, load("capwasm_fetch", "capwasm_guest.fetch"))
+_client = cast("FetchImport", load("capwasm_fetch", "capwasm_guest.fetch"))
 
 MAX_BODY = 16 * 1024 * 1024
 _PIECE = 1024 * 1024

@@ -15,7 +15,7 @@ from .errors import from_wit
 
 __all__ = ["Store", "compare_and_set", "delete", "get", "increment", "keys", "set", "store"]
 
-_store = cast(KvImport, load("capwasm_kv", "capwasm_guest.kv"))
+_store = cast("KvImport", load("capwasm_kv", "capwasm_guest.kv"))
 
 
 def get(key: str, default: bytes | None = None) -> bytes | None:

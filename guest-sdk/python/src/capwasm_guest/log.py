@@ -14,7 +14,7 @@ from ._bindings import LogImport, guard, load
 
 __all__ = ["Handler", "debug", "error", "info", "warn", "warning", "write"]
 
-_log = cast(LogImport, load("capwasm_log", "capwasm_guest.log"))
+_log = cast("LogImport", load("capwasm_log", "capwasm_guest.log"))
 
 Level = Literal["debug", "info", "warn", "error"]
 

@@ -13,7 +13,7 @@ from .errors import from_wit
 
 __all__ = ["bytes", "integer"]
 
-_random = cast(RandomImport, load("capwasm_random", "capwasm_guest.random"))
+_random = cast("RandomImport", load("capwasm_random", "capwasm_guest.random"))
 
 
 def bytes(n: int) -> builtins.bytes:  # noqa: A001

@@ -14,7 +14,13 @@ from .errors import from_wit
 
 __all__ = ["Secret", "get"]
 
-_store = cast(SecretsImport, load("capwasm_secrets", "capwasm_guest.secrets"))
+try:
+    # Now or never: a component can import nothing later.
+    _reveal: RevealImport | None = load("capwasm_secrets_reveal", "Secret.reveal()")
+except ImportError:
+    _reveal = None
+
+_store = cast("SecretsImport", load("capwasm_secrets", "capwasm_guest.secrets"))
 
 
 class Secret:
@@ -45,12 +51,15 @@ class Secret:
         """The secret itself: needs a `[[secret]]` table with `use = "reveal"`, and is recorded.
 
         Raises:
-            ImportError: plugin.toml does not ask for it.
+            RuntimeError: plugin.toml does not ask for it.
             CapabilityError: it was not granted, revoked, or its lease ran out.
         """
-        module = cast(RevealImport, load("capwasm_secrets_reveal", "Secret.reveal()"))
+        if _reveal is None:
+            raise RuntimeError(
+                'seeing a secret needs a [[secret]] table with use = "reveal" in plugin.toml'
+            )
         with from_wit(f"reveal {self.name}"):
-            return module.reveal(self.resource)
+            return _reveal.reveal(self.resource)
 
     def close(self) -> None:
         """Let it go.  Called again, does nothing."""

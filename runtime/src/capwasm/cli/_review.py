@@ -14,7 +14,7 @@ from capwasm.errors import Fault, LinkError
 if TYPE_CHECKING:
     from capwasm.manifest import Manifest
 
-__all__ = ["check_imports", "permissions", "unused"]
+__all__ = ["check_imports", "permissions", "warnings"]
 
 # What a manifest's author would write, table by table, to declare an interface.
 _LINES: Final = {
@@ -26,7 +26,7 @@ _LINES: Final = {
 }
 # What else in a source shows that a capability is used, besides its module of the guest SDK.
 _SIGNS: Final = {
-    "clock": {"time", "datetime"},
+    "clock": {"time", "datetime", "logging"},
     "random": {"random", "secrets", "uuid", "tempfile", "os"},
     "fs": {"pathlib", "os", "io", "shutil", "open"},
 }
@@ -116,13 +116,13 @@ def permissions(manifest: Manifest, capabilities: Iterable[Any]) -> list[dict[st
     return sorted(rows, key=lambda row: order[row["risk"]])
 
 
-def unused(
+def warnings(
     manifest: Manifest,
     capabilities: Iterable[Any],
     imports: Sequence[str],
     sources: Mapping[str, Path] | None,
 ) -> list[str]:
-    """One warning for each capability that is declared and, as far as can be seen, never used.
+    """What an author should look at: what is declared and, as far as can be seen, never used.
 
     Of a component made elsewhere, its imports tell.  One made of Python imports all that is
     declared, so there the sources tell.
@@ -130,6 +130,11 @@ def unused(
     from capwasm.wasi import NEEDS
 
     found = []
+    if sources is not None and "clock" not in manifest.requests:
+        needs = sorted(_python_names(sources) & {"time", "datetime", "logging"})
+        found += [
+            f"{name} reads the clock, and plugin.toml does not declare [clock]" for name in needs
+        ]
     bare = {i.partition("@")[0] for i in imports}
     used = _python_names(sources) if sources is not None else None
     for capability in capabilities:
@@ -160,7 +165,11 @@ def _python_names(sources: Mapping[str, Path]) -> set[str]:
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 for alias in node.names:
-                    names |= {alias.name, alias.name.partition(".")[0], alias.name.rpartition(".")[2]}
+                    names |= {
+                        alias.name,
+                        alias.name.partition(".")[0],
+                        alias.name.rpartition(".")[2],
+                    }
             elif isinstance(node, ast.ImportFrom):
                 module = node.module or ""
                 names |= {module, module.partition(".")[0]}

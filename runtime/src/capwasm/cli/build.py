@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from capwasm.errors import ArtifactError, BuildError
+from capwasm.errors import ArtifactError, BuildError, Fault, ManifestError
 
 from ._output import console, epilog, home_option, json_option, say_json, shown
 from ._plugin import capabilities as all_capabilities
@@ -62,7 +62,7 @@ def build_project(
 
     from ._component import make_component, python_sources
     from ._plugin import read_manifest
-    from ._review import check_imports, permissions, unused
+    from ._review import check_imports, permissions, warnings
     from ._world import declared_interfaces
 
     telling = tell or _quiet
@@ -87,6 +87,7 @@ def build_project(
         )
     members = _members(project)
     if sources is not None:
+        _check_random(manifest)
         declared = declared_interfaces(manifest, capabilities)
         with telling("building the component of Python (10 to 30 s)"):
             made = make_component(project, manifest, module, sources, declared)
@@ -112,8 +113,22 @@ def build_project(
         tool=tool,
         imports=imports,
         permissions=permissions(manifest, capabilities),
-        warnings=unused(manifest, capabilities, imports, sources),
+        warnings=warnings(manifest, capabilities, imports, sources),
         seconds=seconds,
+    )
+
+
+def _check_random(manifest: Manifest) -> None:
+    """Python draws its seed when it starts, so without `[random]` every call would end there."""
+    request = manifest.requests.get("random")
+    if request is not None and not any(asked.optional for asked in request.asked):
+        return
+    what = "is optional" if request else "is not declared"
+    table = '[random]\nwhy = "Python seeds its generator when it starts"'
+    raise ManifestError(
+        "a plugin in Python needs random bytes to start",
+        context="plugin.toml",
+        faults=[Fault("random", f"{what}, and Python seeds its generator when it starts", table)],
     )
 
 
@@ -219,15 +234,14 @@ def _print(built: Built, data: dict[str, Any]) -> None:
     out = console()
     head = f"{shown(built.manifest.id)} {shown(built.manifest.version)}"
     took = ", ".join(f"{name} {value:.1f} s" for name, value in built.seconds.items())
-    out.print(Text.assemble((head, "bold"), f"  component {built.code_bytes / 1e6:.1f} MB ({took})"))
+    out.print(
+        Text.assemble((head, "bold"), f"  component {built.code_bytes / 1e6:.1f} MB ({took})")
+    )
     out.print("It asks:" if built.permissions else "It asks for no permission.")
     for row in built.permissions:
-        out.print(
-            Text.assemble(
-                "  ", (f"{row['risk']:<7}", _STYLES[row["risk"]]), shown(row["text"]),
-                (f"  {shown(row['risk-why'])}", "dim"), ("  optional" if row["optional"] else "", "dim"),
-            )  # fmt: skip
-        )
+        notes = shown(row["risk-why"]) + ("  optional" if row["optional"] else "")
+        risk = (f"  {row['risk']:<7}", _STYLES[row["risk"]])
+        out.print(Text.assemble(risk, shown(row["text"]), (f"  {notes}", "dim")))
     for warning in built.warnings:
         out.print(Text.assemble(("warning ", "yellow"), warning))
     signed = f"signed by {data['signed-by']}" if data["signed-by"] else "not signed yet"
