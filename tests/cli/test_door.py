@@ -101,7 +101,7 @@ def test_allows_every_command_to_explain_itself_with_an_example(path: tuple[str,
 
 @pytest.mark.parametrize("path", LEAVES, ids=" ".join)
 def test_allows_every_command_to_name_its_exit_codes(path: tuple[str, ...]) -> None:
-    text = run(*path, "--help").output
+    text = " ".join(run(*path, "--help").output.split())
 
     assert "Exit codes: 0" in text
     assert "2 wrong usage" in text

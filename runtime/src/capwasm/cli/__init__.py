@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "vault": ("vault", "Keep secrets for plugins."),
     "call": ("call", "Load a capsule and call one of its functions."),
     "audit": ("audit", "Read and verify the audit log."),
+    "doctor": ("doctor", "Show what this machine enforces, and known advisories."),
 }
 
 EXIT_CODES = {

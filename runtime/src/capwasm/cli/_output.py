@@ -45,21 +45,22 @@ def epilog(*examples: str, codes: str = "0 done, 1 refused, 2 wrong usage") -> s
     return f"\b\nExample:\n{lines}\n\nExit codes: {codes}."
 
 
-def console(*, error: bool = False, plain: bool = False, width: int | None = None) -> Console:
+def console(*, error: bool = False, plain: bool = False, columns: int | None = None) -> Console:
     """Where people read: in colour on a terminal, plain in a pipe.  Give it `Text`, not markup.
 
     Args:
         error: stderr, not stdout.
         plain: no colour, whatever it is.
-        width: wrap at this column; by default the terminal does.
+        columns: wrap at this one at most; by default nothing is wrapped but by the terminal.
     """
     from rich.console import Console
 
     # rich takes NO_COLOR to the letter, and leaves bold and dim.
     colours: Any = None if plain or os.environ.get("NO_COLOR") else "auto"
-    return Console(
-        stderr=error, highlight=False, soft_wrap=width is None, width=width, color_system=colours
-    )
+    made = Console(stderr=error, highlight=False, soft_wrap=columns is None, color_system=colours)
+    if columns is not None:
+        made.width = min(columns, made.width) if made.is_terminal else columns
+    return made
 
 
 def shown(value: object) -> str:

@@ -52,7 +52,7 @@ def demo(yes: bool, keep: Path | None, plain: bool, as_json: bool) -> None:
 
     if as_json and not yes:
         raise click.UsageError("nobody to ask: give --yes")
-    page = _Page(console(plain=plain, width=80), quiet=as_json)
+    page = _Page(console(plain=plain, columns=80), quiet=as_json)
     began = time.monotonic()
     with _directory(keep) as root:
         page.begin(root)

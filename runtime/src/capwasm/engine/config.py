@@ -14,7 +14,7 @@ from pathlib import Path
 import wasmtime
 from wasmtime import _bindings as ffi
 
-__all__ = ["MAX_WASM_STACK", "fingerprint", "make_config"]
+__all__ = ["MAX_WASM_STACK", "fingerprint", "make_config", "switched_off"]
 
 # The guest's own stack.  Host threads have 8 MiB; host functions need their share of it.
 MAX_WASM_STACK = 1024 * 1024
@@ -56,6 +56,11 @@ def make_config() -> wasmtime.Config:
     for name in _RAW_OFF:
         getattr(ffi, f"wasmtime_config_{name}_set")(config.ptr(), False)  # noqa: FBT003
     return config
+
+
+def switched_off() -> frozenset[str]:
+    """The proposals and features that no guest can get at, by their names in the engine's settings."""
+    return frozenset((*_OFF, *_RAW_OFF))
 
 
 def fingerprint() -> str:

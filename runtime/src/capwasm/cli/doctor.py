@@ -1,0 +1,129 @@
+"""`capwasm doctor`: what this machine enforces, and what is known of what it runs on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from ._output import console, epilog, json_option, say_json, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.console import RenderableType
+
+    from capwasm.engine.advisories import Finding
+    from capwasm.machine import Check
+
+__all__ = ["commands"]
+
+COLOURS: Final = {
+    "ok": "green",
+    "note": "yellow",
+    "lacks": "yellow",
+    "MISSING": "bold red",
+    "shielded": "green",
+    "REACHABLE": "bold red",
+    "unknown": "yellow",
+}
+
+
+@click.command(
+    epilog=epilog(
+        "capwasm doctor",
+        "capwasm doctor --json | jq .advisories",
+        codes="0 all that is required is there and no known advisory is in a guest's reach,"
+        " 1 something is missing or reachable, 2 wrong usage",
+    )
+)
+@json_option
+def doctor(as_json: bool) -> None:
+    """Show what this machine enforces, and which known advisories can matter here."""
+    from capwasm.engine.advisories import REVIEWED, findings, python_findings, unlisted
+    from capwasm.machine import check_machine
+
+    checks, engine, python = check_machine(), findings(), python_findings()
+    ok = not any(c.failed for c in checks) and not any(f.reachable for f in (*engine, *python))
+    if as_json:
+        say_json(
+            {
+                "ok": ok,
+                "checks": [asdict(check) for check in checks],
+                "advisories": [_data(finding) for finding in engine],
+                "advisories-not-listed": unlisted(),
+                "python-advisories": [_data(finding) for finding in python],
+                "reviewed": REVIEWED,
+            },
+            indent=2,
+        )
+    else:
+        _show(checks, engine, python, unlisted(), REVIEWED, ok=ok)
+    raise click.exceptions.Exit(0 if ok else 1)
+
+
+def _data(finding: Finding) -> dict[str, Any]:
+    advisory = finding.advisory
+    return {
+        "name": advisory.name,
+        "what": advisory.what,
+        "fixed": [".".join(map(str, release)) for release in advisory.fixed],
+        "reachable": finding.reachable,
+        "because": finding.because,
+    }
+
+
+def _show(
+    checks: list[Check],
+    engine: list[Finding],
+    python: list[Finding],
+    unknown: int,
+    reviewed: str,
+    *,
+    ok: bool,
+) -> None:
+    from rich.text import Text
+
+    out = console(columns=100)
+    out.print(Text("What this machine enforces", "bold"))
+    out.print(_grid(("MISSING" if c.failed else c.status, c.name, c.value, c.why) for c in checks))
+    out.print(Text(f"\nAdvisories of the installed engine, as known on {reviewed}", "bold"))
+    rows = [_row(finding) for finding in engine]
+    if unknown:
+        rows.append(
+            ("unknown", f"{unknown} more", "fixed in newer releases, not described here", "")
+        )
+    out.print(_grid(rows))
+    out.print(Text("\nAdvisories of this Python that lie on a guest's way", "bold"))
+    out.print(_grid(_row(finding) for finding in python))
+    if ok:
+        out.print(Text("\nNothing that is required is missing.", "bold green"))
+    else:
+        text = "\nSomething that is required is missing, or reachable: see above."
+        out.print(Text(text, "bold red"))
+
+
+def _row(finding: Finding) -> tuple[str, str, str, str]:
+    advisory = finding.advisory
+    fixed = ", ".join(".".join(map(str, release)) for release in advisory.fixed)
+    what = f"{advisory.what} ({f'fixed in {fixed}' if fixed else 'no fixed release is known'})"
+    return "REACHABLE" if finding.reachable else "shielded", advisory.name, what, finding.because
+
+
+def _grid(rows: Iterable[tuple[str, str, str, str]]) -> RenderableType:
+    """One row each: a word in its colour, a name, what it is, and why."""
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(width=9)
+    grid.add_column(width=19)
+    grid.add_column()
+    for word, name, what, why in rows:
+        text = Text.assemble(shown(what), (f"\n{shown(why)}" if why else "", "dim"))
+        grid.add_row(Text(word, COLOURS[word]), Text(shown(name), "bold"), text)
+    return grid if grid.row_count else Text("none", "green")
+
+
+commands: list[click.Command] = [doctor]

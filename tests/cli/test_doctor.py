@@ -1,0 +1,158 @@
+"""`capwasm doctor`: what is told of this machine, and of machines that lack something."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from capwasm import machine
+from capwasm.cli import capwasm
+from capwasm.engine import config
+from capwasm.errors import CapabilityError
+from capwasm.machine import Check, check_machine
+
+NAMES = [
+    "platform",
+    "kernel",
+    "python",
+    "engine",
+    "calls",
+    "files",
+    "landlock",
+    "seccomp",
+    "user-namespaces",
+    "cgroup",
+]
+
+
+def run(*args: str) -> Result:
+    return CliRunner().invoke(capwasm, ["doctor", *args])
+
+
+def data(code: int = 0) -> dict[str, Any]:
+    done = run("--json")
+    assert done.exit_code == code
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def check(name: str) -> Check:
+    return next(c for c in check_machine() if c.name == name)
+
+
+def test_allows_a_machine_that_has_all_that_is_required() -> None:
+    found = data()
+
+    assert found["ok"] is True
+    assert [c["name"] for c in found["checks"]] == NAMES
+    assert {c["name"] for c in found["checks"] if c["required"]} == {
+        "platform",
+        "python",
+        "engine",
+        "files",
+    }
+    assert {a["reachable"] for a in found["advisories"]} <= {False}
+    assert all(a["because"] for a in (*found["advisories"], *found["python-advisories"]))
+
+
+def test_allows_people_to_read_it() -> None:
+    done = run()
+
+    assert done.exit_code == 0
+    assert all(name in done.stdout for name in NAMES)
+    assert "GHSA-5m8g-xhq4-4h93" in done.stdout
+    assert "Nothing that is required is missing." in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_refuses_a_machine_that_can_not_confine_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> None:
+        raise CapabilityError("files can't be confined on plan9", code="grant.platform")
+
+    monkeypatch.setattr("capwasm.caps.fs.beneath.best", none)
+    monkeypatch.setattr(sys, "platform", "plan9")
+    found = data(code=1)
+
+    assert found["ok"] is False
+    lacking = {c["name"] for c in found["checks"] if c["required"] and c["status"] == "lacks"}
+    assert lacking == {"platform", "files"}
+    assert "MISSING" in run().stdout
+
+
+def test_refuses_when_a_known_advisory_comes_in_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "_RAW_OFF", ())
+    found = data(code=1)
+
+    assert {a["name"] for a in found["advisories"] if a["reachable"]} >= {"GHSA-xrvr-8678-5wp8"}
+    assert "REACHABLE GHSA-5m8g-xhq4-4h93" in run().stdout
+
+
+def test_refuses_an_engine_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise OSError("no such library")
+
+    monkeypatch.setattr(config, "make_config", broken)
+
+    assert check("engine") == Check(
+        "engine", "lacks", "OSError: no such library", "runs the plugins", required=True
+    )
+    assert check("engine").failed
+
+
+def test_allows_the_slow_ways_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("capwasm.engine.capi.layout_faults", lambda: ["a new wheel"])
+    monkeypatch.setattr("capwasm.caps.fs.beneath.best", object)
+
+    assert (check("calls").status, check("calls").value) == ("note", "the slow way: a new wheel")
+    assert check("files").status == "note"
+    assert data()["ok"] is True
+
+
+def test_allows_a_machine_without_a_sandbox_for_processes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    refuser = tmp_path / "python"
+    refuser.write_text(f"#!/bin/sh\nexit {errno.EPERM}\n")
+    refuser.chmod(0o700)
+    monkeypatch.setattr(machine, "_syscall", lambda *_args: -errno.ENOSYS)
+    monkeypatch.setattr(machine, "_read", lambda _path: "")
+    monkeypatch.setattr(sys, "executable", str(refuser))
+    found = {c["name"]: c for c in data()["checks"]}
+
+    assert {n: found[n]["status"] for n in NAMES[6:]} == dict.fromkeys(NAMES[6:], "lacks")
+    assert found["landlock"]["value"] == "ENOSYS"
+    assert found["user-namespaces"]["value"] == "EPERM"
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
+    assert check("user-namespaces").value == "FileNotFoundError"
+
+
+@pytest.mark.parametrize(
+    ("controllers", "status", "value"),
+    [
+        ("cpu io memory pids", "note", "version 2, not writable"),
+        ("cpu", "note", "version 2, not writable, without memory, pids"),
+    ],
+)
+def test_tells_what_a_cgroup_lacks(
+    monkeypatch: pytest.MonkeyPatch, controllers: str, status: str, value: str
+) -> None:
+    texts = {"/sys/fs/cgroup/cgroup.controllers": controllers, "/proc/self/cgroup": "0::/none/of\n"}
+    monkeypatch.setattr(machine, "_read", lambda path: texts.get(path, ""))
+
+    assert (check("cgroup").status, check("cgroup").value) == (status, value)
+
+
+def test_a_system_call_tells_its_error() -> None:
+    assert machine._syscall(444, None, 0, 1 << 30) < 0
+    assert (
+        machine._syscall(39) == os.getpid()
+        or sys.platform != "linux"
+        or os.uname().machine != "x86_64"
+    )
