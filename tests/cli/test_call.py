@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from capwasm.cli import capwasm
+from capwasm.errors import AuditError
 from tests.kit import OPTIONAL, World, guest
 
 ASKS = '[[fs]]\nmount = "/data"\nbind = "data"\naccess = "read"\n' + "".join(
@@ -176,3 +183,71 @@ def test_refuses_another_core_and_no_version(shell: Shell) -> None:
 
     assert shell.run("x", options=("--core", "9.0.0")).exit_code == 1
     assert shell.run("x", options=("--core", "nine")).exit_code == 2
+
+
+class Endless:
+    """A guest that runs for ever, as a capsule file on a world's home."""
+
+    def __init__(self, root: Path) -> None:
+        self.world = World(root)
+        self.file = root / "hostile.capsule"
+        limits = f"[limits]\nfuel = {2**60}\nwall-ms = 60_000\n"
+        capsule = self.world.capsule(guest("hostile"), limits)
+        self.world.policy(f'[plugins."*".limits]\nfuel = {2**60}\nwall-ms = 60_000\n')
+        self.world.consent(capsule)
+        self.world.close()
+        self.file.write_bytes(capsule)
+
+    def args(self, *options: str) -> list[str]:
+        return ["call", "--home", str(self.world.home), *options, str(self.file)]
+
+
+@pytest.mark.case("LIFE-13", "RES-01")
+def test_ctrl_c_ends_a_call_that_would_never_return(tmp_path: Path) -> None:
+    endless = Endless(tmp_path)
+    script = "from capwasm.cli import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *endless.args(), "spin"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while "load" not in {r["kind"] for r in recorded(endless)} and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+
+    assert (process.returncode, out, err) == (130, "", "interrupted\n")
+    assert time.monotonic() - began < 20
+    kinds = {(r["kind"], r.get("reason")) for r in recorded(endless)}
+    assert ("kill", "KeyboardInterrupt in the core") in kinds
+
+
+def recorded(endless: Endless) -> list[dict[str, Any]]:
+    with contextlib.suppress(AuditError):
+        return endless.world.events()
+    return []
+
+
+@pytest.mark.case("RES-01")
+def test_allows_to_end_an_endless_call_by_time(tmp_path: Path) -> None:
+    endless = Endless(tmp_path)
+    done = CliRunner().invoke(capwasm, [*endless.args("--wall-ms", "100", "--json"), "spin"])
+
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["code"] == "limit.deadline"
+
+
+def test_allows_numbers_and_no_value_at_all(tmp_path: Path) -> None:
+    endless = Endless(tmp_path)
+
+    def call(*words: str) -> Result:
+        return CliRunner().invoke(capwasm, [*endless.args(), *words])
+
+    assert call("divide", "84", "2").stdout == "42\n"
+    assert call("divide", "-1", "2").exit_code == 2
+    trapped = call("divide", "1", "0")
+    assert (trapped.exit_code, "error [guest.trap]" in trapped.stderr) == (1, True)

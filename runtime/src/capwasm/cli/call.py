@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["commands"]
 
+ENDS: Final = {"kill", "limit"}
 MOST_DENIED: Final = 20
 _POSITIVE = click.IntRange(1)
 
@@ -83,7 +84,8 @@ def call(
         try:
             value = plugin.call(export.whole, *words)
         finally:
-            denied = [e for e in events if e.verdict == "denied"]
+            # A limit and an interrupt end the call, and are told as its error.
+            denied = [e for e in events if e.verdict == "denied" and e.kind not in ENDS]
             if not as_json:
                 _show_denied(denied)
     stats = next(dict(e.details) for e in reversed(events) if e.kind == "call")
