@@ -23,6 +23,7 @@ from .capability import Capability
 from .caps import standard_capabilities
 from .consent import Subject, consent_for
 from .consent_store import ConsentStore
+from .engine.advisories import reachable_line
 from .engine.compile import CompileLimits, Compiler
 from .engine.engine import PluginEngine
 from .engine.link import link
@@ -30,6 +31,7 @@ from .errors import CapabilityError, CapwasmError, GrantDeniedError
 from .events import ALLOWED, DENIED, Event, Recorder
 from .grants import Grants, resolve
 from .limits import CEILING, Limits
+from .logs import get_logger
 from .manifest import Manifest, parse_manifest
 from .metrics import Metrics
 from .plugin import Opener, Plugin
@@ -89,6 +91,8 @@ class Runtime:
         self.core_version = core_version
         self.capabilities = tuple(capabilities)
         self._closers = owned or contextlib.ExitStack()
+        if (line := reachable_line()) is not None:
+            get_logger(Redactor()).warning(line)
         self._engine = PluginEngine()
         self._closers.callback(self._engine.close)
         self._compiler = Compiler(self._engine, self._home / "cache", compile_limits, on_slow)
