@@ -24,7 +24,7 @@ from .errors import (
 from .handles import HandleTable
 from .limits import Limits
 
-__all__ = ["CallOwner", "CallRecord", "current_call", "entered"]
+__all__ = ["CallOwner", "CallRecord", "call_under_way", "current_call", "entered"]
 
 
 class CallOwner(Protocol):
@@ -185,6 +185,11 @@ def current_call() -> CallRecord:
     if not _STACK.calls:
         raise InternalError("a host function ran outside a call")
     return _STACK.calls[-1]
+
+
+def call_under_way() -> CallRecord | None:
+    """The call that runs on this thread, if one does."""
+    return _STACK.calls[-1] if _STACK.calls else None
 
 
 @contextmanager

@@ -136,6 +136,8 @@ class _Table:
 
     def find(self, data: bytes) -> list[tuple[int, int, str]]:
         """Where secrets lie: begin, end and name, in order, none overlapping another."""
+        if not self.longest:
+            return []
         low = data.lower()
         suspects: set[_Form] = set()
         if self.long and len(low) >= _LONG:
