@@ -39,7 +39,7 @@ HEAD = """schema = 1
 id = "{id}"
 name = "A test"
 version = "{version}"
-requires-core = ">=0"
+requires-core = "{requires}"
 kind = "component"
 instance = "{instance}"
 """
@@ -107,9 +107,10 @@ class World:
         id: str = "test.guest",  # noqa: A002
         version: str = "1.0.0",
         instance: str = "per-call",
+        requires: str = ">=0",
     ) -> bytes:
         """A signed capsule of that component; `manifest` is what follows the [plugin] table."""
-        head = HEAD.format(id=id, version=version, instance=instance)
+        head = HEAD.format(id=id, version=version, instance=instance, requires=requires)
         packed = pack({"plugin.toml": (head + manifest).encode(), "plugin.wasm": code})
         return sign_capsule(read_artifact(packed), self.key)
 
