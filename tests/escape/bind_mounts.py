@@ -15,16 +15,30 @@ from capwasm.errors import CapabilityError
 from tests.caps.fs.tools import WAYS, clause, mounted, outcome
 
 
+def granted(base: Path, path: Path, protected: Path) -> str:
+    """`granted`, or why not, where `protected` is the runtime's own."""
+    try:
+        with mounted(base, clause(path), fs=Fs(protected=[protected])):
+            return "granted"
+    except CapabilityError as exc:
+        return str(exc)
+
+
 def main(base: Path) -> None:
     root, outside = base / "root", base / "outside"
     (root / "inner").mkdir(parents=True)
     (root / "file").touch()
     outside.mkdir()
+    state = base / "own"
+    for folder in (state / "consents", base / "srv" / "app" / "state", base / "apart"):
+        folder.mkdir(parents=True)
     (outside / "canary").write_bytes(b"secret")
     for source, target in (
         (outside, root / "inner"),
         (outside / "canary", root / "file"),
         (base / "outside", base / "alias"),
+        (state / "consents", base / "part"),
+        (base / "srv" / "app" / "state", base / "var"),
     ):
         if source.is_dir():
             target.mkdir(exist_ok=True)
@@ -46,12 +60,12 @@ def main(base: Path) -> None:
                 "write-file": outcome(lambda t=top: t.open_file("file", write=True, truncate=True)),
                 "counted": list(top.used()),
             }
-    try:
-        fs = Fs(protected=[outside / "canary"])
-        with mounted(base, clause(base / "alias"), fs=fs):
-            found["alias"] = "granted"
-    except CapabilityError as exc:
-        found["alias"] = str(exc)
+    found["alias"] = granted(base, base / "alias", outside / "canary")
+    # A part of the runtime's directory under another name; and that directory, which is itself
+    # another name for a part of what is granted.
+    found["part"] = granted(base, base / "part", state)
+    found["whole"] = granted(base, base / "srv", base / "var")
+    found["apart"] = granted(base, base / "apart", state)
     found["canary"] = (outside / "canary").read_text()
     print(json.dumps(found))  # noqa: T201
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .capability import Capability
-from .errors import PolicyError
+from .errors import CapabilityError, PolicyError
 from .events import Event
 from .metrics import Metrics
 from .policy import Policy
@@ -50,6 +50,24 @@ class Home:
         self.vault_key = self.root / "vault.key"
         self.audit = self.root / "audit"
         self.audit_key = self.root / "audit.key"
+
+    def protected(self) -> list[Path]:
+        """What no grant of files may overlap: the directory, and what links in it lead to (FS-21).
+
+        Links are looked for in it and in the directories right below it.
+
+        Raises:
+            CapabilityError: it can't be read.
+        """
+        try:
+            below = list(self.root.iterdir()) if self.root.is_dir() else []
+            for folder in [p for p in below if p.is_dir() and not p.is_symlink()]:
+                below += folder.iterdir()
+        except OSError as exc:
+            raise CapabilityError(
+                f"the runtime's directory can't be read: {exc.strerror}", context=str(self.root)
+            ) from None
+        return [self.root, *(p for p in below if p.is_symlink())]
 
     def policy(self, capabilities: Sequence[Capability[Any, Any]]) -> Policy:
         """The operator's policy, or the one that allows nothing.

@@ -140,7 +140,7 @@ class Runtime:
             place = Home(Path(home))
             redactor = Redactor()
             capabilities = standard_capabilities(
-                vault=place.vault(), redactor=redactor, protected=[place.root], **options
+                vault=place.vault(), redactor=redactor, protected=place.protected(), **options
             )
             policy = place.policy(capabilities)
             trust = place.trust()

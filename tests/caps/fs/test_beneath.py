@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from capwasm.caps.fs import beneath
-from capwasm.caps.fs.beneath import best, by_openat2, by_walking, lineage, open_root
+from capwasm.caps.fs.beneath import Lineage, best, by_openat2, by_walking, lineage, open_root
 from capwasm.caps.fs.scan import count
 from capwasm.errors import CapabilityError, InternalError
 
@@ -88,7 +88,23 @@ def test_a_lineage_knows_a_directory_by_any_name(tmp_path: Path) -> None:
     (tmp_path / "alias").symlink_to("a")
 
     assert lineage(str(tmp_path / "alias")) == lineage(str(tmp_path / "a"))
-    assert lineage(str(tmp_path / "a" / "missing"))[:2] == [None, lineage(str(tmp_path / "a"))[0]]
+    here, missing = lineage(str(tmp_path / "a")), lineage(str(tmp_path / "a" / "b" / "missing"))
+    assert missing.above[:3] == (None, None, here.above[0])
+    assert (missing.device, missing.place) == (here.device, f"{here.place}/b/missing")
+
+
+def test_directories_overlap_by_what_they_are_or_by_where_they_lie() -> None:
+    def at(*above: int | None, place: str, device: bytes = b"8:1") -> Lineage:
+        known = tuple(None if i is None else (1, i) for i in above)
+        return Lineage((*known, (1, 0)), device, place)
+
+    data = at(1, place="/data")
+    assert data.overlaps(at(9, 1, place="/elsewhere"))
+    assert data.overlaps(at(9, place="/data/sub"))  # a part of it, mounted at another place
+    assert at(9, place="/data/sub").overlaps(data)
+    assert not data.overlaps(at(9, place="/database"))
+    assert not data.overlaps(at(9, place="/data/sub", device=b"8:2"))
+    assert not data.overlaps(at(None, place="/other"))
 
 
 @pytest.mark.parametrize("resolve", [by_openat2, by_walking])
@@ -105,7 +121,7 @@ def test_counting_survives_a_tree_deeper_than_any_path(
     os.close(os.open("f", os.O_WRONLY | os.O_CREAT, dir_fd=here))
     before = open_descriptors()
 
-    assert count(top, resolve, lambda: None) == (0, 1501)
+    assert count(top, resolve, lambda _: None) == (0, 1501)
 
     assert open_descriptors() == before
     _unnest(here, top)

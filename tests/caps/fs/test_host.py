@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from capwasm.caps.fs import Access, Fs, FsClause, Kind, roots
-from capwasm.caps.fs.beneath import lineage
+from capwasm.caps.fs.beneath import Lineage, lineage
 from capwasm.caps.fs.host import Info, Mode, MountInfo
 from capwasm.errors import CapabilityError, CapError, InternalError
 from capwasm.handles import Handle
@@ -277,7 +277,7 @@ def test_refuses_a_root_that_holds_a_protected_file_yet_to_come(tmp_path: Path, 
 def test_refuses_a_root_when_it_cannot_be_told_apart(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def blind(path: str) -> list[Any]:
+    def blind(path: str) -> Lineage:
         if path.endswith("vault"):
             raise PermissionError(13, "Permission denied")
         return lineage(path)

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from capwasm.caps.fs import Fs, FsError
 from capwasm.caps.fs.node import Node
-from capwasm.caps.fs.quota import Ledger
+from capwasm.caps.fs.quota import MAX_NAMES, Ledger
 from capwasm.caps.fs.scan import count
-from capwasm.errors import CapabilityError
+from capwasm.errors import CallInterrupted, CapabilityError
 from tests.helpers import in_call
 
 from .tools import Mounted, clause, held, mounted, outcome
@@ -208,6 +208,32 @@ def test_refuses_a_quota_on_more_than_can_be_counted(
         pass
     with mounted(tmp_path, clause(home)) as bench:
         assert bench.root.open_file("1", read=True).read(0, 1) == b""
+
+
+@pytest.mark.parametrize("bounds", [{"quota_bytes": 2**60}, {"quota_files": 2**60}])
+def test_refuses_names_that_would_keep_it_from_being_mounted_again(
+    tmp_path: Path, home: Path, bounds: dict[str, int]
+) -> None:
+    with mounted(tmp_path, clause(home, **bounds)) as bench:
+        ledger = bench.root.mount.ledger
+        with ledger.held():
+            ledger.settle(files=MAX_NAMES - 1 - ledger.files)
+        bench.root.mkdir("the-last")
+        assert outcome(lambda: bench.root.mkdir("one-more")) == "EDQUOT"
+
+
+@pytest.mark.case("RES-03")
+def test_the_call_pays_for_the_count_and_can_end_it(tmp_path: Path, home: Path) -> None:
+    for i in range(2500):
+        (home / str(i)).touch()
+    with in_call() as call:
+        bench = Mounted(tmp_path, Fs(), limited(home))
+        assert call.host_fuel >= 2500 * 200
+        bench.state.close()
+        call.interrupt("killed")
+        del bench
+        with pytest.raises(CallInterrupted):
+            Mounted(tmp_path, Fs(), limited(home))
 
 
 @pytest.mark.case("FS-22")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -54,6 +55,31 @@ def test_a_secret_is_masked_where_pieces_meet(place: Place) -> None:
     assert secret.value.encode() not in body
     assert body.startswith(b"a" * 70_000)
     assert body.endswith(b"b" * 70_000)
+
+
+@pytest.mark.case("SEC-08")
+def test_a_secret_is_masked_in_a_body_that_began_before_it_was_sent(place: Place) -> None:
+    secret = Secret(origins=(place.base,))
+    sent = threading.Event()
+
+    def answer(got: Got) -> bytes | Iterator[bytes]:
+        if "/other" in got.line:
+            sent.set()
+            return http()
+
+        def stream() -> Iterator[bytes]:
+            yield b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(secret.value)
+            sent.wait(10)
+            yield secret.value.encode()
+
+        return stream()
+
+    place.origin.answer = answer
+    with in_call() as call:
+        early = place.send(call, "/stream")
+        place.send(call, "/other", credentials=[secret]).close()
+        assert early.read_all(1000) == b"[secret:credential-0]"
+        early.close()
 
 
 @pytest.mark.case("SEC-08")

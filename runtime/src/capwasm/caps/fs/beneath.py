@@ -21,17 +21,19 @@ import re
 import stat
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from capwasm.errors import CapabilityError, InternalError
 
 from .faults import refuse
-from .opening import ENTER, HOLD
-from .paths import host_path_fault
+from .opening import ENTER, HOLD, LOOK
+from .paths import host_path_fault, overlap
 
 __all__ = [
     "CHECK_ESCAPES",
     "Identity",
+    "Lineage",
     "Resolve",
     "best",
     "by_openat2",
@@ -253,26 +255,75 @@ def _magic(fd: int) -> int:
     return int(buffer[0]) & 0xFFFFFFFF
 
 
-def lineage(path: str) -> list[Identity | None]:
-    """What `path` and each directory above it are, itself first; None for what isn't there.
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """Where a directory is, told so that no other name of it hides an overlap (FS-17, FS-21).
 
-    Two directories overlap if one's first identity is in the other's lineage: true under any
-    spelling, letter case or bind mount (FS-17, FS-21).
+    Attributes:
+        above: what it and each directory above it are, itself first; None for what isn't there.
+            True under any spelling or letter case.
+        device, place: its file system, and the path in there.  True also where a part of the
+            file system is mounted a second time: what stands above a mount is then another.
+    """
+
+    above: tuple[Identity | None, ...]
+    device: bytes
+    place: str
+
+    def overlaps(self, other: Lineage) -> bool:
+        """Whether one is the other or holds it."""
+        mine, theirs = self.above[0], other.above[0]
+        return (
+            (mine is not None and mine in other.above)
+            or (theirs is not None and theirs in self.above)
+            or (self.device == other.device and overlap(self.place, other.place))
+        )
+
+
+def lineage(path: str) -> Lineage:
+    """Where `path` is, behind the links in it.
 
     Raises:
         OSError: it can't be told.
     """
-    out: list[Identity | None] = []
-    here = os.path.realpath(path)
+    real = here = os.path.realpath(path)
+    above: list[Identity | None] = []
+    found: tuple[bytes, str] | None = None
     while True:
         try:
-            out.append(identity(os.stat(here)))  # noqa: PTH116  text, as realpath gave it
+            above.append(identity(os.stat(here)))  # noqa: PTH116  text, as realpath gave it
+            found = found or _place(here, real[len(here) :])
         except (FileNotFoundError, NotADirectoryError):
-            out.append(None)
-        above = os.path.dirname(here)  # noqa: PTH120  text
-        if above == here:
-            return out
-        here = above
+            above.append(None)
+        up = os.path.dirname(here)  # noqa: PTH120  text
+        if up == here:
+            break
+        here = up
+    if found is None:
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    return Lineage(tuple(above), *found)
+
+
+def _place(path: str, rest: str) -> tuple[bytes, str]:
+    """The file system of an existing `path`, and where `path + rest` is in it.
+
+    proc(5), `mountinfo`: what of a file system is mounted where.
+    """
+    fd = os.open(path, LOOK | os.O_CLOEXEC)
+    try:
+        mount = _mount_id(fd)
+    finally:
+        os.close(fd)
+    with open("/proc/self/mountinfo", "rb") as file:  # noqa: PTH123  not a file
+        row = re.search(rb"^%d \d+ (\S+) (\S+) (\S+) " % mount, file.read(), re.MULTILINE)
+    if row is None:
+        raise OSError(errno.ENOSYS, "the kernel does not tell where a mount is")
+    root, point = (os.fsdecode(re.sub(rb"\\(\d{3})", _octal, text)) for text in row.group(2, 3))
+    return row[1], "/".join([root.rstrip("/"), f"{path}{rest}"[len(point) :].lstrip("/")])
+
+
+def _octal(found: re.Match[bytes]) -> bytes:
+    return bytes([int(found[1], 8)])
 
 
 def identity(info: os.stat_result) -> Identity:

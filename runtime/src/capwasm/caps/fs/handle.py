@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, Literal, Unpack
 
+from capwasm.caps._descriptors import none_to_spare
 from capwasm.handles import Lease
 
 from .beneath import check_inside, refuse_special
@@ -24,7 +25,6 @@ from .file import File
 from .listing import PAGE, DirStream, Entry, page
 from .model import Access
 from .node import (
-    ENTRY_FUEL,
     MAX_FILE_SIZE,
     MAX_TRANSFER,
     Kind,
@@ -32,6 +32,7 @@ from .node import (
     Node,
     Stat,
     file_id,
+    paid_by,
     set_times,
 )
 from .opening import CALM, ENTER, HOLD, LOOK, How, Want
@@ -110,6 +111,7 @@ class Dir(Node):
     def _open_as(self, kind: _Kinds, path: str, want: Want) -> File | Dir:
         with self._operation("open", path, fuel=len(path)) as call:
             where = relative(path)
+            self._may_keep_one_more()
             if want.changes and self.access is not Access.READ_WRITE:
                 refuse(errno.EPERM, "read-only")
             if (want.truncate and not want.writes) or (want.create and kind == "directory"):
@@ -205,37 +207,30 @@ class Dir(Node):
         Raises:
             FsError: it can't be reached or read.
         """
-        with self._operation("list", path, fuel=len(path)) as call:
-
-            def check(seen: int) -> None:
-                call.charge_host_work(seen * ENTRY_FUEL)
-                call.check()
-
-            with self._resolved(relative(path).names, ENTER) as fd:
-                return page(fd, after, min(limit, PAGE), check)
+        with (
+            self._operation("list", path, fuel=len(path)) as call,
+            self._resolved(relative(path).names, ENTER) as fd,
+        ):
+            return page(fd, after, min(limit, PAGE), paid_by(call))
 
     def entries(self) -> DirStream:
         """A stream of this directory's entries, from the start."""
-        with self._operation("list"), _kept(self._resolve((), ENTER)) as fd:
-            return DirStream(self.mount, self.lease, fd, self._path)
+        with self._operation("list"):
+            self._may_keep_one_more()
+            with _kept(self._resolve((), ENTER)) as fd:
+                return DirStream(self.mount, self.lease, fd, self._path)
 
     def used(self) -> tuple[int, int]:
         """Bytes and names that the whole mount holds, if this is its root.
 
         Raises:
-            FsError: there is no quota, and more than `scan.MAX_COUNTED` names (EOVERFLOW).
+            FsError: there is no quota, and more than `quota.MAX_NAMES` names (EOVERFLOW).
         """
         with self._operation("used") as call, self._changing(call) as ledger:
             if ledger.counted:
                 return ledger.bytes, ledger.files
 
-            def check() -> None:
-                call.charge_host_work(ENTRY_FUEL)
-                call.check()
-
-            found = count(self._fd, self.mount.resolve, check)
-            call.charge_host_work(found[1] * ENTRY_FUEL)
-            return found
+            return count(self._fd, self.mount.resolve, paid_by(call))
 
     # -- changing ------------------------------------------------------------------------------
 
@@ -377,6 +372,15 @@ class Dir(Node):
         except BaseException:
             self.mount.ledger.settle(files=-1)
             raise
+
+    def _may_keep_one_more(self) -> None:
+        """Pass if a handle may take a descriptor.  Asked first: nothing is made and then refused.
+
+        Raises:
+            FsError: the rest is the host's (EMFILE).
+        """
+        if none_to_spare(self._fd):
+            refuse(errno.EMFILE, "descriptors")
 
     def _at(self, where: Relative) -> str:
         names = [name.decode() for name in where.names]

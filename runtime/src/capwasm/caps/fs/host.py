@@ -31,7 +31,7 @@ from .model import Access, FsClause, parse, schema
 from .node import OPERATION_FUEL, shown
 from .paths import absolute
 from .quota import LedgerBook
-from .roots import Barred, Root, Unusable, nested, open_mount
+from .roots import Barred, Root, Unusable, open_mount
 
 __all__ = ["Fs", "FsState", "Info", "Mode", "MountInfo"]
 
@@ -338,7 +338,7 @@ def _uncountable(roots: Mapping[str, Root]) -> list[Fault]:
         Fault("fs", f"{a} and {b}: one directory holds the other, so no quota can be kept on them")
         for i, (a, x) in enumerate(writable)
         for b, y in writable[i + 1 :]
-        if x.lineage[0] != y.lineage[0]
-        and nested(x.lineage, y.lineage)
+        if x.lineage.above[0] != y.lineage.above[0]
+        and x.lineage.overlaps(y.lineage)
         and (x.dir.mount.quota.bounded or y.dir.mount.quota.bounded)
     ]

@@ -268,6 +268,16 @@ def set_times(fd: int, accessed_ns: int | None, modified_ns: int | None) -> None
     os.utime(fd, ns=times)
 
 
+def paid_by(call: CallRecord) -> Callable[[int], None]:
+    """Has the call pay for each name that is looked at, and end where it must."""
+
+    def check(seen: int) -> None:
+        call.charge_host_work(seen * ENTRY_FUEL)
+        call.check()
+
+    return check
+
+
 def shown(path: str) -> str:
     """A guest path as the audit log shows it: short, and with nothing that acts on a terminal."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in path[:512])

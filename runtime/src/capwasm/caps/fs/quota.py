@@ -21,13 +21,16 @@ from weakref import WeakValueDictionary
 
 from .faults import refuse
 
-__all__ = ["Ledger", "LedgerBook", "Quota"]
+__all__ = ["MAX_NAMES", "Ledger", "LedgerBook", "Quota"]
 
 FileId = tuple[int, int]
 
 # Without a word on files, a quota of bytes still bounds empty ones: a name costs the disk too.
 BYTES_PER_NAME: Final = 1024
 LEAST_NAMES: Final = 1000
+
+MAX_NAMES: Final = 250_000
+"""Names up to which a tree is counted, about a second's work: no quota lets it hold more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +42,13 @@ class Quota:
 
     @classmethod
     def of(cls, quota_bytes: int | None, quota_files: int | None) -> Self:
-        """The quota of a clause: a bound on bytes alone also bounds names, one a KiB."""
-        if quota_bytes is not None and quota_files is None:
+        """The quota of a clause: a bound on bytes alone also bounds names, one a KiB.
+
+        Never at more than `MAX_NAMES`: a guest that made them could not be mounted again.
+        """
+        if quota_files is None and quota_bytes is not None:
             quota_files = max(LEAST_NAMES, quota_bytes // BYTES_PER_NAME)
-        return cls(quota_bytes, quota_files)
+        return cls(quota_bytes, None if quota_files is None else min(quota_files, MAX_NAMES))
 
     @property
     def bounded(self) -> bool:

@@ -7,17 +7,18 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from capwasm.call import call_under_way
 from capwasm.capability import GrantedClause
 
-from .beneath import Identity, Resolve, identity, lineage, open_root
+from .beneath import Lineage, Resolve, identity, lineage, open_root
 from .faults import FsError
 from .handle import Dir
 from .model import Access, FsClause
-from .node import Mount
-from .quota import Ledger, LedgerBook, Quota
-from .scan import MAX_COUNTED, count
+from .node import Mount, paid_by
+from .quota import MAX_NAMES, Ledger, LedgerBook, Quota
+from .scan import count
 
-__all__ = ["Barred", "Root", "Unusable", "nested", "open_mount"]
+__all__ = ["Barred", "Root", "Unusable", "open_mount"]
 
 
 class Unusable(Exception):
@@ -30,10 +31,10 @@ class Barred(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """An open mount, and where it lies: itself, then each directory above it."""
+    """An open mount, and where it lies."""
 
     dir: Dir
-    lineage: Sequence[Identity | None]
+    lineage: Lineage
 
 
 def open_mount(
@@ -70,13 +71,13 @@ def open_mount(
     except OSError as exc:
         raise Unusable(f"{clause.path} can't be opened: {exc.strerror}") from None
     try:
-        above = _lineage(real)
-        if above[0] != identity(os.fstat(fd)):
+        where = _lineage(real)
+        if where.above[0] != identity(os.fstat(fd)):
             raise Unusable(f"{real} was moved while it was opened")
         for path in protected:
-            if nested(above, _lineage(path)):
+            if where.overlaps(_lineage(path)):
                 raise Unusable(f"{real} overlaps {path}, which is the runtime's own")
-        if any(nested(above, _lineage(path)) for path in denied):
+        if any(where.overlaps(_lineage(path)) for path in denied):
             raise Barred
         quota = Quota.of(clause.quota_bytes, clause.quota_files)
         ledger = book.of(identity(os.fstat(fd)))
@@ -86,12 +87,16 @@ def open_mount(
         os.close(fd)
         raise
     mount = Mount(clause.mount, real, resolve, quota, ledger, record)
-    return Root(Dir(mount, granted.lease, fd, "", clause.access), above)
+    return Root(Dir(mount, granted.lease, fd, "", clause.access), where)
 
 
 def _begin_to_count(ledger: Ledger, fd: int, real: str, resolve: Resolve) -> None:
+    # An instance mounts at its first use, within a call; at a load there is none yet.
+    call = call_under_way()
+    check = paid_by(call) if call is not None else lambda _seen: None
+
     def scan() -> tuple[int, int]:
-        size, names = count(fd, resolve, lambda: None)
+        size, names = count(fd, resolve, check)
         for holder in ledger.holders():
             info = os.fstat(holder)
             if info.st_nlink == 0:  # open, and without a name for the scan to find
@@ -99,27 +104,22 @@ def _begin_to_count(ledger: Ledger, fd: int, real: str, resolve: Resolve) -> Non
         return size, names
 
     try:
-        with ledger.held():
+        with ledger.held(-1 if call is None else call.remaining()):
             ledger.count(scan)
     except FsError as exc:
         if exc.errno == errno.EOVERFLOW:
             raise Unusable(
-                f"{real} holds more than {MAX_COUNTED} names: a quota can't be kept on it"
+                f"{real} holds more than {MAX_NAMES} names: a quota can't be kept on it"
             ) from None
         raise Unusable(f"{real} can't be counted: {exc.detail}") from None
     except OSError as exc:
         raise Unusable(f"{real} can't be counted: {exc.strerror}") from None
 
 
-def _lineage(path: str) -> Sequence[Identity | None]:
+def _lineage(path: str) -> Lineage:
     try:
         return lineage(path)
     except OSError as exc:
         raise Unusable(
             f"it can't be told whether {path} is apart from it: {exc.strerror}"
         ) from None
-
-
-def nested(a: Sequence[Identity | None], b: Sequence[Identity | None]) -> bool:
-    """Whether one directory is the other or holds it, under whichever names."""
-    return (a[0] is not None and a[0] in b) or (b[0] is not None and b[0] in a)

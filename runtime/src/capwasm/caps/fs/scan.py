@@ -11,18 +11,18 @@ from typing import Final
 from .beneath import Identity, Resolve, identity
 from .faults import refuse
 from .opening import ENTER
+from .quota import MAX_NAMES
 
-__all__ = ["MAX_COUNTED", "count"]
+__all__ = ["count"]
 
-MAX_COUNTED: Final = 250_000
-"""Names after which counting gives up: about a second's work."""
+_AT_ONCE: Final = 1000
 
 # A mount point, which no guest can enter; or the host removed or replaced it meanwhile.
 _GONE: Final = (errno.EXDEV, errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 def count(
-    root: int, resolve: Resolve, check: Callable[[], None], limit: int = MAX_COUNTED
+    root: int, resolve: Resolve, check: Callable[[int], None], limit: int = MAX_NAMES
 ) -> tuple[int, int]:
     """Bytes and names beneath a directory; a file with several names has its bytes counted once.
 
@@ -32,7 +32,7 @@ def count(
     Args:
         root: descriptor of the directory.
         resolve: how a guest would get at what is in it: what it can't reach isn't counted.
-        check: called once a directory; raises to stop.
+        check: called with the number of names counted since the last time; raises to stop.
         limit: names after which it gives up.
 
     Raises:
@@ -71,10 +71,11 @@ def count(
 class _Tally:
     """What was counted so far."""
 
-    __slots__ = ("_check", "_limit", "_linked", "bytes", "names")
+    __slots__ = ("_check", "_checked", "_limit", "_linked", "bytes", "names")
 
-    def __init__(self, check: Callable[[], None], limit: int) -> None:
+    def __init__(self, check: Callable[[int], None], limit: int) -> None:
         self._check = check
+        self._checked = 0
         self._limit = limit
         self._linked: set[Identity] = set()
         self.bytes = 0
@@ -82,11 +83,12 @@ class _Tally:
 
     def read(self, fd: int) -> list[bytes]:
         """Count one directory; return those below it."""
-        self._check()
         below = []
         with os.scandir(fd) as entries:
             for entry in entries:
                 self.names += 1
+                if self.names - self._checked >= _AT_ONCE:
+                    self._tell()
                 if self.names > self._limit:
                     refuse(errno.EOVERFLOW, "too-many-to-count")
                 try:
@@ -97,7 +99,12 @@ class _Tally:
                     below.append(os.fsencode(entry.name))
                 elif stat.S_ISREG(info.st_mode):
                     self.bytes += self._size(info)
+        self._tell()
         return below
+
+    def _tell(self) -> None:
+        seen, self._checked = self.names - self._checked, self.names
+        self._check(seen)
 
     def _size(self, info: os.stat_result) -> int:
         if info.st_nlink > 1:

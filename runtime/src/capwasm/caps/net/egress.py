@@ -15,7 +15,6 @@ Each hop of a request goes through the same steps, and nothing is carried over f
 
 from __future__ import annotations
 
-import re
 import ssl
 import threading
 import time
@@ -41,7 +40,7 @@ from .pool import Connection, Pool, protocol_errors
 from .refusal import Refusal, refusal
 from .request import Prepared, RequestSpec, prepare
 from .resolve import Lookups, is_own_address
-from .url import Address, Url, UrlError, join_url
+from .url import Address, Url, UrlError, join_url, lax_paths
 from .watch import Watch
 from .wire import connect
 
@@ -88,7 +87,6 @@ class EgressEngine:
         self._is_own = is_own
         self._pool = Pool()
         self._mask = Redactor()
-        self._has_secrets = False
         self._open: set[ResponseHandle] = set()
         self._lock = threading.Lock()
 
@@ -211,7 +209,6 @@ class EgressEngine:
         secret_headers = injected(
             request.credentials, request.url.origin, self._mask, first=hop == 0
         )
-        self._has_secrets = self._has_secrets or bool(secret_headers)
         headers = complete(request, secret_headers)
         watch.check()
         # 6. Recorded before anything leaves; if it can't be, nothing does.
@@ -246,12 +243,17 @@ class EgressEngine:
         if len(answer.headers) > MAX_RESPONSE_HEADERS:
             raise refusal("too-large", "headers", f"more than {MAX_RESPONSE_HEADERS} headers")
         headers = decoded(answer.headers)
+        framing = {name.lower() for name, _ in headers}
+        if framing >= {"content-length", "transfer-encoding"}:
+            # RFC 9112, 6.3: what lies between may have believed the other one.
+            raise refusal("unavailable", "protocol", "a length and a transfer encoding")
         location = None if request.redirects == "manual" else location_of(answer.status, headers)
         bodiless = request.method == "HEAD" or answer.status in (204, 304)
         # A redirect's body is never read, so never decoded either (NET-22).
         encodings = [v for n, v in headers if n.lower() == "content-encoding"]
         decoder = None if bodiless or location is not None else decoder_for(encodings)
-        mask = self._mask.stream() if self._has_secrets else None
+        # Also where no secret was sent yet: one that is sent later may come back through this body.
+        mask = self._mask.stream()
         body = Body(answer.iter_stream(), decoder, mask, watch.call.limits.net_bytes)
 
         def ended(response: ResponseHandle, verdict: str, reason: str, detail: str) -> None:
@@ -275,11 +277,7 @@ class EgressEngine:
             watch.leases,
             answer,
             connection,
-            shown(
-                headers,
-                is_head=request.method == "HEAD",
-                mask=self._mask if self._has_secrets else None,
-            ),
+            shown(headers, is_head=request.method == "HEAD", mask=self._mask),
             str(request.url),
             body,
             deadline,
@@ -307,7 +305,7 @@ class EgressEngine:
                 url = join_url(request.url, location)
             except UrlError as exc:
                 raise refusal("denied", "redirect-denied", str(exc)) from None
-            if self._has_secrets and self._mask.text(location) != location:
+            if self._mask.text(location) != location:
                 url = None  # nor does the audit need it
                 raise refusal("denied", "redirect-leak", "its URL carries an injected secret")
             if request.url.scheme == "https" and url.scheme == "http":
@@ -334,13 +332,12 @@ class EgressEngine:
 
 
 def _is_denied(grant: Grant[NetClause], op: NetOperation) -> bool:
-    """Whether a denial speaks of it, also when a server takes `//` for `/`.
+    """Whether a denial speaks of it, or of what a lax server would make of it (`url.lax_paths`).
 
     What may not even be read may not be sent to: a denial of GET and HEAD, which is what one
     without methods means, is one of every method.
     """
-    merged = replace(op, path=re.sub("/{2,}", "/", op.path))
-    ops = [op, merged]
+    ops = [op, *(replace(op, path=path) for path in lax_paths(op.path))]
 
     def denies(clause: NetClause) -> bool:
         method = "GET" if clause.methods >= SAFE_METHODS else op.method

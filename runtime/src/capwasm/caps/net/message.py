@@ -91,20 +91,17 @@ def location_of(status: int, headers: Headers) -> str | None:
     return places.pop()
 
 
-def shown(headers: Headers, *, is_head: bool, mask: Redactor | None) -> Headers:
+def shown(headers: Headers, *, is_head: bool, mask: Redactor) -> Headers:
     """The headers that a guest may see.
 
     Args:
         headers: all of the response.
         is_head: whether they answer a HEAD, where `Content-Length` is news and frames nothing.
-        mask: takes out the secrets that were sent, if any were.
+        mask: takes out the secrets that were sent.
     """
-    keep = [
-        (name, value)
+    return tuple(
+        (mask.text(name), mask.text(value))
         for name, value in headers
         if not name.lower().startswith("proxy-")
         and (name.lower() not in _FRAMING or (is_head and name.lower() == "content-length"))
-    ]
-    if mask is None:
-        return tuple(keep)
-    return tuple((mask.text(name), mask.text(value)) for name, value in keep)
+    )

@@ -35,7 +35,7 @@ REASONS: Final[dict[str, str]] = {
     "protocol": "The origin's answer is not HTTP/1.1 as it should be.",
     "encoding": "The body's encoding is unknown, nested or damaged.",
     "too-large": "The body is larger than allowed.",
-    "busy": "Too many lookups are under way.",
+    "busy": "Too many lookups or open files in the process.",
 }
 
 

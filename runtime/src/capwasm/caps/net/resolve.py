@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import threading
 from collections import Counter
@@ -103,7 +104,19 @@ def is_own_address(address: Address) -> bool:
 
     The kernel is asked: it lets a socket be bound to its own addresses alone.  Where it was told
     to bind to any, the source that it would send from tells, which is the address itself.
+
+    Raises:
+        CapError: `unavailable`: the kernel can't be asked.
     """
+    try:
+        return _is_own(address)
+    except OSError as exc:
+        if exc.errno == errno.EAFNOSUPPORT:
+            return False  # no address of that family is anything here
+        raise refusal("unavailable", "unreachable", type(exc).__name__) from None
+
+
+def _is_own(address: Address) -> bool:
     if not _can_bind(address):
         return False
     nowhere = "2001:db8::1" if address.version == 6 else "192.0.2.213"

@@ -22,6 +22,7 @@ __all__ = [
     "canonical_path",
     "host_text",
     "join_url",
+    "lax_paths",
     "parse_host",
     "parse_port",
     "parse_url",
@@ -270,6 +271,23 @@ def canonical_path(raw: str) -> str:
     path = _remove_dots(_ESCAPE.sub(_plain, raw) or "/")
     _refuse_hidden(path)
     return path
+
+
+def lax_paths(path: str) -> set[str]:
+    """What servers may take a canonical path for, so that a denial can't be passed by a spelling.
+
+    They merge slashes, decode once more, take a backslash for a slash, cut a segment at its `;`, or
+    leave off the last slash.
+    """
+    merged = _merged(path)
+    while (decoded := _ESCAPE.sub(lambda m: chr(int(m[1], 16)), path)) != path:
+        path = decoded
+    lax = _merged("/".join(s.partition(";")[0] for s in re.split(r"[/\\]", path)))
+    return {merged, lax, lax.rstrip("/") or "/"}
+
+
+def _merged(path: str) -> str:
+    return re.sub("/{2,}", "/", path)
 
 
 def _canonical_query(raw: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 
 import httpcore
 
+from capwasm.caps._descriptors import is_reserved
 from capwasm.errors import InternalError
 
 from .refusal import Refusal, refusal
@@ -104,8 +105,13 @@ def _share(watch: Watch, left: int) -> float:
 
 def _dial(address: Address, port: int, watch: Watch) -> socket.socket:
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
     try:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as exc:  # no descriptor, or none of that family
+        raise refusal("unavailable", "unreachable", type(exc).__name__) from None
+    try:
+        if is_reserved(sock.fileno()):
+            raise refusal("unavailable", "busy", "the process has no descriptor to spare")
         sock.setblocking(False)  # noqa: FBT003  the library's own signature
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         code = sock.connect_ex((str(address), port))
