@@ -315,6 +315,28 @@ def test_refuses_a_use_that_the_revocation_overtook() -> None:
     assert word(handle.inject, API) == "closed"
 
 
+@pytest.mark.case("LIFE-05", "SEC-06")
+@pytest.mark.parametrize("use", ["inject", "reveal"])
+@pytest.mark.parametrize("how", ["revoked", "run out"])
+def test_refuses_a_use_whose_grant_ended_while_the_vault_answered(use: str, how: str) -> None:
+    world = World(INJECT, REVEAL)
+    handle = world.handle()
+    get = world.vault.get
+
+    def slow(name: str):
+        value = get(name)
+        if how == "revoked":
+            for granted in world.grant.allow:
+                granted.lease.revoke("withdrawn")
+        else:
+            world.time += 3600
+        return value
+
+    world.vault.get = slow  # type: ignore[method-assign]
+    act = handle.reveal if use == "reveal" else lambda: handle.inject(API)
+    assert word(act) == "closed"
+
+
 @pytest.mark.case("LIFE-05")
 def test_refuses_every_use_that_begins_after_a_revocation_returned() -> None:
     late: list[float] = []

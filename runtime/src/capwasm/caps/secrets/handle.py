@@ -170,7 +170,9 @@ class SecretHandle(Handle):
             self._state.ctx.record(
                 "secret", ALLOWED, action="inject", target=self.name, details=details
             )
-            self._check("inject", details)  # it may have been revoked while the vault answered
+            # Each may have been revoked, or run out, while the vault answered.
+            self._check("inject", details)
+            self._granted("inject", lambda c: c == clause, details)
             # From here on nothing is raised: no traceback can carry the value (SEC-10).
             header, _, template = clause.header.partition(": ")
             return header, value.fill(template)
@@ -184,10 +186,11 @@ class SecretHandle(Handle):
             AuditError: the use could not be recorded, so it does not happen.
         """
         self._check("reveal", {})
-        self._granted("reveal", lambda c: c.reveals(self.name), {})
+        clause = self._granted("reveal", lambda c: c.reveals(self.name), {})
         with self._fetch("reveal", {}) as value:
             self._state.ctx.record("secret", ALLOWED, action="reveal", target=self.name)
             self._check("reveal", {})
+            self._granted("reveal", lambda c: c == clause, {})
             return value.expose()
 
     def _live(self, allows: Callable[[SecretClause], bool]) -> SecretClause | None:
