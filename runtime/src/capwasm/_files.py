@@ -98,9 +98,9 @@ def write_file(
         error: with `code`, when the name is taken or the file can't be written.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.name[:64]}.{secrets.token_hex(8)}.tmp")
     move: Callable[[Path, Path], None] = os.replace if overwrite else os.link
     try:
+        temporary = target.with_name(f".{target.name[:64]}.{secrets.token_hex(8)}.tmp")
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
             with os.fdopen(fd, "wb") as file:
