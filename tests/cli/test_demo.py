@@ -213,8 +213,8 @@ def test_a_step_that_went_wrong_is_shown_and_ends_with_1(monkeypatch: pytest.Mon
     done = run("--yes")
 
     assert done.exit_code == 1
-    assert re.search(r"^ 7 WRONG   Call", done.stdout, re.MULTILINE)
-    assert "1 of 13 steps went wrong: cache" in done.stdout
+    assert re.search(r"^ 8 WRONG   Call", done.stdout, re.MULTILINE)
+    assert "1 of 14 steps went wrong: cache" in done.stdout
     assert json.loads(run("--yes", "--json").stdout)["ok"] is False
 
 

@@ -81,6 +81,9 @@ def play(root: Path, agree: Callable[[Sequence[owner.Permission]], bool]) -> Ite
         events: list[Event] = []
         with Runtime.open(home.root, core_version="1.0.0", hook=events.append) as runtime:
             yield from _prove(runtime, capsule)
+            allowed = runtime.policy.patterns
+            told = f"policy.toml allows something to {', '.join(allowed)} and to no other plugin"
+            yield Step("policy", told, ok=allowed == ("demo.weather",))
             yield _load_too_early(runtime, capsule)
             if agree(owner.asked(runtime, capsule)):
                 owner.consent(runtime, capsule, who="whoever runs the demo")

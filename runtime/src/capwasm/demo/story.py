@@ -35,10 +35,15 @@ STORY: Final = {
         "The same file with one bit flipped",
         "Every refusal has a stable code, which a program can act on.",
     ),
+    "policy": Scene(
+        "done",
+        "The operator wrote a policy: one service, one secret, one directory",
+        "What no rule allows is denied.  The plugin can't widen it, only ask.",
+    ),
     "deny-by-default": Scene(
         "denied",
         "Load it, before anybody agreed to what it asks",
-        "The policy says what may be allowed; a person agrees to what is used.",
+        "The policy is the most; within it, a person agrees to each thing.",
     ),
     "load": Scene(
         "allowed",
