@@ -6,7 +6,6 @@ import hashlib
 import http.server
 import json
 import os
-import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -131,7 +130,10 @@ class Origin:
                 self.end_headers()
                 self.wfile.write(data)
 
-            do_GET = do_POST = do_PUT = do_DELETE = answer
+            def __getattr__(self, name: str) -> Any:
+                if name.startswith("do_"):
+                    return self.answer
+                raise AttributeError(name)
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -164,9 +166,3 @@ class Origin:
 def snapshot(tree: Path) -> dict[str, bytes]:
     """Every file below a directory."""
     return {p.relative_to(tree).as_posix(): p.read_bytes() for p in tree.rglob("*") if p.is_file()}
-
-
-def copy_of(project: Path, target: Path) -> Path:
-    """A project that a test may change."""
-    shutil.copytree(project, target)
-    return target

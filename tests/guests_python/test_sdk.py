@@ -92,16 +92,20 @@ ALLOWED = {
     "secret.lease": ('print(secrets.get("pin").lease > 1)', "True"),
     "secret.reveal": ('print(len(secrets.get("pin").reveal()))', "13"),
     "pathlib": (
-        'p = pathlib.Path("/data/d"); p.mkdir(); (p / "x").write_text("ü")\n'
-        'print((p / "x").read_text(), [str(q) for q in pathlib.Path("/data").rglob("*")])\n'
-        '(p / "x").rename("/data/y"); p.rmdir(); print(os.listdir("/data"))',
+        """
+p = pathlib.Path("/data/d"); p.mkdir(); (p / "x").write_text("ü")
+print((p / "x").read_text(), [str(q) for q in pathlib.Path("/data").rglob("*")])
+(p / "x").rename("/data/y"); p.rmdir(); print(os.listdir("/data"))
+""",
         "ü ['/data/d', '/data/d/x']\n['y']",
     ),
     "open": (
-        'with open("/data/f", "w") as f: f.write("ab")\n'
-        'with open("/data/f", "r+b") as f: f.seek(1); f.write(b"Z")\n'
-        'with open("/data/f", "a") as f: f.write("!")\n'
-        'print(open("/data/f").read(), os.stat("/data/f").st_size)',
+        """
+with open("/data/f", "w") as f: f.write("ab")
+with open("/data/f", "r+b") as f: f.seek(1); f.write(b"Z")
+with open("/data/f", "a") as f: f.write("!")
+print(open("/data/f").read(), os.stat("/data/f").st_size)
+""",
         "aZ! 3",
     ),
     "read only": ('print(pathlib.Path("/fixed/a.md").read_text())', "# A"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import inspect
+import pkgutil
 import re
 import typing
 from collections.abc import Callable, Iterator
@@ -197,15 +198,14 @@ def _resources() -> Iterator[str]:
         package = import_module("wit_world.exports")
     except ImportError:
         return
-    for name, module in list(vars(package).items()):
-        if not isinstance(module, ModuleType) or not module.__name__.startswith(package.__name__):
-            continue
-        for inner, value in vars(module).items():
+    for info in pkgutil.iter_modules(package.__path__):
+        module = import_module(f"{package.__name__}.{info.name}")
+        for name, value in vars(module).items():
             ours = isinstance(value, type) and value.__module__ == module.__name__
             if ours and getattr(value, "_is_protocol", False):
                 yield (
-                    f"interface {name!r} exports the resource {_kebab(inner)!r}, which this SDK "
-                    "can't serve yet: give out numbers, and keep the objects in a dict"
+                    f"interface {info.name.replace('_', '-')!r} exports the resource {_kebab(name)!r}, which "
+                    "this SDK can't serve yet: give out numbers, and keep the objects in a dict"
                 )
 
 

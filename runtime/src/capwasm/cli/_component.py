@@ -194,7 +194,8 @@ def _told(output: str, scratch: Path, project: Path) -> BuildError:
     """What went wrong, without componentize-py's own frames, in the author's terms."""
     text = output.partition("\nStack backtrace:")[0]
     text = re.sub(r"\A(?:Traceback.*?\n(?:  .*\n)*)?\w*(?:Error|Exception): ", "", text)
-    text = re.sub(r"\n\nCaused by:\n    \w+: .*\Z", "", text, flags=re.DOTALL) if "/0/" in text else text
+    if "Traceback (most recent call last)" in text:  # the cause is its last line once more
+        text = text.partition("\n\nCaused by:\n")[0]
     text = text.replace(f"{scratch}/wit", "wit").replace("/0/", "").replace(f"{scratch}/", "")
     lines = [line.rstrip() for line in text.strip().splitlines() if line.strip()]
     setup = next((i for i, line in enumerate(lines) if "SetupError: " in line), None)
