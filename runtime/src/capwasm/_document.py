@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, TypeVar
 
-from ._model import kebab
+from ._model import hidden, kebab
 from .capability import Capability, Side
 from .errors import Fault
 from .lattice import Clause
@@ -42,8 +41,6 @@ MAX_CLAUSES: Final = 128
 MAX_FAULTS: Final = 100
 
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
-# Control, format (bidi, zero-width, tags), surrogate, private use, line and paragraph separators.
-_UNSHOWABLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 T = TypeVar("T")
 
 
@@ -53,10 +50,8 @@ def text_fault(text: str, *, allowed: str = "") -> str | None:
     `parse_toml` looks at the source, where an escape such as \u202E is still harmless; this looks
     at what came of it.
     """
-    for char in text:
-        if char not in allowed and unicodedata.category(char) in _UNSHOWABLE:
-            return f"holds an invisible or control character, U+{ord(char):04X}"
-    return None
+    found = hidden(text, allowed=allowed)
+    return None if found is None else f"holds an invisible or control character, {found}"
 
 
 def join(path: str, word: str) -> str:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, TypeVar
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, Literal, NoReturn, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import CapwasmError, Fault
 
-__all__ = ["Model", "faults_of", "kebab", "parse_json", "parse_toml", "validate"]
+__all__ = ["Model", "faults_of", "hidden", "kebab", "parse_json", "parse_toml", "validate"]
 
 # A manifest of 200 permissions is about 20 KiB; a hundred times nothing is still nothing.
 MAX_TEXT_BYTES = 256 * 1024
@@ -51,11 +52,25 @@ class Model(BaseModel):
         frozen=True,
         extra="forbid",
         strict=True,
-        alias_generator=kebab,
-        populate_by_name=True,
+        alias_generator=kebab,  # and no other spelling: `not_after` is an unknown word
         allow_inf_nan=False,
         hide_input_in_errors=True,
     )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_kwargs: Any) -> None:
+        """Refuse `Literal[1]` when the class is made: it takes `true` and `1.0` for 1."""
+        for name, field in cls.model_fields.items():
+            if not all(isinstance(word, str) for word in _literals(field.annotation)):
+                raise TypeError(f"{cls.__name__}.{name}: write Annotated[int, Field(ge=1, le=1)]")
+
+
+def _literals(annotation: Any) -> Iterator[Any]:
+    for part in get_args(annotation):
+        if get_origin(annotation) is Literal:
+            yield part
+        else:
+            yield from _literals(part)
 
 
 def validate(
@@ -184,6 +199,11 @@ def parse_json(
     def no_constant(word: str) -> NoReturn:
         raise ValueError(f"{word} is not a number of JSON")
 
+    def finite(digits: str) -> float:
+        if abs(number := float(digits)) == float("inf"):
+            raise ValueError("a number has more than 64 bits")
+        return number
+
     def whole(digits: str) -> int:
         if len(digits) > 20:
             raise ValueError("a number has more than 64 bits")
@@ -194,7 +214,11 @@ def parse_json(
     text = _text(data, limit, fail)
     try:
         doc = json.loads(
-            text, object_pairs_hook=_no_repeats, parse_constant=no_constant, parse_int=whole
+            text,
+            object_pairs_hook=_no_repeats,
+            parse_constant=no_constant,
+            parse_float=finite,
+            parse_int=whole,
         )
     except (ValueError, RecursionError) as exc:
         fail(f"not valid JSON: {str(exc) or type(exc).__name__}")
@@ -210,10 +234,23 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return out
 
 
-# Bidi controls, zero-width characters and the BOM: invisible in a review, so never in a document.
-_INVISIBLE = re.compile(
-    "[\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
+# Control, format (bidi, zero-width, tags), surrogate, private use, line and paragraph separators.
+_HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+# Letters and marks that nothing is drawn for: fillers, joiners, selectors of variants.
+_BLANK: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\uffa0\U000e0100-\U000e01ef]"
 )
+
+
+def hidden(text: str, *, allowed: str = "") -> str | None:
+    """Which character of `text` a reviewer could not see, as `U+202E`, or None (MAN-06)."""
+    found = (
+        char
+        for char in set(text)
+        if (unicodedata.category(char) in _HIDDEN and char not in allowed) or _BLANK.match(char)
+    )
+    first = min(found, default=None)
+    return None if first is None else f"U+{ord(first):04X}"
 
 
 def _text(data: bytes, limit: int, fail: Callable[[str], NoReturn]) -> str:
@@ -223,9 +260,8 @@ def _text(data: bytes, limit: int, fail: Callable[[str], NoReturn]) -> str:
         text = data.decode("utf-8")
     except UnicodeDecodeError as exc:
         fail(f"not UTF-8: byte {exc.start}")
-    found = _INVISIBLE.search(text)
-    if found:
-        fail(f"holds an invisible or control character, U+{ord(found.group()):04X}")
+    if (found := hidden(text, allowed="\t\n\r")) is not None:
+        fail(f"holds an invisible or control character, {found}")
     return text
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Self, final
 
 from pydantic import AfterValidator, Field
@@ -73,6 +73,7 @@ def withdrawal(*, who: str, when: datetime, reason: str = "") -> Withdrawal:
 
     Raises:
         ConsentError: `who` or `reason` is empty, too long or holds hidden characters.
+        ValueError: `when` has no time zone.
     """
     return validate(Withdrawal, {"who": who, "when": stamp(when), "reason": reason}, ConsentError)
 
@@ -130,6 +131,7 @@ class ConsentRecord(Model):
 
         Raises:
             ConsentError: `who` or `reason` is empty, too long or holds hidden characters.
+            ValueError: `when` has no time zone.
         """
         return cls.parse(
             {
@@ -200,8 +202,14 @@ class ConsentRecord(Model):
 
 
 def stamp(when: datetime) -> str:
-    """A moment as records write it: `2027-01-31T00:00:00Z`."""
-    return when.strftime("%Y-%m-%dT%H:%M:%SZ")
+    """A moment as records write it: `2027-01-31T00:00:00Z`.
+
+    Raises:
+        ValueError: it has no time zone, so nobody could tell which moment it is.
+    """
+    if when.tzinfo is None:
+        raise ValueError("a time needs a time zone")
+    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @dataclass(frozen=True, slots=True)

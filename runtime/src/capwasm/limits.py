@@ -25,7 +25,11 @@ KIB, MIB = 1024, 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits of one plugin.  All are upper bounds; all are at least 1."""
+    """The limits of one plugin.  All are upper bounds; all are at least 1.
+
+    Raises:
+        ValueError: for what is no whole number or below 1, which an engine may take for no limit.
+    """
 
     fuel: int = _limit(
         2_000_000_000,
@@ -64,6 +68,13 @@ class Limits:
     handles: int = _limit(256, 100_000, "count", "Host handles that one instance holds at a time.")
     concurrency: int = _limit(4, 1_024, "count", "Calls into the plugin at a time.")
     depth: int = _limit(8, 32, "count", "Nesting of calls between host and guests.")
+
+    def __post_init__(self) -> None:
+        """Refuse what would bound nothing."""
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{kebab(f.name)} must be a whole number from 1 up")
 
     def meet(self, other: Self) -> Self:
         """The smaller of each: commutative, associative, idempotent."""

@@ -290,9 +290,9 @@ _GRAVITY: Final = ("verify.key-revoked", "verify.key-expired", "verify.key-scope
 
 
 def _files(path: Path) -> Sequence[Path]:
-    if not path.is_dir():
-        return [path]
     try:
+        if not path.is_dir():
+            return [path]
         writable = path.stat().st_mode & 0o002
         files = sorted(p for p in path.iterdir() if p.suffix == ".toml" and p.name[0] != ".")
     except OSError as exc:
@@ -323,7 +323,7 @@ def _read(file: Path) -> _Document:
     )
     doc = parse_toml(data, PolicyError, code="trust.toml", context=context)
     schema = doc.get("schema")
-    if isinstance(schema, int) and schema > SCHEMA:
+    if isinstance(schema, int) and SCHEMA < schema < 2**63:
         raise PolicyError(
             f"schema {schema}; this runtime knows up to {SCHEMA}",
             code="trust.schema",

@@ -62,7 +62,7 @@ class Document(Model):
     """
 
     format: Literal["capwasm-vault"] = "capwasm-vault"
-    version: Literal[1] = 1
+    version: Annotated[int, Field(ge=1, le=1)] = 1
     kdf: Kdf
     salt: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     serial: Annotated[int, Field(ge=1, lt=2**53)]
