@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -459,3 +460,30 @@ def test_refuses_to_carry_over_anothers_or_a_withdrawn_consent() -> None:
     assert carries_over(record(), manifest(), TOYS)
     assert not carries_over(gone, manifest(), TOYS)
     assert not carries_over(other, manifest(), TOYS)
+
+
+@pytest.mark.case("MAN-10", "PER-01")
+def test_refuses_a_record_that_could_not_be_read_again(tmp_path: Path) -> None:
+    store, recorder = ConsentStore(tmp_path / "c"), ListRecorder()
+    told = ConsentStore(tmp_path / "c", recorder=recorder)
+    store.give(record())
+    huge = record().model_copy(
+        update={"permissions": {"door": tuple({"door": "é" * 2000} for _ in range(50))}}
+    )
+
+    assert code_of(told.give, huge) == "consent.invalid"
+    assert recorder.events == []
+    assert [e.number for e in store.entries()] == [1]
+
+
+def test_allows_the_largest_record_to_be_withdrawn(tmp_path: Path) -> None:
+    store = ConsentStore(tmp_path / "c")
+    for size in (505_000, 506_500, 508_000):
+        with contextlib.suppress(ConsentError):
+            store.give(
+                record().model_copy(update={"permissions": {"door": ({"door": "x" * size},)}})
+            )
+    assert 1 <= len(store.entries()) < 3
+    words = Withdrawal(who="\U0001f642" * 200, when="2027-02-01T00:00:00Z", reason="é" * 500)
+    assert store.withdraw("acme.weather", words)
+    assert all(e.record.withdrawn for e in store.entries())

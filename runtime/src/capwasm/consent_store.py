@@ -25,6 +25,8 @@ from .identity import check_id
 __all__ = ["ConsentStore"]
 
 MAX_RECORD_BYTES: Final = 512 * 1024
+# Left free in each record that is given, so that it can always be withdrawn.
+WITHDRAWAL_BYTES: Final = 16 * 1024
 MAX_RECORDS: Final = 10_000
 _NAME: Final = re.compile(r"([a-z0-9.-]{1,128})@([0-9]{6})\.json")
 _STALE_SECONDS: Final = 3600
@@ -72,13 +74,18 @@ class ConsentStore:
         """Keep a new consent; it is on the disk when this returns.
 
         Raises:
-            ConsentError: `consent.store`.
+            ConsentError: `consent.store`, or `consent.invalid` for one too large to be kept.
             AuditError: it could not be recorded, and was not kept.
         """
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as exc:
             raise self._broken(f"can't be made: {exc.strerror}") from exc
+        size, most = len(_encode(record)), MAX_RECORD_BYTES - WITHDRAWAL_BYTES
+        if size > most:  # it would be refused when read, and all other records with it
+            raise ConsentError(
+                f"the record would have {size} bytes; at most {most}", context=record.plugin
+            )
         taken = {number for _, plugin, number in self._files() if plugin == record.plugin}
         self._record("give", record, record.who, record.reason)
         number = max(taken, default=0) + 1
@@ -174,10 +181,9 @@ class ConsentStore:
         return record
 
     def _write(self, path: Path, record: ConsentRecord, *, overwrite: bool) -> None:
-        doc = record.model_dump(by_alias=True, exclude_none=True, mode="json")
         write_file(
             path,
-            (json.dumps(doc, indent=2, ensure_ascii=True) + "\n").encode(),
+            _encode(record),
             ConsentError,
             code="consent.store",
             mode=0o600,
@@ -199,3 +205,8 @@ class ConsentStore:
 
     def _broken(self, message: str) -> ConsentError:
         return ConsentError(message, code="consent.store", context=ascii(str(self.directory))[1:-1])
+
+
+def _encode(record: ConsentRecord) -> bytes:
+    doc = record.model_dump(by_alias=True, exclude_none=True, mode="json")
+    return (json.dumps(doc, indent=2, ensure_ascii=True) + "\n").encode()
