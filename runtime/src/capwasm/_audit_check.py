@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["Problem", "Report", "tail", "verify_log"]
 
 MAX_PROBLEMS: Final = 100
+MAX_GAPS: Final = 100
+GAP_CHARS: Final = 200
 POLL_SECONDS: Final = 0.2
 
 
@@ -58,7 +60,8 @@ class Report:
         anchors: anchors in the chain.   signed: those with a good signature by a key given.
         signed_to: the newest record that such a signature covers: up to there nobody without the
             key can have changed anything.
-        gaps: records of the log itself that say that something is missing or was refused.
+        gaps: the first records of the log itself that say that something is missing or was
+            refused.   gap_count: how many there are.
         problems: the first of all that is wrong, in order.   count: how many there are.
     """
 
@@ -70,6 +73,7 @@ class Report:
     signed: int = 0
     signed_to: int = 0
     gaps: list[str] = field(default_factory=list)
+    gap_count: int = 0
     problems: list[Problem] = field(default_factory=list)
     count: int = 0
 
@@ -90,6 +94,7 @@ class Report:
             "signed": self.signed,
             "signed_to": self.signed_to,
             "gaps": self.gaps,
+            "gap_count": self.gap_count,
             "count": self.count,
             "problems": [
                 {"segment": p.segment, "line": p.line, "seq": p.seq, "message": p.message}
@@ -168,6 +173,7 @@ class _Check:
             self.fault(name, line, expected, str(exc))
             # Go on as if it had been right, so that one change is one problem.
             self._seq, self._follow = expected, _stated(data)
+            self._due.pop(expected or 0, None)
             return
         seq, prev = sealed.seq, fields["prev"]
         if expected is not None and seq < expected:
@@ -185,7 +191,9 @@ class _Check:
         if not isinstance(details, dict):
             details = {}
         if kind == "gap":
-            report.gaps.append(f"record {seq}: {fields.get('reason')} {details}")
+            report.gap_count += 1
+            if len(report.gaps) < MAX_GAPS:
+                report.gaps.append(_gap(seq, fields.get("reason"), details))
         elif kind == "anchor":
             self._anchor(name, line, seq, fields, details)
         if line == 1 and (kind, details.get("segment")) != ("anchor", number):
@@ -196,18 +204,18 @@ class _Check:
     ) -> None:
         report = self.report
         report.anchors += 1
-        log = str(details.get("log"))
+        log = _plain(details.get("log"))
         if self._log and log != self._log:
             self.fault(name, line, seq, "put in: the anchor is of another log")
         self._log = self._log or log
         if not self._keys:
             return
-        key = self._keys.get(str(details.get("key")))
+        key = self._keys.get(_plain(details.get("key")))
         try:
-            signature = base64.b64decode(str(details.get("signature", "")), validate=True)
+            signature = base64.b64decode(_plain(details.get("signature")), validate=True)
         except (binascii.Error, ValueError):
             signature = b""
-        message = anchor_message(log, seq, str(fields.get("time")), fields["prev"])
+        message = anchor_message(log, seq, _plain(fields.get("time")), fields["prev"])
         if key is not None and key.verify(signature, message):
             report.signed += 1
             report.signed_to = seq - 1
@@ -224,6 +232,16 @@ class _Check:
                 self.fault(name, 0, seq, "removed: the record was noted before, and is gone")
         if self._keys and not report.signed:
             self.fault(name, 0, None, "no anchor is signed by a key that counts")
+
+
+def _plain(value: object) -> str:
+    """Text as it is, a number as text, and nothing of what may be nested without end."""
+    return str(value) if isinstance(value, str | int) else ""
+
+
+def _gap(seq: int, reason: object, details: dict[str, Any]) -> str:
+    words = (f"{k}={_plain(v)}" for k, v in details.items() if isinstance(v, str | int))
+    return " ".join([f"record {seq}: {_plain(reason)}", *words])[:GAP_CHARS]
 
 
 def _stated(line: bytes) -> set[str]:
@@ -248,19 +266,18 @@ def _open(path: Path) -> BinaryIO:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as exc:
         raise AuditError(f"can't be read: {exc.strerror}", context=path.name) from exc
-    file = os.fdopen(fd, "rb")
     if not stat.S_ISREG(os.fstat(fd).st_mode):
-        file.close()
+        os.close(fd)
         raise AuditError("not a regular file", context=path.name)
-    return file
+    return os.fdopen(fd, "rb")
 
 
-def _lines(file: BinaryIO, size: int, *, patient: bool) -> Iterator[bytes]:
-    """The lines up to `size`; of one that is longer than a record can be, its beginning.
+def _lines(file: BinaryIO, size: int, at: int = 0, *, patient: bool = False) -> Iterator[bytes]:
+    """The lines from `at` to `size`; of one that is longer than a record can be, its beginning.
 
     With `patient`, a last line that is incomplete is given a moment: it may be in the making.
     """
-    at = 0
+    file.seek(at)
     while at < size and (line := file.readline(MAX_LINE)):
         at += len(line)
         if len(line) == MAX_LINE:
@@ -295,16 +312,20 @@ def tail(
     """
     files = _segments(Path(directory))
     number, path = files[-1]
-    last: list[bytes] = []
     with _open(path) as file:
         at = _end_of_lines(file)
+    spans: list[tuple[Path, int, int]] = []
     for index, (_, older) in enumerate(reversed(files)):
-        if len(last) >= count:
+        if count <= 0:
             break
         with _open(older) as file:
             end = at if index == 0 else _end_of_lines(file)
-            last = _last_lines(file, end, count - len(last)) + last
-    yield from map(_record, last)
+            begin, found = _begin_of_last(file, end, count)
+        spans.append((older, begin, end))
+        count -= found
+    for older, begin, end in reversed(spans):
+        with _open(older) as file:
+            yield from map(_record, _lines(file, end, begin))
     while follow and not (stop is not None and stop()):
         with _open(path) as file:
             file.seek(at)
@@ -326,16 +347,24 @@ def _end_of_lines(file: BinaryIO) -> int:
     return first + os.pread(file.fileno(), size - first, first).rfind(b"\n") + 1
 
 
-def _last_lines(file: BinaryIO, end: int, count: int) -> list[bytes]:
-    """The last `count` whole lines before `end`, read backwards in growing steps."""
-    step = 64 * 1024
-    while True:
-        begin = max(0, end - step)
-        file.seek(begin)
-        lines = file.read(end - begin).splitlines(keepends=True)
-        if begin == 0 or len(lines) > count:  # more than asked for: the first may be a part
-            return lines[-count:]
-        step *= 4
+def _begin_of_last(file: BinaryIO, end: int, count: int) -> tuple[int, int]:
+    """Where the last `count` lines before `end` begin, and how many are there.
+
+    Searched backwards, holding one block.  A line that is too long to be a record ends the search.
+    """
+    at = begin = end
+    lines = 0
+    while at > 0 and begin - at <= MAX_LINE:
+        size = min(MAX_LINE, at)
+        at -= size
+        block = os.pread(file.fileno(), size, at)
+        place = block.rfind(b"\n", 0, end - 1 - at)
+        while place >= 0:
+            begin, lines = at + place + 1, lines + 1
+            if lines == count:
+                return begin, lines
+            place = block.rfind(b"\n", 0, place)
+    return at, lines + (at < begin)
 
 
 def _record(line: bytes) -> dict[str, Any]:

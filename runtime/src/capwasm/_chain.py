@@ -115,7 +115,7 @@ def parse(line: bytes) -> tuple[Sealed, dict[str, Any]]:
     except (ValueError, RecursionError):
         raise ValueError("not a record: malformed JSON") from None
     seq, prev = fields.get("seq"), fields.get("prev")
-    if type(seq) is not int or not isinstance(prev, str):
+    if type(seq) is not int or not 0 < seq < 2**63 or not isinstance(prev, str):
         raise ValueError("not a record: no place in the chain")
     return Sealed(seq, digest, line), fields
 

@@ -213,6 +213,12 @@ class AuditLog:
         Raises:
             AuditError: the last records could not be written.
         """
+        if os.getpid() != self._pid:
+            # Not one lock: a thread that the fork left behind may have held it.
+            if not self._closed:
+                self._closed = True
+                self._sink.close()
+            return
         with self._io:
             if self._closed:
                 return
@@ -220,17 +226,15 @@ class AuditLog:
             self._wake.put(None)
             atexit.unregister(self._at_exit)
             try:
-                if os.getpid() == self._pid:
-                    with self._chain:
-                        self._anchor("close")
-                        self._closed = True  # nothing is sealed from here on
-                    self._flush(sync=True)
+                with self._chain:
+                    self._anchor("close")
+                    self._closed = True  # nothing is sealed from here on
+                self._flush(sync=True)
             finally:
                 self._closed = True
                 self._dead = "it is closed"
                 self._sink.close()
-        if os.getpid() == self._pid:
-            self._flusher.join(timeout=5)
+        self._flusher.join(timeout=5)
 
     # -- sealing -----------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import stat
 from dataclasses import dataclass
 from os import PathLike
@@ -24,6 +25,7 @@ __all__ = ["FileSink", "Mark", "MemorySink", "Resume", "Segment", "Sink", "read_
 
 HEAD_BYTES: Final = 512  # one sector, so that it is written whole
 SUFFIX: Final = ".jsonl"
+_LOG: Final = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +186,10 @@ class FileSink:
         self._fds: list[int] = []
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self.directory.stat().st_mode & 0o002:
+                raise AuditError(
+                    "anyone may write it; run: chmod o-w on it", context=str(self.directory)
+                )
             self._lock = self._keep(_open(self.directory / "lock", os.O_RDWR | os.O_CREAT))
             _lock_alone(self._lock, self.directory)
             marked = read_mark(self.directory)
@@ -309,7 +315,8 @@ def _scan(fd: int, at: int, head: Head | None) -> tuple[int, Head | None, str]:
                 break
             head, at = sealed.head, at + len(line)
             details = fields.get("details")
-            log = log or (str(details.get("log", "")) if isinstance(details, dict) else "")
+            found = details.get("log") if isinstance(details, dict) else None
+            log = log or (found if isinstance(found, str) and _LOG.fullmatch(found) else "")
     return at, head, log
 
 
