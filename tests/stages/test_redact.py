@@ -6,6 +6,7 @@ import html
 import json
 import logging
 import pickle
+import re
 import threading
 import time
 from urllib.parse import quote, quote_plus
@@ -14,7 +15,7 @@ import pytest
 
 from capwasm.redact import MAX_SECRET, VALUES_A_NAME, Redactor, printable
 
-TEXT = 's3cr3t/T0ken+with "quotes" & ünïcode\\'
+TEXT = "s3cr3t/T0ken+with \"quotes\" & '<(~*!)>' ünïcode\\"
 SECRET = TEXT.encode()
 
 
@@ -46,6 +47,22 @@ FORMS = {
     "repr": repr(TEXT),
     "repr of bytes": repr(SECRET),
     "html": html.escape(TEXT),
+    "html with decimal apostrophes": html.escape(TEXT).replace("&#x27;", "&#39;"),
+    "html as Go writes it": html.escape(TEXT)
+    .replace("&#x27;", "&#39;")
+    .replace("&quot;", "&#34;")
+    .replace("+", "&#43;"),
+    "text of XML": html.escape(TEXT, quote=False),
+    "json as Go writes it": re.sub("[<>&]", lambda m: f"\\u{ord(m[0]):04x}", json.dumps(TEXT)),
+    "json as .NET writes it": re.sub(
+        "[<>&'+`]",
+        lambda m: f"\\u{ord(m[0]):04X}",
+        json.dumps(TEXT)[1:-1].replace('\\"', "\\u0022"),
+    ),
+    "every character escaped": "".join(f"\\u{ord(c):04x}" for c in TEXT),
+    "encodeURIComponent": quote(TEXT, safe="!~*'()"),
+    "a browser's form": quote_plus(TEXT, safe="*").replace("~", "%7E"),
+    "percent-encoded twice": quote(quote(TEXT, safe=""), safe=""),
 }
 
 
@@ -66,6 +83,16 @@ def test_allows_text_without_secrets_to_pass_as_the_same_object() -> None:
     assert known.text(text) is text
     assert known.data(data) is data
     assert known.value(plain) is plain
+
+
+@pytest.mark.case("LOG-02", "LOG-04")
+@pytest.mark.parametrize("width", [64, 76])
+def test_refuses_a_long_secret_in_base64_that_is_broken_into_lines(width: int) -> None:
+    secret = hashlib.sha512(b"a").hexdigest().encode()
+    text = base64.b64encode(secret).decode()
+    lines = [text[at : at + width] for at in range(0, len(text), width)]
+    shown = redactor(key=secret).text("\r\n".join(lines))
+    assert shown == "\r\n".join(["[secret:key]"] * len(lines))
 
 
 @pytest.mark.case("LOG-04")

@@ -68,7 +68,9 @@ class _Final:
             fields["exception"] = _exception(error, method)
         line = " ".join([message, *(f"{k}={_quoted(v)}" for k, v in fields.items())])
         clean = self._redactor.cut(line, MAX_CHARS)[0]
-        extra = self._redactor.value({"event": message[:MAX_CHARS], **fields})
+        # Cut by the redactor: a secret that is cut in two is not found any more.
+        shown = self._redactor.cut(message, MAX_CHARS)[0]
+        extra = self._redactor.value({"event": shown, **fields})
         # `exc_info`: the logger's `exception` would add the traceback again, as it is.
         return (printable(clean),), {"exc_info": None, "extra": {"capwasm": extra}}
 

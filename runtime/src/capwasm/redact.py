@@ -1,10 +1,11 @@
 """Keeps known secrets out of everything that is recorded, in every form they are likely to take.
 
 A secret is registered once and found again raw, in any case, reversed, in hex, in base64 at each
-of its three alignments, percent-encoded and escaped as JSON, Python or HTML do; so are the lines of
-a secret of several lines and the fields of a JSON one (LOG-02, LOG-04, LOG-06).  This guards
-against accidents and against servers that echo.  It can't stop a guest that was given a secret in
-the clear and means to smuggle it out: such a guest can use a form that nobody thought of.
+of its three alignments or broken into lines, percent-encoded and escaped as the usual encoders of
+URLs, JSON, Python and HTML do; so are the lines of a secret of several lines and the fields of a
+JSON one (LOG-02, LOG-04, LOG-06).  This guards against accidents and against servers that echo.  It
+can't stop a guest that was given a secret in the clear and means to smuggle it out: such a guest
+can use a form that nobody thought of.
 
 How it is fast: a form of 15 bytes or more, wherever it lies in a text, covers one whole aligned
 8-byte word of it.  So a text is read as words, and looked up in one set: the time does not grow
@@ -69,36 +70,68 @@ def _lines(value: bytes) -> Iterator[bytes]:
 
 
 def _base64(value: bytes) -> Iterator[bytes]:
-    """The characters that depend on `value` alone, for each place it may have in a longer text."""
-    yield base64.b64encode(value)
+    """The characters that depend on `value` alone, for each place it may have in a longer text.
+
+    And the lines of 64 (PEM) and 76 (MIME) characters into which its own encoding is often broken.
+    """
+    whole = base64.b64encode(value)
+    yield whole
+    for width in (64, 76):
+        yield from (whole[at : at + width] for at in range(0, len(whole), width))
     for before in range(3):
         text = base64.b64encode(bytes(before) + value)
         yield text[-(-before * 8 // 6) : (before + len(value)) * 8 // 6]
+
+
+# What encoders leave as it is, besides letters, digits and `_.-~`: none; a path; JavaScript's
+# encodeURIComponent and encodeURI; the query of a URL.
+_SAFE: Final = ("", "/", "!*'()", ";,/?:@&=+$!*'()#", "!$&'()*+,-./:;=?@")
+# What JSON encoders escape besides what they must: Go and Rails; .NET.
+_CAREFUL: Final = ("<>&", "<>&'+`")
+
+
+def _percent(value: bytes) -> Iterator[str]:
+    for safe in _SAFE:
+        text = quote_from_bytes(value, safe=safe)
+        yield from (text, text.replace("%", "%25"))
+    form = quote_plus(value)
+    # A browser's form keeps `*`, and takes `~` for a sign to encode.
+    yield from (form, quote_plus(value, safe="*").replace("~", "%7E"))
+    yield "".join(f"%{byte:02x}" for byte in value)
+
+
+def _json(plain: str) -> Iterator[str]:
+    once = json.dumps(plain)[1:-1]
+    yield from (once, json.dumps(plain, ensure_ascii=False)[1:-1], once.replace("/", r"\/"))
+    yield json.dumps(once)[1:-1]  # JSON within JSON
+    for careful in _CAREFUL:
+        for text in (once, once.replace('\\"', r"\u0022")):
+            yield text.translate({ord(c): f"\\u{ord(c):04x}" for c in careful})
+    units = memoryview(plain.encode("utf-16-be", "surrogatepass"))
+    yield "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
+
+
+def _html(plain: str) -> Iterator[str]:
+    bare = html.escape(plain, quote=False)
+    yield bare
+    for apostrophe in ("&#x27;", "&#39;", "&apos;"):
+        for quote in ("&quot;", "&#34;"):
+            text = bare.replace("'", apostrophe).replace('"', quote)
+            yield from (text, text.replace("+", "&#43;"))
 
 
 def _forms(value: bytes) -> Iterator[bytes]:
     yield from (value, value[::-1], value.hex().encode())
     for text in _base64(value):
         yield from (text, text.translate(bytes.maketrans(b"+/", b"-_")))
-    yield quote_from_bytes(value, safe="").encode()
-    yield quote_from_bytes(value).encode()
-    yield quote_plus(value).encode()
-    yield "".join(f"%{byte:02x}" for byte in value).encode()
+    yield from (text.encode() for text in _percent(value))
     yield repr(value)[2:-1].encode()
     try:
         plain = value.decode()
     except UnicodeDecodeError:
         return
-    once = json.dumps(plain)[1:-1]
     python = plain.encode("unicode_escape")
-    for escaped in (
-        plain[::-1],
-        once,
-        json.dumps(plain, ensure_ascii=False)[1:-1],
-        once.replace("/", r"\/"),
-        json.dumps(once)[1:-1],  # JSON within JSON
-        html.escape(plain),
-    ):
+    for escaped in (plain[::-1], repr(plain)[1:-1], *_json(plain), *_html(plain)):
         yield escaped.encode("utf-8", "surrogatepass")
     yield from (python, python.replace(b"'", b"\\'"))
 
