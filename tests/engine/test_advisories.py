@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import logging
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ def imports() -> Iterator[tuple[str, str, str]]:
                 yield from ((path.name, node.module or "", alias.name) for alias in node.names)
 
 
+@cache
 def attributes() -> set[str]:
     """Every attribute and every name that the package's code uses."""
     found = set()
