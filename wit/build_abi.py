@@ -56,13 +56,27 @@ def build() -> str:
         (world / "all.wit").write_text(WORLD.format(wasi=version))
         for package in HERE.iterdir():
             if package.is_dir() and any(package.glob("*.wit")):
-                shutil.copytree(package, world / "deps" / package.name, ignore=lambda _d, names: [n for n in names if not n.endswith(".wit")])
+                shutil.copytree(
+                    package,
+                    world / "deps" / package.name,
+                    ignore=lambda _d, names: [n for n in names if not n.endswith(".wit")],
+                )
         for file in wasi.glob("*.wit"):
             (world / "deps" / f"wasi-{file.stem}").mkdir()
             shutil.copy(file, world / "deps" / f"wasi-{file.stem}" / file.name)
         core, component = scratch / "core.wasm", scratch / "all.wasm"
         subprocess.run(
-            ["wasm-tools", "component", "embed", "--dummy", "-w", "all", str(world), "-o", str(core)],
+            [
+                "wasm-tools",
+                "component",
+                "embed",
+                "--dummy",
+                "-w",
+                "all",
+                str(world),
+                "-o",
+                str(core),
+            ],
             check=True,
         )
         subprocess.run(

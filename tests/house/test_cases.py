@@ -71,7 +71,7 @@ def covered() -> dict[str, list[str]]:
     return found
 
 
-_ID = re.compile(r"(?:%s)-\d\d" % "|".join(TITLES))
+_ID = re.compile(rf"(?:{'|'.join(TITLES)})-\d\d")
 
 
 def _spread(tree: ast.Module) -> list[str]:
