@@ -368,6 +368,22 @@ def test_the_risk_is_that_of_what_the_policy_leaves() -> None:
     assert doors(grant(asked, allowed, none(asked))) == {FRONT_LOOK}
 
 
+def test_refuses_automatic_consent_to_what_a_person_left_out_or_took_back() -> None:
+    asked, allowed = manifest(), policy(AUTOMATIC + ALLOW)
+    less = record(asked, manifest(""))
+    gone = record(asked, asked).model_copy(
+        update={"withdrawn": Withdrawal(who="bob", when="2027-02-01T00:00:00Z")}
+    )
+    for decided, word in ((less, "given for less"), (gone, "withdrawn")):
+        consent = consent_for(Subject.of(asked, CODE), [ConsentEntry(1, decided)])
+        (fault,) = denial(asked, allowed, consent).faults
+        assert word in fault.message
+        assert "consent.automatic names door, but does not overrule a person" in fault.message
+    elsewhere = given(asked, code="b" * 64)  # about other bytes nobody has decided yet
+
+    assert doors(grant(asked, allowed, elsewhere)) == {FRONT_LOOK}
+
+
 def test_refuses_automatic_consent_to_what_no_rule_allows() -> None:
     asked = manifest()
     (fault,) = denial(asked, policy(AUTOMATIC), none(asked)).faults

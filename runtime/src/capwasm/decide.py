@@ -30,8 +30,9 @@ from .semver import SemVer
 
 __all__ = ["Decision", "LimitRow", "Resolution", "decide"]
 
-# given: a record for these bytes covers it.  automatic: the policy consents by itself.  narrower:
-# a record covers less.  other-bytes: only other versions were consented to.
+# given: a record for these bytes covers it.  automatic: the policy consents by itself, there being
+# no record for these bytes.  narrower: a record covers less.  other-bytes: only other versions were
+# consented to.
 ConsentState = Literal["given", "automatic", "narrower", "withdrawn", "other-bytes", "none"]
 Status = Literal["granted", "narrowed", "left out", "denied"]
 
@@ -212,7 +213,9 @@ class _Judge:
         self.denied = rules.denied(capability.name)
         self.consent = consent
         self.given = given
-        self.may_consent = capability.name in policy.automatic
+        self.named = capability.name in policy.automatic
+        # Where a person has decided on these very bytes, the policy decides for nobody.
+        self.may_consent = self.named and consent.entry is None and consent.withdrawn is None
         self.unmet: list[Clause] = []
 
     def all(self, asked: Iterable[Asked]) -> tuple[list[Decision], ClauseSet[Any]]:
@@ -344,10 +347,14 @@ class _Judge:
             "narrower": f"consent is given for less than to {what}",
         }[state]
         risk, why = self.capability.risk(clause)
-        if self.may_consent and risk is Risk.HIGH:
+        if self.named and risk is Risk.HIGH:
             message += (
                 f"; consent.automatic names {self.capability.name}, but a high risk is for a"
                 f" person to decide: {why}"
+            )
+        elif self.named:
+            message += (
+                f"; consent.automatic names {self.capability.name}, but does not overrule a person"
             )
         return [
             Fault(
