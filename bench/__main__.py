@@ -30,6 +30,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer and shorter samples")
     parser.add_argument("--json", action="store_true", help="every sample, in seconds")
     parser.add_argument(
+        "--cpu", action="store_true", help="a table of processor time, not of time that passed"
+    )
+    parser.add_argument(
         "--only", action="append", metavar="WORD", help="cases whose group or name has it"
     )
     parser.add_argument("--list", action="store_true", help="only list the cases")
@@ -69,6 +72,8 @@ def main() -> int:
         return 0
     print(_about(about))
     print()
+    if options.cpu:
+        rows = [_of_cpu(row) for row in rows if row.unit == "s"]
     print(table(names, rows))
     print()
     print(_notes(rows, seconds))
@@ -91,6 +96,11 @@ def _measure(case: Case, subjects: dict[str, Subject], effort: Effort) -> Row:
         effort = replace(effort, sample_seconds=0.0)
     figures = compare(jobs, case.expected, effort, operations=case.operations, main=case.main)
     return Row(case.group, case.name, figures, skipped)
+
+
+def _of_cpu(row: Row) -> Row:
+    figures = {n: Figures(f.cpu, f.runs, f.cpu) for n, f in row.figures.items()}
+    return replace(row, figures=figures)
 
 
 _MEMORY = "resident, an idle instance"

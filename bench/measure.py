@@ -41,10 +41,18 @@ class Effort:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one subject needed in one case: seconds for one operation, one number a round."""
+    """What one subject needed in one case.
+
+    Attributes:
+        samples: for one operation, one number a round: seconds, or KiB.
+        runs: how often the work was done.
+        cpu: seconds of processor time, all threads of the process together: what a busy machine
+            changes least, and what includes the writer of an audit log.
+    """
 
     samples: tuple[float, ...]
     runs: int
+    cpu: tuple[float, ...] = ()
 
     @property
     def best(self) -> float:
@@ -86,39 +94,47 @@ def compare(
     """
     with ThreadPoolExecutor(1, thread_name_prefix="bench") as pool:
 
-        def sample(name: str, runs: int) -> float:
+        def sample(name: str, runs: int) -> tuple[float, float]:
             job = jobs[name]
-            timed = _timed(job.run, runs) if main else pool.submit(_timed, job.run, runs).result()
-            if (found := job.plain(timed[1])) != expected:
+            if main:
+                wall, cpu, value = _timed(job.run, runs)
+            else:
+                wall, cpu, value = pool.submit(_timed, job.run, runs).result()
+            if (found := job.plain(value)) != expected:
                 raise WrongValue(f"{name}: {found!r:.80} is not {expected!r:.80}")
-            return timed[0] / runs / operations
+            return wall / runs / operations, cpu / runs / operations
 
         runs, costs = {}, {}
         for name in jobs:  # warm-up, which also says how long one run takes
-            once = sample(name, 1) * operations
+            once = sample(name, 1)[0] * operations
             if once < _LONG:  # the first run of a short job says little
-                once = min(sample(name, 1) for _ in range(3)) * operations
+                once = min(sample(name, 1)[0] for _ in range(3)) * operations
             runs[name] = max(1, round(effort.sample_seconds / once))
             costs[name] = once * runs[name]
         rounds = min(effort.rounds, int(effort.budget_seconds / sum(costs.values())))
-        found: dict[str, list[float]] = {name: [] for name in jobs}
+        found: dict[str, list[tuple[float, float]]] = {name: [] for name in jobs}
         order = list(jobs)
         for _ in range(max(2, rounds)):
             for name in order:
                 found[name].append(sample(name, runs[name]))
             order = order[1:] + order[:1]
     return {
-        name: Figures(tuple(samples), runs[name] * len(samples)) for name, samples in found.items()
+        name: Figures(
+            tuple(wall for wall, _ in samples),
+            runs[name] * len(samples),
+            tuple(cpu for _, cpu in samples),
+        )
+        for name, samples in found.items()
     }
 
 
-def _timed(run: Callable[[], Any], runs: int) -> tuple[float, Any]:
+def _timed(run: Callable[[], Any], runs: int) -> tuple[float, float, Any]:
     value = None
     with _no_gc():
-        start = time.perf_counter()
+        cpu, start = time.process_time(), time.perf_counter()
         for _ in repeat(None, runs):
             value = run()
-        return time.perf_counter() - start, value
+        return time.perf_counter() - start, time.process_time() - cpu, value
 
 
 @contextmanager

@@ -50,6 +50,7 @@ def as_json(machine: Mapping[str, Any], rows: Sequence[Row], **more: Any) -> dic
                         "best": f.best,
                         "spread": f.spread,
                         "samples": list(f.samples),
+                        "cpu": list(f.cpu),
                         "runs": f.runs,
                     }
                     for name, f in row.figures.items()
