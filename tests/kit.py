@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import os
+import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -9,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import wasmtime
+import wasmtime.component
 
 from capwasm.artifact import read_artifact
 from capwasm.capability import HostFunc, Interface
@@ -16,6 +21,8 @@ from capwasm.caps import standard_capabilities
 from capwasm.caps.secrets import Vault, VaultKey
 from capwasm.consent import ConsentRecord, Subject
 from capwasm.consent_store import ConsentStore
+from capwasm.engine.compile import Compiler
+from capwasm.engine.engine import PluginEngine
 from capwasm.keys import PrivateKey
 from capwasm.manifest import parse_manifest
 from capwasm.pack import pack, sign_capsule
@@ -54,6 +61,12 @@ def guest(name: str) -> bytes:
     return (GUESTS / f"{name}.wasm").read_bytes()
 
 
+@cache
+def compiled(engine: PluginEngine, name: str) -> wasmtime.component.Component:
+    """That guest, compiled once an engine."""
+    return Compiler(engine, None).compile(guest(name))
+
+
 class ListServed:
     """These interfaces, as an instance is served with them."""
 
@@ -67,12 +80,26 @@ class ListServed:
         pass
 
 
+# Each world has a cache of its own, of the entries that a world of this session has made before.
+_COMPILED = tempfile.TemporaryDirectory(prefix="capwasm-tests-")
+atexit.register(_COMPILED.cleanup)
+
+
+def _link_new(source: Path, target: Path) -> None:
+    if source.is_dir():
+        target.mkdir(mode=0o700, exist_ok=True)
+        for file in source.iterdir():
+            with contextlib.suppress(FileExistsError):
+                os.link(file, target / file.name)
+
+
 class World:
     """One operator's home directory with one trusted publisher."""
 
     def __init__(self, root: Path, **options: Any) -> None:
         self.home = root / "home"
         self.home.mkdir(mode=0o700)
+        _link_new(Path(_COMPILED.name), self.home / "cache")
         self.key = PrivateKey.generate()
         self.options = options
         self.trust()
@@ -162,6 +189,7 @@ class World:
         if self._runtime is not None:
             self._runtime.close()
             self._runtime = None
+            _link_new(self.home / "cache", Path(_COMPILED.name))
 
 
 class Prober:

@@ -15,7 +15,6 @@ import pytest
 
 from capwasm.call import current_call
 from capwasm.capability import Interface
-from capwasm.engine.compile import Compiler
 from capwasm.engine.engine import PluginEngine
 from capwasm.engine.link import link
 from capwasm.errors import (
@@ -34,7 +33,7 @@ from capwasm.errors import (
 from capwasm.instance import HOST_CALL_FUEL, Instance
 from capwasm.limits import DEFAULTS
 from capwasm.values import Err, Ok
-from tests.kit import ListServed, guest
+from tests.kit import ListServed, compiled
 
 SIGNATURES = {
     "number": "func(n: u32) -> u32",
@@ -54,7 +53,7 @@ class Caller:
         }
         self.engine = engine
         self.served = [Interface("test:host/api@1.0.0", default | functions, signatures=SIGNATURES)]
-        component = Compiler(engine, None).compile(guest("caller"))
+        component = compiled(engine, "caller")
         self.linked = link(engine, component, self.served, owners={}, unserved=lambda _: None)
 
     def new(self, **limits: int) -> Instance:
@@ -319,7 +318,7 @@ def test_refuses_an_import_of_another_shape(engine: PluginEngine) -> None:
             signatures=SIGNATURES | {"number": "func(n: string) -> u32"},
         )
     ]
-    component = Compiler(engine, None).compile(guest("caller"))
+    component = compiled(engine, "caller")
     with pytest.raises(LinkError, match="imported as"):
         link(engine, component, served, owners={}, unserved=lambda _: None)
 
@@ -331,7 +330,7 @@ def test_refuses_a_function_without_a_signature(engine: PluginEngine) -> None:
             {"number": lambda n: n, "nothing": lambda: None, "maybe": lambda n: n},
         )
     ]
-    component = Compiler(engine, None).compile(guest("caller"))
+    component = compiled(engine, "caller")
     with pytest.raises(LinkError) as caught:
         link(engine, component, served, owners={}, unserved=lambda _: None)
     assert len(caught.value.faults) == 3

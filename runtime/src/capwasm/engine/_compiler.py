@@ -1,22 +1,41 @@
 """The compile process: a component on standard input, its compiled form on standard output.
 
-It exits with 1 and a message when the component is invalid; with anything else when it ran out of
-time or memory.  It holds no descriptor and no variable of its parent but these streams.
+It exits with `INVALID` and a message when the component is invalid; with anything else when it ran
+out of time, memory or room.  It holds no descriptor and no variable of its parent but these streams.
 """
 
 from __future__ import annotations
 
-import resource
 import sys
 
+__all__ = ["INVALID", "main"]
 
-def main(seconds: int, memory: int) -> None:
-    """Compile under the given limits of processor seconds and bytes of address space."""
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (memory, memory))
+# Not 1, which Python exits with when it failed itself.
+INVALID = 65
+_OVER = 3
 
+
+def main(seconds: int, memory: int, output: int) -> None:
+    """Compile under the given limits of processor seconds, address space and output bytes."""
+    import resource
+
+    for kind, limit in (
+        (resource.RLIMIT_CPU, seconds),
+        (resource.RLIMIT_AS, memory),
+        (resource.RLIMIT_FSIZE, output),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        # Whoever started the parent may have set a lower one; it can't be raised, only kept.
+        hard = resource.getrlimit(kind)[1]
+        lower = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(kind, (lower, lower))
+    try:
+        _compile()
+    except (MemoryError, OSError):
+        sys.exit(_OVER)
+
+
+def _compile() -> None:
     import wasmtime
     import wasmtime.component
 
@@ -27,9 +46,7 @@ def main(seconds: int, memory: int) -> None:
     try:
         component = wasmtime.component.Component(engine, code)
     except wasmtime.WasmtimeError as exc:
-        sys.stderr.write(str(exc))
-        sys.exit(1)
-    except MemoryError:
-        sys.exit(3)
+        sys.stderr.write(str(exc)[:4000])
+        sys.exit(INVALID)
     sys.stdout.buffer.write(component.serialize())
     sys.stdout.buffer.flush()

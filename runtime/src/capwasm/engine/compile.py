@@ -9,10 +9,13 @@ of time and memory.  What comes back is kept in a cache that only this machine's
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import hmac
 import os
 import secrets
+import stat
 import subprocess
 import sys
 import tempfile
@@ -24,8 +27,11 @@ from pathlib import Path
 import wasmtime
 import wasmtime.component
 
-from capwasm.errors import ArtifactError
+from capwasm._files import read_file
+from capwasm.errors import ArtifactError, InternalError
+from capwasm.redact import printable
 
+from ._compiler import INVALID
 from .config import fingerprint
 from .engine import PluginEngine
 
@@ -34,6 +40,8 @@ __all__ = ["CompileLimits", "Compiler", "check_component"]
 COMPONENT_MAGIC = b"\0asm\x0d\0\x01\0"
 CORE_MAGIC = b"\0asm\x01\0\0\0"
 _MAC_BYTES = 32
+# What a killed process left half-written is swept after this long.
+_STALE_SECONDS = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +52,13 @@ class CompileLimits:
         code_bytes: the largest component taken, in bytes.
         seconds: processor time, and twice that in wall-clock time.
         memory_bytes: address space of the compile process.
-        inline_bytes: a component of at most this size is compiled in this process; a guest that
-            small can't take long, and starting a process would take longer.
+        output_bytes: the largest compiled component taken, in bytes.
     """
 
     code_bytes: int = 64 * 1024 * 1024
     seconds: int = 120
     memory_bytes: int = 6 * 1024 * 1024 * 1024
-    inline_bytes: int = 8 * 1024
+    output_bytes: int = 1024 * 1024 * 1024
 
 
 def check_component(code: bytes | memoryview) -> None:
@@ -90,19 +97,26 @@ class Compiler:
 
         Args:
             engine: the engine that will run the result.
-            cache_dir: made with mode 0700 if it isn't there.
+            cache_dir: made with mode 0700 if it isn't there; where it can't be used, nothing is
+                cached.
             limits: of each compilation.
-            on_slow: told one line when a compilation is not in the cache and will take a while.
+            on_slow: told one line when a compilation is not in the cache and will take a while, or
+                when there can be no cache.
         """
         self._engine = engine
-        self._dir = cache_dir
+        self._dir: Path | None = None
         self._limits = limits or CompileLimits()
         self._on_slow = on_slow
         self._fingerprint = fingerprint()
+        self._key = b""
         if cache_dir is not None:
-            cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            cache_dir.chmod(0o700)
-        self._key = _machine_key(cache_dir) if cache_dir is not None else b""
+            try:
+                _make_private(cache_dir)
+                self._key = _machine_key(cache_dir)
+                self._dir = cache_dir
+            except OSError as exc:
+                if on_slow is not None:
+                    on_slow(f"compiled code is not cached: {exc.strerror}: {cache_dir}")
 
     def compile(self, code: bytes) -> wasmtime.component.Component:
         """The compiled component for these verified bytes.
@@ -123,13 +137,6 @@ class Compiler:
         cached = self._read(name)
         if cached is not None:
             return cached
-        if len(code) <= self._limits.inline_bytes:
-            try:
-                return wasmtime.component.Component(self._engine.wasm, code)
-            except wasmtime.WasmtimeError as exc:
-                raise ArtifactError(
-                    f"not a valid component: {_first_lines(str(exc))}", code="artifact.compile"
-                ) from None
         payload = self._compile_apart(code)
         self._write(name, payload)
         return self._load(payload)
@@ -148,15 +155,39 @@ class Compiler:
             "-I",
             "-c",
             (
-                "import sys; sys.path[:0] = sys.argv[3:5]; "
-                "from capwasm.engine._compiler import main; main(int(sys.argv[1]), int(sys.argv[2]))"
+                "import sys; sys.path[:0] = sys.argv[4:6]; "
+                "from capwasm.engine._compiler import main; main(*map(int, sys.argv[1:4]))"
             ),
             str(limits.seconds),
             str(limits.memory_bytes),
+            str(limits.output_bytes),
             package_root,
             wasmtime_root,
         ]
         started = time.monotonic()
+        try:
+            status, payload, message = self._run(argv, code)
+        except OSError as exc:
+            raise ArtifactError(
+                f"the compile process can't be started: {exc.strerror}", code="artifact.compile"
+            ) from exc
+        if status == 0 and payload:
+            return payload
+        if status == INVALID:
+            raise ArtifactError(
+                f"not a valid component: {_first_lines(message)}", code="artifact.compile"
+            )
+        if status == 1:  # Python's own: an exception that nobody expected
+            raise InternalError(f"the compile process failed: {message.strip()[-600:]}")
+        raise ArtifactError(
+            f"compiling was stopped after {time.monotonic() - started:.1f} s "
+            f"(at most {limits.seconds} s and {limits.memory_bytes >> 20} MiB)",
+            code="artifact.compile-limit",
+        )
+
+    def _run(self, argv: list[str], code: bytes) -> tuple[int, bytes, str]:
+        """The exit status of the compile process, what it made, and what it said."""
+        limits = self._limits
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             process = subprocess.Popen(  # noqa: S603 - fixed argv, no shell
                 argv, stdin=subprocess.PIPE, stdout=out, stderr=err, env={}, close_fds=True
@@ -172,18 +203,8 @@ class Compiler:
                 raise
             out.seek(0)
             err.seek(0)
-            payload, message = out.read(), err.read(4000).decode("utf-8", "replace")
-        if process.returncode == 0 and payload:
-            return payload
-        if process.returncode == 1 and message:
-            raise ArtifactError(
-                f"not a valid component: {_first_lines(message)}", code="artifact.compile"
-            )
-        raise ArtifactError(
-            f"compiling was stopped after {time.monotonic() - started:.1f} s "
-            f"(at most {limits.seconds} s and {limits.memory_bytes >> 20} MiB)",
-            code="artifact.compile-limit",
-        )
+            payload = out.read(limits.output_bytes)
+            return process.returncode, payload, err.read(4000).decode("utf-8", "replace")
 
     def _load(self, payload: bytes) -> wasmtime.component.Component:
         try:
@@ -205,8 +226,14 @@ class Compiler:
         if self._dir is None:
             return None
         try:
-            blob = (self._dir / f"{name}.cwasm").read_bytes()
-        except OSError:
+            blob = read_file(
+                self._dir / f"{name}.cwasm",
+                self._limits.output_bytes + _MAC_BYTES,
+                ArtifactError,
+                code="artifact.unreadable",
+                follow=False,
+            )
+        except ArtifactError:
             return None
         mac, payload = blob[:_MAC_BYTES], blob[_MAC_BYTES:]
         if not hmac.compare_digest(mac, self._mac(name, payload)):
@@ -234,15 +261,37 @@ class Compiler:
                 Path(temporary).unlink(missing_ok=True)
 
 
+def _make_private(directory: Path) -> None:
+    """A directory of this user's own that nobody else can enter, without what crashes left in it.
+
+    Raises:
+        OSError: it is another user's, a link, not a directory, or can't be made.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fchmod(fd, 0o700)
+    finally:
+        os.close(fd)
+    for left in (*directory.glob(".new-*"), *directory.glob(".key-*")):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - left.lstat().st_mtime > _STALE_SECONDS:
+                left.unlink()
+
+
 def _machine_key(directory: Path) -> bytes:
     """The key of this cache: 32 random bytes in a file that only its owner can read.
 
     Whoever can read it can have this user run any code; so can whoever can write the user's files.
+
+    Raises:
+        OSError: it can't be had.
     """
     path = directory / "key"
     for _ in range(2):
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            # O_NONBLOCK: a FIFO in its place must not make us wait.
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             fresh = directory / f".key-{secrets.token_hex(8)}"
             new = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -258,14 +307,14 @@ def _machine_key(directory: Path) -> bytes:
             continue
         with os.fdopen(fd, "rb") as file:
             status = os.fstat(file.fileno())
-            key = file.read(64)
+            key = file.read(64) if stat.S_ISREG(status.st_mode) else b""
         if len(key) == 32 and status.st_uid == os.geteuid() and not status.st_mode & 0o077:
             return key
         path.unlink(missing_ok=True)  # unsafe or damaged: a new key makes every old entry worthless
-    # Not to be had: entries of this process alone.
-    return secrets.token_bytes(32)
+    raise OSError(errno.EACCES, "another process keeps putting an unsafe key there")
 
 
 def _first_lines(text: str, count: int = 4) -> str:
-    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    # Names in the text are the component's own.
+    lines = [printable(line.strip()) for line in text.split("\n") if line.strip()]
     return " / ".join(lines[:count])[:600]
