@@ -8,12 +8,16 @@ written for a string.  So each imported function is held against the table `abi.
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 
 from . import types as t
 
 __all__ = ["canonical", "known_interfaces", "signature", "split_version", "table"]
+
+# `int` alone would take signs, underscores, other alphabets' digits and numbers without end.
+_VERSION = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})\.([0-9]{1,9})")
 
 
 def split_version(interface: str) -> tuple[str, tuple[int, int, int]]:
@@ -23,10 +27,11 @@ def split_version(interface: str) -> tuple[str, tuple[int, int, int]]:
         ValueError: the version is not three numbers (a pre-release is none of ours).
     """
     name, _, version = interface.partition("@")
-    parts = [int(p) for p in version.split(".")] if version else [0, 0, 0]
-    if len(parts) != 3 or min(parts) < 0:
-        raise ValueError(f"not a version: {version!r}")
-    return name, (parts[0], parts[1], parts[2])
+    numbers = _VERSION.fullmatch(version or "0.0.0")
+    if numbers is None:
+        raise ValueError(f"not a version: {version[:100]!r}")
+    major, minor, patch = map(int, numbers.groups())
+    return name, (major, minor, patch)
 
 
 def canonical(type_: t.ValType | t.FuncType | None) -> str:

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,13 @@ def _short(interface: str) -> str:
     return interface.split("@", maxsplit=1)[0].rpartition("/")[2]
 
 
+def _listed(names: Sequence[str]) -> str:
+    """For a message: the component decides how many there are, and how long."""
+    shown = [n if len(n) <= 100 else f"{n[:97]}..." for n in names[:50]]
+    more = f", and {len(names) - 50} more" if len(names) > 50 else ""
+    return ", ".join(shown) + more
+
+
 class ExportTable:
     """All exports of a component.  Immutable."""
 
@@ -90,10 +97,12 @@ class ExportTable:
         if export is not None:
             return export
         if name in self._by_name:
-            several = ", ".join(e.whole for e in self._exports if name in self._names(e))
-            raise GuestError(f"{name!r} is ambiguous: {several}", code="guest.no-such-export")
-        valid = ", ".join(e.short for e in self._exports) or "none at all"
-        raise GuestError(f"no export {name!r}; there are: {valid}", code="guest.no-such-export")
+            several = _listed([e.whole for e in self._exports if name in self._names(e)])
+            raise GuestError(f"{name[:200]!r} is ambiguous: {several}", code="guest.no-such-export")
+        valid = _listed([e.short for e in self._exports]) or "none at all"
+        raise GuestError(
+            f"no export {name[:200]!r}; there are: {valid}", code="guest.no-such-export"
+        )
 
 
 class Namespace:
@@ -115,6 +124,9 @@ class Namespace:
         return sorted(name.replace("-", "_") for name in found)
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            # No WIT name begins so; and Python asks for such names before `__init__` has run.
+            raise AttributeError(name)
         word = name.replace("_", "-")
         if self._interface is None:
             interfaces = {
@@ -126,7 +138,7 @@ class Namespace:
         for export in self._table:
             if export.interface == wanted and export.name == word:
                 return self._bind(export)
-        raise AttributeError(f"no export {name!r}; there are: {', '.join(dir(self))}")
+        raise AttributeError(f"no export {name!r}; there are: {_listed(dir(self))}")
 
     def _bind(self, export: Export) -> Callable[..., Any]:
         def function(*args: Any) -> Any:

@@ -17,6 +17,7 @@ import wasmtime.component
 from capwasm.call import current_call
 from capwasm.capability import Interface
 from capwasm.errors import CapError, CapwasmError, Fault, InternalError, LinkError
+from capwasm.redact import printable
 
 from .abi import canonical, signature, split_version
 from .crossing import Boundary, HostKind
@@ -30,6 +31,9 @@ __all__ = ["Linked", "Unserved", "link", "read_types"]
 
 # Host resource kinds are told apart by number; one number a kind, never used twice (TYP-09).
 _KIND_NUMBERS = itertools.count(1)
+
+# A component may import thousands of things; a person reads so many.
+_MAX_FAULTS = 100
 
 # interface -> why it is not served, and what would change that.
 Unserved = Callable[[str], str | None]
@@ -93,6 +97,9 @@ def link(
             chosen.append((wanted, offer))
             faults += _shape_faults(wanted, offer)
     if faults:
+        if len(faults) > _MAX_FAULTS:
+            more = len(faults) - _MAX_FAULTS
+            faults[_MAX_FAULTS:] = [Fault("", f"and {more} faults more")]
         raise LinkError(
             "the component imports what it may not have",
             code="link.undeclared-import" if undeclared else "link.unknown-import",
@@ -110,23 +117,31 @@ def _choose(
     """The served interface that satisfies an import, or the fault that says why there is none."""
     if not wanted.name:
         items = [n for n, _ in wanted.functions] + [n for n, _ in wanted.resources]
-        return None, Fault("import", f"{', '.join(items)}: nothing is offered outside an interface")
+        why = f"{_short(', '.join(items))}: nothing is offered outside an interface"
+        return None, Fault("import", why)
+    where = _short(wanted.name)
     try:
         name, version = split_version(wanted.name)
     except ValueError:
-        return None, Fault(wanted.name, "not a version of anything that this runtime offers")
+        return None, Fault(where, "not a version of anything that this runtime offers")
     offer = by_name.get(name)
     if offer is None:
         if name in owners:
             table = owners[name]
-            return None, Fault(wanted.name, f"the manifest does not declare {table}", fix=table)
-        return None, Fault(wanted.name, unserved(wanted.name) or "this runtime does not offer it")
+            return None, Fault(where, f"the manifest does not declare {table}", fix=table)
+        return None, Fault(where, unserved(wanted.name) or "this runtime does not offer it")
     _, ours = split_version(offer.name)
     # As the component model has it: same major, or same minor below 1.0, and not newer than ours.
     track = slice(0, 1) if ours[0] else slice(0, 2)
     if version[track] != ours[track] or version > ours:
-        return None, Fault(wanted.name, f"this runtime offers {offer.name}")
+        return None, Fault(where, f"this runtime offers {offer.name}")
     return offer, Fault("", "")
+
+
+def _short(text: str) -> str:
+    """Words of the component's own, for a message."""
+    shown = printable(text)
+    return shown if len(shown) <= 300 else f"{shown[:297]}..."
 
 
 def _shape_faults(wanted: InterfaceType, offer: Interface) -> list[Fault]:
@@ -134,16 +149,21 @@ def _shape_faults(wanted: InterfaceType, offer: Interface) -> list[Fault]:
     faults = []
     for name, type_ in wanted.functions:
         ours = offer.signatures.get(name) or signature(offer.name, name)
+        where = _short(f"{wanted.name}#{name}")
         if name not in offer.functions or ours is None:
-            faults.append(Fault(f"{wanted.name}#{name}", "this runtime does not offer it"))
-        elif canonical(type_) != ours:
-            faults.append(
-                Fault(f"{wanted.name}#{name}", f"imported as {canonical(type_)}, offered as {ours}")
-            )
+            faults.append(Fault(where, "this runtime does not offer it"))
+        elif (theirs := canonical(type_)) != ours:
+            faults.append(Fault(where, f"imported as {_short(theirs)}, offered as {ours}"))
     own = split_version(wanted.name)[0]
     for name, identity in wanted.resources:
-        if split_version(identity.interface)[0] == own and name not in offer.resources:
-            faults.append(Fault(f"{wanted.name}#{name}", "this runtime does not offer it"))
+        where = _short(f"{wanted.name}#{name}")
+        if split_version(identity.interface)[0] != own:
+            continue
+        if name not in offer.resources:
+            faults.append(Fault(where, "this runtime does not offer it"))
+        elif name != identity.name:
+            # Two names for one type: it would stand for two kinds of handle at once (TYP-09).
+            faults.append(Fault(where, f"imported as the same resource as {identity.name}"))
     return faults
 
 
@@ -188,7 +208,8 @@ def _define(
 
 
 def _boundary() -> Boundary:
-    return current_call().owner.boundary
+    boundary: Boundary = current_call().owner.boundary
+    return boundary
 
 
 def _invoker(slot: int) -> Callable[[tuple[object, ...]], object]:

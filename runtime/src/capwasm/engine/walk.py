@@ -14,10 +14,15 @@ import wasmtime
 from wasmtime import component as wc
 
 from capwasm.errors import LinkError
+from capwasm.redact import printable
 
 from . import types as t
 
-__all__ = ["walk"]
+__all__ = ["MAX_PARTS", "walk"]
+
+# A few hundred bytes of types that use each other twice spell out to a million parts, and each
+# later stage goes over them again.  A guest that imports every capability of ours has 600.
+MAX_PARTS = 20_000
 
 _PRIMS: dict[type, t.Prim] = {
     wc.Bool: t.Prim("bool"),
@@ -47,8 +52,8 @@ def walk(component: wc.Component, engine: wasmtime.Engine) -> t.ComponentTypes:
 
     Raises:
         LinkError: `link.unknown-import`: it uses what can't cross (a future, a stream, an error
-            context, a map, an async function, a type too deep), or imports a module or component;
-            the message says where (TYP-12).
+            context, a map, an async function, a type too deep, more than `MAX_PARTS` types), or
+            imports a module or component; the message says where (TYP-12, RES-23).
     """
     top = component.type
     names = _Names()
@@ -66,6 +71,13 @@ class _Names:
 
     local: dict[tuple[str, t.ValType], str] = field(default_factory=dict)
     any: dict[t.ValType, str] = field(default_factory=dict)
+    parts: int = 0
+
+    def count(self, where: str) -> None:
+        """One more part was read."""
+        self.parts += 1
+        if self.parts > MAX_PARTS:
+            raise _refuse(where, f"its types have more than {MAX_PARTS} parts")
 
     def add(self, interface: str, name: str, type_: t.ValType) -> None:
         self.local.setdefault((interface, type_), name)
@@ -122,6 +134,7 @@ class _Side:
         rest: dict[str, Any] = {}
         for name, extern in items.items():
             item = _type_of(extern, f"{self._word} {name}")
+            self.names.count(name)
             if isinstance(item, wc.ComponentInstanceType):
                 self._interface(name, item.exports(self.engine))
             else:
@@ -139,6 +152,7 @@ class _Side:
         types: list[tuple[str, t.ValType]] = []
         for name, extern in items.items():
             where = f"{self._word} {interface}: {name}" if interface else f"{self._word} {name}"
+            self.names.count(where)
             item = _type_of(extern, where)
             if isinstance(item, wc.FuncType):
                 functions.append((name, self._func(item, where)))
@@ -195,6 +209,7 @@ class _Side:
         return identity
 
     def _value(self, value: Any, where: str, level: int) -> t.ValType:
+        self.names.count(where)
         if level > t.MAX_DEPTH:
             raise _refuse(where, f"a type nested deeper than {t.MAX_DEPTH} can't cross")
         kind = type(value)
@@ -260,4 +275,4 @@ def _guarded(read: Callable[[], Any], where: str) -> Any:
 
 
 def _refuse(where: str, why: str) -> LinkError:
-    return LinkError(f"{where}: {why}", code="link.unknown-import")
+    return LinkError(f"{printable(where)[:300]}: {why}", code="link.unknown-import")
