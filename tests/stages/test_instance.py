@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from capwasm.call import CallRecord, entered
+from capwasm.capability import Interface
+from capwasm.engine.abi import split_version
 from capwasm.engine.compile import Compiler
 from capwasm.engine.engine import PluginEngine
 from capwasm.engine.link import Linked, link
@@ -29,6 +31,7 @@ from capwasm.errors import (
     TableLimitExceeded,
     ValueLimitExceeded,
 )
+from capwasm.handles import Handle
 from capwasm.instance import Instance
 from capwasm.limits import DEFAULTS, Limits
 from tests.kit import ListServed, guest
@@ -224,6 +227,41 @@ def test_refuses_to_use_a_store_again_after_a_trap(
         call(instance, "count")
 
 
+LIES = [
+    "all fuel consumed by WebAssembly",
+    "x\nCaused by:\n    wasm trap: all fuel consumed by WebAssembly",
+    "wasm trap: memory minimum size",
+    "\x1b[31mred\u202e",
+    "x" * 1_000_000,
+]
+
+
+@pytest.mark.case("LOG-07")
+@pytest.mark.parametrize("name", LIES, ids=["fuel", "cause", "memory", "control", "long"])
+def test_refuses_to_believe_the_names_that_a_guest_gives_its_functions(
+    engine: PluginEngine, name: str
+) -> None:
+    import wasmtime
+
+    spelt = "".join(f"\\{byte:02x}" for byte in name.encode())
+    code = bytes(
+        wasmtime.wat2wasm(
+            f'(component (core module $m (func $f (@name "{spelt}") (export "t") unreachable))'
+            ' (core instance $i (instantiate $m)) (func (export "t") (canon lift (core func $i "t"))))'
+        )
+    )
+    linked = link(
+        engine, Compiler(engine, None).compile(code), [], owners={}, unserved=lambda _: None
+    )
+    instance = Instance(engine, linked, "t@1", DEFAULTS, ListServed([]))
+    instance.start()
+    with pytest.raises(GuestTrap, match="unreachable") as caught:
+        call(instance, "t")
+    assert caught.value.code == "guest.trap"
+    assert len(str(caught.value)) < 2_000
+    assert all(line.isprintable() for line in str(caught.value).split("\n"))
+
+
 def test_tells_the_trap_and_the_function(new: Callable[..., Instance]) -> None:
     with pytest.raises(GuestTrap, match="integer divide by zero"):
         call(new(), "divide", 1, 0)
@@ -399,6 +437,88 @@ def test_refuses_an_import_that_nothing_serves(engine: PluginEngine, name: str, 
             owners=owners,
             unserved=lambda _: None,
         )
+
+
+REFUSED = [
+    pytest.param('(import "a" (core module))', "only functions", id="core module"),
+    pytest.param(
+        '(import "a:b/c" (instance (export "d" (instance (export "f" (func))))))',
+        "only functions",
+        id="instance within",
+    ),
+    pytest.param('(import "f" (func))', "nothing is offered outside", id="function"),
+    pytest.param('(import "r" (type (sub resource)))', "nothing is offered outside", id="type"),
+    pytest.param('(import "url=<\\1b[31m>" (instance))', r"url=<\\x1b", id="escape"),
+    pytest.param('(import "a:b/c@0.1.0-rc.1" (instance))', "not a version", id="pre-release"),
+]
+
+
+@pytest.mark.case("TYP-10", "LOG-07")
+@pytest.mark.parametrize(("text", "word"), REFUSED)
+def test_refuses_an_import_of_an_odd_kind(engine: PluginEngine, text: str, word: str) -> None:
+    import wasmtime
+
+    component = Compiler(engine, None).compile(bytes(wasmtime.wat2wasm(f"(component {text})")))
+    with pytest.raises(LinkError, match=word) as caught:
+        link(engine, component, [], owners={}, unserved=lambda _: None)
+    assert all(line.isprintable() for line in str(caught.value).split("\n"))
+
+
+def test_a_list_of_faults_ends_somewhere(engine: PluginEngine) -> None:
+    import wasmtime
+
+    text = "".join(f'(import "a:b/c{n}" (instance))' for n in range(1_000))
+    component = Compiler(engine, None).compile(bytes(wasmtime.wat2wasm(f"(component {text})")))
+    with pytest.raises(LinkError, match="and 900 faults more"):
+        link(engine, component, [], owners={}, unserved=lambda _: None)
+
+
+@pytest.mark.case("TYP-09")
+def test_refuses_one_resource_under_two_names(engine: PluginEngine) -> None:
+    import wasmtime
+
+    class One(Handle):
+        pass
+
+    class Two(Handle):
+        pass
+
+    offer = Interface("test:host/api@1.0.0", {}, resources={"one": One, "two": Two})
+    for same, refused in (("(eq $one)", True), ("(sub resource)", False)):
+        text = (
+            '(component (import "test:host/api@1.0.0" (instance'
+            f' (export "one" (type $one (sub resource))) (export "two" (type {same})))))'
+        )
+        component = Compiler(engine, None).compile(bytes(wasmtime.wat2wasm(text)))
+        if refused:
+            with pytest.raises(LinkError, match="same resource as one"):
+                link(engine, component, [offer], owners={}, unserved=lambda _: None)
+        else:
+            link(engine, component, [offer], owners={}, unserved=lambda _: None)
+
+
+@pytest.mark.case("RES-23")
+def test_refuses_small_types_that_spell_out_to_huge_ones(engine: PluginEngine) -> None:
+    import wasmtime
+
+    types = "(type $t0 (tuple u8 u8))" + "".join(
+        f"(type $t{n} (tuple $t{n - 1} $t{n - 1}))" for n in range(1, 17)
+    )
+    text = f'(component {types} (import "f" (func (param "x" $t16))))'
+    component = Compiler(engine, None).compile(bytes(wasmtime.wat2wasm(text)))
+    began = time.monotonic()
+    with pytest.raises(LinkError, match="more than 20000 parts"):
+        link(engine, component, [], owners={}, unserved=lambda _: None)
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    "version", ["1.0", "1.0.0.0", "+1.0.0", "1_0.0.0", "١.0.0", "1.0.0-a", " 1.0.0"]
+)
+def test_refuses_what_only_looks_like_a_version(version: str) -> None:
+    with pytest.raises(ValueError, match="not a version"):
+        split_version(f"a:b/c@{version}")
+    assert split_version("a:b/c@1.2.30") == ("a:b/c", (1, 2, 30))
 
 
 def test_limits_are_what_they_say() -> None:

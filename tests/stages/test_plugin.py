@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import signal
 import subprocess
@@ -101,6 +102,13 @@ def test_exports_are_attributes(world: World) -> None:
     assert "not_utf8" in dir(plugin.exports)
     with pytest.raises(AttributeError, match="there are"):
         plugin.exports.nothing_such
+
+
+def test_exports_can_be_asked_for_anything(world: World) -> None:
+    exports = world.load(guest("hostile")).exports
+    for name in ("__deepcopy__", "_call_", "__wrapped__", "x" * 10_000):
+        assert not hasattr(exports, name)
+    assert copy.copy(exports).divide(9, 3) == 3
 
 
 @pytest.mark.case("LIFE-03")

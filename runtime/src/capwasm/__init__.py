@@ -57,11 +57,12 @@ if TYPE_CHECKING:
     from .manifest import Manifest, parse_manifest
     from .metrics import Metrics, serve_metrics
     from .pack import sign_capsule
-    from .plugin import Plugin, Session
+    from .plugin import Plugin
     from .policy import Policy
     from .recorders import Recorders
     from .redact import Redactor
     from .runtime import Runtime
+    from .session import Session
     from .trust import TrustStore
     from .values import Err, Ok, Result, ResultError, Some, Variant
     from .verify import VerifiedArtifact
@@ -121,7 +122,7 @@ _HOME = {
     "ResultError": "values",
     "Risk": "capability",
     "Runtime": "runtime",
-    "Session": "plugin",
+    "Session": "session",
     "Some": "values",
     "Subject": "consent",
     "TrustStore": "trust",

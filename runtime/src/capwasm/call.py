@@ -23,8 +23,18 @@ from .errors import (
 )
 from .handles import HandleTable
 from .limits import Limits
+from .threads import guests_that_fit
 
-__all__ = ["CallOwner", "CallRecord", "call_under_way", "current_call", "entered"]
+__all__ = [
+    "CallOwner",
+    "CallRecord",
+    "call_under_way",
+    "continued",
+    "current_call",
+    "entered",
+    "has_room",
+    "running_calls",
+]
 
 
 class CallOwner(Protocol):
@@ -47,6 +57,7 @@ class CallRecord:
         failure: the first failure that must end the call; the boundary raises it after the guest
             has unwound, whatever the engine says.
         cancelled: why another thread wants the call to end, or None.
+        outer: the call from whose host function this one was made, or None.
     """
 
     __slots__ = (
@@ -59,6 +70,7 @@ class CallRecord:
         "host_fuel",
         "limits",
         "net_bytes",
+        "outer",
         "output_bytes",
         "plugin",
         "started",
@@ -80,6 +92,7 @@ class CallRecord:
         self.net_bytes = 0
         self.failure: BaseException | None = None
         self.cancelled: str | None = None
+        self.outer: CallRecord | None = None
 
     @property
     def owner(self) -> CallOwner:
@@ -99,12 +112,21 @@ class CallRecord:
         return max(0.0, min(self.limits.host_call_ms / 1000, self.deadline - time.monotonic()))
 
     def check(self) -> None:
-        """Pass if the call may go on.
+        """Pass if the call may go on, and those that it was made from.
 
         Raises:
-            CallInterrupted: another thread cancelled it.
+            CallInterrupted: another thread cancelled it, or the call that it was made from has to
+                end; that one's own record has the reason.
             DeadlineExceeded: its time is over.
         """
+        if self.outer is not None:
+            try:
+                self.outer.check()
+            except BaseException as exc:
+                self.outer.fail(exc)
+                raise CallInterrupted(
+                    "the call that it was made from has ended", context=self.plugin
+                ) from exc
         if self.cancelled is not None:
             raise CallInterrupted(self.cancelled, context=self.plugin)
         if time.monotonic() >= self.deadline:
@@ -171,6 +193,7 @@ class CallRecord:
 class _Stack(threading.local):
     def __init__(self) -> None:
         self.calls: list[CallRecord] = []
+        self.elsewhere = 0  # how many of them stand on the stack of another thread
 
 
 _STACK = _Stack()
@@ -192,19 +215,44 @@ def call_under_way() -> CallRecord | None:
     return _STACK.calls[-1] if _STACK.calls else None
 
 
+def running_calls() -> tuple[CallRecord, ...]:
+    """The calls that are under way on this thread, outermost first."""
+    return tuple(_STACK.calls)
+
+
+def has_room() -> bool:
+    """Whether this thread's stack can take one more guest."""
+    return len(_STACK.calls) - _STACK.elsewhere < guests_that_fit()
+
+
+@contextmanager
+def continued(calls: tuple[CallRecord, ...]) -> Iterator[None]:
+    """Have this thread, which runs no call, go on for one that waits until it is done."""
+    _STACK.calls[:], _STACK.elsewhere = calls, len(calls)
+    try:
+        yield
+    finally:
+        _STACK.calls.clear()
+        _STACK.elsewhere = 0
+
+
 @contextmanager
 def entered(record: CallRecord) -> Iterator[CallRecord]:
     """Make `record` the current call of this thread.
 
     Raises:
-        RecursionLimitExceeded: calls are nested deeper than `limits.depth` (RES-12, LIFE-08).
+        RecursionLimitExceeded: calls are nested deeper than `limits.depth`, or than this thread's
+            stack allows (RES-12, LIFE-08).
     """
     calls = _STACK.calls
     if len(calls) >= min((record.limits.depth, *(c.limits.depth for c in calls))):
         raise RecursionLimitExceeded(
             f"calls nested deeper than {record.limits.depth} (limits.depth)", context=record.plugin
         )
+    if not has_room():
+        raise RecursionLimitExceeded("no room on this thread's stack", context=record.plugin)
     if calls:
+        record.outer = calls[-1]
         # An inner call can't outlive the outer one's time.
         record.deadline = min(record.deadline, calls[-1].deadline)
     calls.append(record)

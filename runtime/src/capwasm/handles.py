@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from typing import TypeVar
 
-from .errors import CapError, HandleLimitExceeded
+from .errors import CapError, HandleLimitExceeded, InternalError
 
 __all__ = ["Handle", "HandleTable", "Lease"]
 
@@ -156,10 +156,20 @@ class HandleTable:
             handle.close()
 
     def close_all(self) -> None:
-        """Close every handle, newest first, and take no more."""
+        """Close every handle, newest first, and take no more.
+
+        Raises:
+            InternalError: a handle could not be closed; all the others are.
+        """
         with self._lock:
             self._closed = True
             doomed = list(self._live.values())
             self._live.clear()
+        failed: Exception | None = None
         for handle in reversed(doomed):
-            handle.close()
+            try:
+                handle.close()
+            except Exception as exc:  # noqa: BLE001 - the next one holds power too
+                failed = failed or exc
+        if failed is not None:
+            raise InternalError(f"a handle was not closed: {type(failed).__name__}") from failed

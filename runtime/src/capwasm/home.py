@@ -16,6 +16,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +35,32 @@ if TYPE_CHECKING:
     from .caps.secrets import Vault
     from .keys import PrivateKey
 
-__all__ = ["Home"]
+__all__ = ["Home", "make_private"]
+
+
+def make_private(path: Path) -> None:
+    """A directory that only its owner can enter: this user, or root.
+
+    Raises:
+        CapabilityError: it can't be made, or others own it or may write in it: what stands in it
+            would be theirs to say.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        info = path.stat()
+        if info.st_uid == os.geteuid():
+            path.chmod(0o700)
+            return
+    except (OSError, ValueError) as exc:
+        why = exc.strerror if isinstance(exc, OSError) else str(exc)
+        raise CapabilityError(
+            f"the runtime's directory can't be used: {why}", context=ascii(str(path))[1:-1]
+        ) from None
+    if info.st_uid != 0 or stat.S_IMODE(info.st_mode) & 0o022:
+        raise CapabilityError(
+            f"the runtime's directory belongs to another user, uid {info.st_uid}",
+            context=ascii(str(path))[1:-1],
+        )
 
 
 class Home:
@@ -115,7 +142,6 @@ class Home:
         """
         from .audit import AuditLog
 
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         with AuditLog.open(self.audit, redactor, key=self._anchor_key()) as log:
             yield Recorders(log, redactor, metrics=metrics, hook=hook)
 

@@ -7,6 +7,7 @@ call to return), and never used again after a trap (LIFE-01..04).
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from typing import Any, Protocol
@@ -38,6 +39,7 @@ from .errors import (
 )
 from .handles import HandleTable
 from .limits import Limits
+from .redact import printable
 
 __all__ = ["CallStats", "Instance", "Served"]
 
@@ -117,14 +119,14 @@ class Instance:
         """Whether a call would be taken."""
         return self._store is not None and self._doomed is None
 
-    def start(self) -> CallStats:
+    def start(self, record: CallRecord | None = None) -> CallStats:
         """Instantiate: the guest's start functions run, under the limits of a call (RES-25).
 
         Raises:
             LinkError: it doesn't fit its limits of memories, tables or instances.
             GuestError: its start trapped or went over a limit.
         """
-        record = CallRecord(self.plugin, "(start)", self.limits, self)
+        record = record or self.record("(start)")
 
         def instantiate(store: wasmtime.Store) -> None:
             try:
@@ -150,11 +152,10 @@ class Instance:
         if store is not None:
             self._instance = None
             self._calls.clear()
-            try:
-                self.handles.close_all()
-            finally:
-                store.close()
-                self._served.close()
+            with contextlib.ExitStack() as each:
+                each.callback(self._served.close)
+                each.callback(store.close)
+                each.callback(self.handles.close_all)
 
     def interrupt(self, reason: str) -> bool:
         """Ask the call under way to end; says whether there was one."""
@@ -176,7 +177,7 @@ class Instance:
             GuestError: the plugin trapped or broke a limit; this instance is closed.
             InstanceClosedError: it was closed before.
         """
-        record = record or self.record(export)
+        record = record or self.record(export.whole)
 
         def run(store: wasmtime.Store) -> Any:
             bound = self._calls.get(export.index)
@@ -186,22 +187,21 @@ class Instance:
 
         return self._enter(record, run)
 
-    def record(self, export: Export) -> CallRecord:
-        """A fresh record for a call of that export; its clock starts now."""
-        return CallRecord(self.plugin, export.whole, self.limits, self)
+    def record(self, function: str) -> CallRecord:
+        """A fresh record for a call of that function; its clock starts now."""
+        return CallRecord(self.plugin, function, self.limits, self)
 
-    def drop(self, resource: GuestResource) -> None:
+    def drop(self, resource: GuestResource, record: CallRecord) -> CallStats:
         """Drop a resource that the plugin handed out; its destructor runs as a call.
 
         Raises:
             ValueError: the resource is another instance's.
             GuestError: the destructor trapped; this instance is closed (LIFE-09).
+            InstanceClosedError: it was closed before, and the resource with it.
         """
         if not resource.belongs_to(self.boundary):
             raise ValueError("the resource belongs to another instance")
-        if resource.alive and self._store is not None:
-            record = CallRecord(self.plugin, f"drop {resource.resource.name}", self.limits, self)
-            self._enter(record, lambda _store: resource.drop_in_instance())
+        return self._enter(record, lambda _store: resource.drop_in_instance())[1]
 
     def _bind(self, store: wasmtime.Store, export: Export) -> Any:
         instance = self._instance
@@ -226,8 +226,9 @@ class Instance:
         failure: BaseException | None = None
         fuel_left = 0
         try:
-            with entered(record):
-                self._engine.check()
+            with entered(record), self._engine.running(record):
+                # It may have been cancelled, or its time be over, before it began.
+                record.check()
                 store.set_fuel(self.limits.fuel)
                 try:
                     value = run(store)
@@ -237,10 +238,12 @@ class Instance:
                     # A guest that went on after a refusal that must end the call has still failed.
                     failure = record.failure
                 fuel_left = store.get_fuel()
-        except BaseException:
+        except BaseException as exc:
             # Misuse found before the guest ran (a wrong argument, nesting too deep) leaves the
-            # store as it was; anything that has set a failure does not.
-            self._give_back(poisoned=record.failure is not None or starting)
+            # store as it was; anything that has set a failure does not, nor what another thread
+            # had raised here, wherever that was.
+            poisoned = record.failure is not None or not isinstance(exc, Exception)
+            self._give_back(poisoned=poisoned or starting)
             raise
         self._give_back(poisoned=failure is not None)
         if failure is not None:
@@ -315,31 +318,29 @@ _OUT_OF_MEMORY = ("alloc_error", "rust_oom", "out_of_memory", "PyErr_NoMemory", 
 
 def _classify(message: str, record: CallRecord, *, starting: bool) -> CapwasmError:
     """The named error for a failed call of which the record knows nothing."""
-    low = message.lower()
+    # The backtrace comes first, with names that the guest chose, line ends and all; what the engine
+    # says itself is after the last of these words.
+    backtrace, _, cause = message.rpartition("\nCaused by:\n")
     for word, error, text in _TRAPS:
-        if word in low:
+        if word in cause:
             return error(text, context=record.plugin)
     if record.cancelled is not None:
         return CallInterrupted(record.cancelled, context=record.plugin)
-    if any(word in message for word in _OUT_OF_MEMORY):
+    if any(word in backtrace for word in _OUT_OF_MEMORY):
         return MemoryLimitExceeded(
             f"out of memory at {record.limits.memory} bytes (limits.memory)", context=record.plugin
         )
-    detail = _trap_text(message)
-    if starting and "wasm trap" not in low and "wasm backtrace" not in low:
+    detail = _trap_text(backtrace, cause)
+    if starting and not backtrace and "wasm trap" not in cause:
         return LinkError(
             f"can't be instantiated: {detail}", code="link.instantiate", context=record.plugin
         )
     return GuestTrap(detail, context=record.plugin)
 
 
-def _trap_text(message: str) -> str:
-    """The engine's message, shortened: the trap's name and the innermost guest frames."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    causes = [line for line in lines if not line.startswith(("error while executing", "Caused by"))]
-    if not causes:
-        return "trapped"
-    trap = next((line for line in causes if "wasm trap:" in line), causes[-1])
-    frames = [line for line in causes if line[:1].isdigit() and "!" in line][:5]
-    text = trap.removeprefix("0:").replace("wasm trap:", "").strip()
-    return text if not frames else f"{text}\n" + "\n".join(f"  at {f}" for f in frames)
+def _trap_text(backtrace: str, cause: str) -> str:
+    """The trap's name and the innermost guest frames, short and printable (LOG-07)."""
+    text = printable(cause.replace("wasm trap:", "").strip())[:300] or "trapped"
+    lines = [line.strip() for line in backtrace.split("\n")]
+    frames = [line for line in lines if line[:1].isdigit() and "!" in line][:5]
+    return "\n".join([text, *(f"  at {printable(f[:200])}" for f in frames)])

@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable
-from concurrent.futures import Executor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from .call import CallRecord
+from .call import CallRecord, call_under_way, running_calls
+from .calling import Ticket, Turns, go_on, run_where_it_fits
 from .capability import GrantedClause
 from .engine.engine import PluginEngine
 from .engine.exports import Export, Namespace
@@ -34,10 +34,13 @@ from .errors import (
 from .events import ALLOWED, DENIED, FAILED, Event
 from .instance import CallStats, Instance
 from .limits import Limits
+from .redact import printable
 from .serving import Serving, Terms
+from .session import Session
+from .threads import Workers
 from .verify import VerifiedArtifact
 
-__all__ = ["Opener", "Plugin", "Session"]
+__all__ = ["Opener", "Plugin"]
 
 
 @dataclass(frozen=True)
@@ -48,23 +51,10 @@ class Opener:
     linked: Linked
     terms: Terms
 
-    def open(self) -> Instance:
-        """A started instance, which lets go of what it is served with when it closes.
-
-        Raises:
-            CapabilityError: the host's side of a grant can't be used.
-            GuestError, LinkError: the guest's start failed.
-        """
+    def prepare(self) -> Instance:
+        """An instance to start, which lets go of what it is served with when it closes."""
         terms = self.terms
-        instance = Instance(
-            self.engine, self.linked, terms.name, terms.grants.limits, Serving(terms)
-        )
-        try:
-            instance.start()
-        except BaseException:
-            instance.close("it did not start")
-            raise
-        return instance
+        return Instance(self.engine, self.linked, terms.name, terms.grants.limits, Serving(terms))
 
 
 class Plugin:
@@ -74,7 +64,7 @@ class Plugin:
         self,
         artifact: VerifiedArtifact,
         opener: Opener,
-        executor: Executor,
+        workers: Workers,
         on_close: Callable[[Plugin], None],
     ) -> None:
         """Keep the proofs; `Runtime.load` made them in order."""
@@ -84,18 +74,19 @@ class Plugin:
         self.signers = artifact.signers
         self.functions = opener.linked.exports
         self._opener = opener
-        self._executor = executor
+        self._workers = workers
         self._on_close = on_close
         self._recorder = opener.terms.recorder
         self._mode = self.manifest.plugin.instance
-        slots = 1 if self._mode == "single" else self.limits.concurrency
-        self._slots = threading.BoundedSemaphore(slots)
+        self._turns = Turns(1 if self._mode == "single" else self.limits.concurrency)
         self._lock = threading.Lock()
+        self._quiet = threading.Condition(self._lock)
+        self._under_way: list[int] = []  # threads, once for each call
         self._spare: list[Instance] = []
         self._live: set[Instance] = set()
         self._ended: str | None = None
         # The first instance is made now, so that what can't start is refused at load.
-        self._spare.append(self._track(opener.open()))
+        self._spare.append(self._off_main(self._open))
 
     # -- what it is -----------------------------------------------------------------------------
 
@@ -151,7 +142,11 @@ class Plugin:
             TypeError, ValueError: an argument does not fit its WIT type.
         """
         export = self.functions.find(function)
-        return self.run_off_main(lambda ticket: self._call(export, args, ticket, wait_seconds))
+        self._take_turn(wait_seconds)
+        try:
+            return self._off_main(lambda ticket: self._call(export, args, ticket))
+        finally:
+            self._turns.give_back()
 
     async def acall(self, function: str, *args: Any, wait_seconds: float | None = None) -> Any:
         """`call`, for asyncio.  Cancelling the task interrupts the guest.
@@ -160,119 +155,173 @@ class Plugin:
             GuestError, InstanceClosedError, TypeError, ValueError: as `call`.
         """
         export = self.functions.find(function)
-        ticket = _Ticket()
-        loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(
-            self._executor, self._call, export, args, ticket, wait_seconds
-        )
+        self._check()
+        if not await self._turns.take_async(self._patience(wait_seconds)):
+            raise self._too_many()
         try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            ticket.interrupt("the task was cancelled")
-            with contextlib.suppress(CapwasmError):
-                await future
-            raise
+            ticket = Ticket()
+            future = asyncio.get_running_loop().run_in_executor(
+                self._workers, go_on, running_calls(), lambda: self._call(export, args, ticket)
+            )
+            try:
+                return await asyncio.shield(future)
+            except asyncio.CancelledError:
+                ticket.interrupt("the task was cancelled")
+                with contextlib.suppress(Exception):
+                    await future
+                raise
+        finally:
+            self._turns.give_back()
 
     def session(self) -> Session:
         """An instance of one's own, that keeps its state and its resources until closed.
 
         Raises:
             ConcurrencyExceeded: `limits.concurrency` are in use.
+            GuestError: its start failed.
             InstanceClosedError: the plugin was evicted or closed.
         """
-        self._acquire(0.0)
+        self._take_turn(0.0)
         try:
-            return Session(self, self._take())
+            return Session(self, self._off_main(self._take))
         except BaseException:
-            self._slots.release()
+            self._turns.give_back()
             raise
-
-    def run_off_main(self, work: Callable[[_Ticket], Any]) -> Any:
-        """Run `work` here, or on another thread if this is the main one.  For `Session`.
-
-        Python runs signal handlers on the main thread, between any two bytecodes, so also in the
-        callback that a guest is waiting for; an exception there is undefined behaviour of the
-        engine's C API.  Guests therefore never run on the main thread.
-        """
-        self._check()
-        ticket = _Ticket()
-        if threading.current_thread() is not threading.main_thread():
-            return work(ticket)
-        future = self._executor.submit(work, ticket)
-        try:
-            return future.result()
-        except BaseException as exc:
-            if not future.done():
-                # A signal's handler raised here, while the guest runs there.
-                ticket.interrupt(f"{type(exc).__name__} in the core")
-                with contextlib.suppress(CapwasmError):
-                    future.result()
-            raise
-
-    def run_on(
-        self, instance: Instance, export: Export, args: tuple[Any, ...], ticket: _Ticket
-    ) -> Any:
-        """Call on that instance, and record it.  For `Session`."""
-        return self._run(instance, export, args, ticket)
 
     def end_session(self, instance: Instance) -> None:
         """Take the instance of a session back.  For `Session`."""
         with self._lock:
             self._live.discard(instance)
-        instance.close("its session has ended")
-        self._slots.release()
-
-    def _call(
-        self, export: Export, args: tuple[Any, ...], ticket: _Ticket, wait: float | None
-    ) -> Any:
-        self._acquire(self.limits.wall_ms / 1000 if wait is None else wait)
         try:
-            instance = self._take()
+            instance.close("its session has ended")
+        finally:
+            self._turns.give_back()
+
+    def run_on(
+        self, instance: Instance, action: str, work: Callable[[CallRecord], tuple[Any, CallStats]]
+    ) -> Any:
+        """Enter that instance, and record it as `action`.  For `Session`.
+
+        Raises:
+            GuestError, TypeError, ValueError: as `call`.
+        """
+        return self._off_main(lambda ticket: self._run(instance, action, ticket, work))
+
+    def _off_main(self, work: Callable[[Ticket], Any]) -> Any:
+        self._check()
+        ticket = Ticket()
+        return run_where_it_fits(self._workers, ticket, lambda: work(ticket))
+
+    def _call(self, export: Export, args: tuple[Any, ...], ticket: Ticket) -> Any:
+        with self._counted():
+            instance = self._take(ticket)
             try:
-                return self._run(instance, export, args, ticket)
+                return self._run(
+                    instance, export.short, ticket, lambda r: instance.call(export, args, r)
+                )
             finally:
                 self._put_back(instance)
-        finally:
-            self._slots.release()
 
     def _run(
-        self, instance: Instance, export: Export, args: tuple[Any, ...], ticket: _Ticket
+        self,
+        instance: Instance,
+        action: str,
+        ticket: Ticket,
+        work: Callable[[CallRecord], tuple[Any, CallStats]],
     ) -> Any:
-        record = instance.record(export)
+        action = printable(action[:200])
+        with self._counted():
+            record = instance.record(action)
+            ticket.bind(record)
+            try:
+                value, stats = work(record)
+            except (TypeError, ValueError):
+                raise
+            except BaseException as exc:
+                self._record_failure(action, record, exc)
+                raise
+            self._record_call(action, ALLOWED, "", stats)
+            return value
+
+    def _open(self, ticket: Ticket) -> Instance:
+        """A started instance.  It can be killed from the moment that its start runs."""
+        instance = self._opener.prepare()
+        with self._lock:
+            ended = self._ended
+            if ended is None:
+                self._live.add(instance)
+        record = instance.record("(start)")
         ticket.bind(record)
         try:
-            value, stats = instance.call(export, args, record)
-        except (TypeError, ValueError):
-            raise
+            if ended is not None:
+                raise self._closed(ended)
+            instance.start(record)
         except BaseException as exc:
-            self._record_failure(export, record, exc)
+            with self._lock:
+                self._live.discard(instance)
+            instance.close("it did not start")
+            self._record_failure(record.function, record, exc)
             raise
-        self._record_call(export, ALLOWED, "", stats)
-        return value
+        return instance
 
-    def _acquire(self, wait: float) -> None:
+    def _take_turn(self, wait_seconds: float | None) -> None:
         self._check()
-        if not self._slots.acquire(timeout=max(0.0, wait)):
-            raise ConcurrencyExceeded(
-                f"more than {self.limits.concurrency} calls at a time (limits.concurrency)"
-                if self._mode != "single"
-                else "its one instance is in another call",
-                context=self.name,
+        if not self._turns.take(self._patience(wait_seconds)):
+            raise self._too_many()
+
+    def _patience(self, wait_seconds: float | None) -> float:
+        wait = self.limits.wall_ms / 1000 if wait_seconds is None else wait_seconds
+        outer = call_under_way()
+        # A call from a host function may not block for longer than any other thing it does.
+        return wait if outer is None else min(wait, outer.remaining())
+
+    def _too_many(self) -> ConcurrencyExceeded:
+        error = ConcurrencyExceeded(
+            f"more than {self.limits.concurrency} calls at a time (limits.concurrency)"
+            if self._mode != "single"
+            else "its one instance is in another call",
+            context=self.name,
+        )
+        self._record("limit", DENIED, action="call", reason=error.code)
+        return error
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        me = threading.get_ident()
+        with self._lock:
+            self._under_way.append(me)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._under_way.remove(me)
+                self._quiet.notify_all()
+
+    def wait_quiet(self, seconds: float) -> None:
+        """Wait at most so long until no call of other threads is under way.  For `Runtime`."""
+        me = threading.get_ident()
+        with self._lock:
+            self._quiet.wait_for(
+                lambda: all(thread == me for thread in self._under_way), max(0.0, seconds)
             )
 
     def _check(self) -> None:
         if self._ended is not None:
-            raise InstanceClosedError(f"the plugin is closed: {self._ended}", context=self.name)
+            raise self._closed(self._ended)
+        self._opener.engine.check()
 
-    def _take(self) -> Instance:
+    def _closed(self, why: str) -> InstanceClosedError:
+        return InstanceClosedError(f"the plugin is closed: {why}", context=self.name)
+
+    def _take(self, ticket: Ticket) -> Instance:
+        self._check()
         while True:
             with self._lock:
-                self._check()
                 instance = self._spare.pop() if self._spare else None
                 if instance is not None and not instance.alive:
                     self._live.discard(instance)
             if instance is None:
-                return self._track(self._opener.open())
+                return self._open(ticket)
             if instance.alive:
                 return instance
 
@@ -285,14 +334,6 @@ class Plugin:
             self._live.discard(instance)
         instance.close("its call has ended")
 
-    def _track(self, instance: Instance) -> Instance:
-        with self._lock:
-            if self._ended is None:
-                self._live.add(instance)
-                return instance
-        instance.close(self._ended)
-        raise InstanceClosedError(f"the plugin is closed: {self._ended}", context=self.name)
-
     # -- what stops it --------------------------------------------------------------------------
 
     def kill(self, reason: str) -> int:
@@ -301,8 +342,12 @@ class Plugin:
         Takes effect within one epoch tick (10 ms).  Returns how many calls were interrupted.
         Any thread, also a host function of the plugin itself.
         """
-        self._record("kill", DENIED, action="kill", reason=reason)
-        return self._discard(reason)
+        try:
+            self._record("kill", DENIED, action="kill", reason=reason)
+        finally:
+            # Also when it can't be recorded: a full disk must not keep a plugin running.
+            count = self._discard(reason)
+        return count
 
     def evict(self, reason: str) -> None:
         """Kill it, and take no more calls."""
@@ -332,6 +377,8 @@ class Plugin:
         )
         for granted in doomed:
             granted.lease.revoke(reason)
+        # When the last is off: what can't be recorded is revoked all the same.
+        for granted in doomed:
             self._record(
                 "revoke",
                 DENIED,
@@ -343,13 +390,14 @@ class Plugin:
 
     def _discard(self, reason: str) -> int:
         with self._lock:
-            doomed, idle = list(self._live), list(self._spare)
+            doomed = list(self._live)
             self._spare.clear()
             self._live.clear()
-        count = sum(instance.interrupt(reason) for instance in doomed if instance not in idle)
-        for instance in doomed:
-            # One that runs is closed by the thread that runs it, when its call has returned.
-            instance.close(reason)
+        count = sum(instance.interrupt(reason) for instance in doomed)
+        with contextlib.ExitStack() as each:
+            for instance in doomed:
+                # One that runs is closed by the thread that runs it, when its call has returned.
+                each.callback(instance.close, reason)
         return count
 
     def _end(self, why: str, *, event: str | None) -> None:
@@ -361,8 +409,9 @@ class Plugin:
             if event is not None:
                 self._record("kill", DENIED, action="evict", reason=event)
         finally:
-            self._discard(why)
+            self._turns.let_all_go()
             self._on_close(self)
+            self._discard(why)
 
     def __enter__(self) -> Self:
         return self
@@ -377,11 +426,11 @@ class Plugin:
     def _record(self, kind: str, verdict: str, **fields: Any) -> None:
         self._recorder.record(Event(kind=kind, verdict=verdict, plugin=self.name, **fields))
 
-    def _record_call(self, export: Export, verdict: str, reason: str, stats: CallStats) -> None:
+    def _record_call(self, action: str, verdict: str, reason: str, stats: CallStats) -> None:
         self._record(
             "call",
             verdict,
-            action=export.short,
+            action=action,
             reason=reason,
             details={
                 "ms": round(stats.seconds * 1000, 3),
@@ -392,90 +441,19 @@ class Plugin:
             },
         )
 
-    def _record_failure(self, export: Export, record: CallRecord, error: BaseException) -> None:
+    def _record_failure(self, action: str, record: CallRecord, error: BaseException) -> None:
         code = error.code if isinstance(error, CapwasmError) else type(error).__name__
-        self._record_call(export, FAILED, code, CallStats(record, 0))
+        self._record_call(action, FAILED, code, CallStats(record, 0))
         match error:
             case LimitExceeded():
-                self._record("limit", DENIED, action=export.short, reason=code)
+                self._record("limit", DENIED, action=action, reason=code)
             case CallInterrupted():
-                self._record("kill", DENIED, action=export.short, reason=error.message)
+                self._record("kill", DENIED, action=action, reason=error.message)
             case InstanceClosedError():
                 pass
             case GuestError() | InternalError():
                 self._record(
-                    "crash", FAILED, action=export.short, reason=code, target=error.message[:500]
+                    "crash", FAILED, action=action, reason=code, target=error.message[:500]
                 )
             case _:
                 pass
-
-
-class _Ticket:
-    """Lets the caller's side interrupt a call that another thread runs, also before it begins."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._record: CallRecord | None = None
-        self._reason: str | None = None
-
-    def bind(self, record: CallRecord) -> None:
-        with self._lock:
-            self._record = record
-            if self._reason is not None:
-                record.interrupt(self._reason)
-
-    def interrupt(self, reason: str) -> None:
-        with self._lock:
-            self._reason = reason
-            if self._record is not None:
-                self._record.interrupt(reason)
-
-
-class Session:
-    """One instance for several calls.  A context manager; a trap ends it."""
-
-    def __init__(self, plugin: Plugin, instance: Instance) -> None:
-        """Hold the instance; `Plugin.session` made it."""
-        self._plugin = plugin
-        self._instance = instance
-        self._open = True
-
-    @property
-    def exports(self) -> Namespace:
-        """The plugin's functions as attributes, called on this instance."""
-        return Namespace(self._plugin.functions, self.call)
-
-    def call(self, function: str, *args: Any) -> Any:
-        """As `Plugin.call`, on this instance.
-
-        Raises:
-            GuestError, InstanceClosedError, TypeError, ValueError: as `Plugin.call`.
-        """
-        plugin = self._plugin
-        export = plugin.functions.find(function)
-        return plugin.run_off_main(
-            lambda ticket: plugin.run_on(self._instance, export, args, ticket)
-        )
-
-    def drop(self, resource: Any) -> None:
-        """Drop a resource that the plugin handed out.
-
-        Raises:
-            ValueError: it is another instance's.
-            GuestError: its destructor trapped.
-        """
-        self._plugin.run_off_main(lambda _ticket: self._instance.drop(resource))
-
-    def close(self) -> None:
-        """Give the instance up."""
-        if self._open:
-            self._open = False
-            self._plugin.end_session(self._instance)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, _t: type[BaseException] | None, _v: BaseException | None, _b: TracebackType | None
-    ) -> None:
-        self.close()

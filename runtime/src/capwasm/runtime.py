@@ -9,16 +9,16 @@ type that only the stage before can make::
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from .artifact import read_artifact
+from .call import call_under_way
 from .capability import Capability
 from .caps import standard_capabilities
 from .consent import Subject, consent_for
@@ -30,6 +30,7 @@ from .engine.link import link
 from .errors import CapabilityError, CapwasmError, GrantDeniedError
 from .events import ALLOWED, DENIED, Event, Recorder
 from .grants import Grants, resolve
+from .home import Home, make_private
 from .limits import CEILING, Limits
 from .logs import get_logger
 from .manifest import Manifest, parse_manifest
@@ -38,6 +39,7 @@ from .plugin import Opener, Plugin
 from .policy import Policy
 from .redact import Redactor
 from .serving import Serving, Terms
+from .threads import Workers
 from .trust import TrustStore
 from .verify import VerifiedArtifact, verify
 from .wasi import unserved_reason
@@ -64,7 +66,7 @@ class Runtime:
         consents: ConsentStore | None = None,
         compile_limits: CompileLimits | None = None,
         on_slow: Callable[[str], None] | None = None,
-        workers: int = 16,
+        workers: int = 256,
         owned: contextlib.ExitStack | None = None,
     ) -> None:
         """Wire a runtime.  Most cores want `Runtime.open`.
@@ -79,11 +81,16 @@ class Runtime:
             consents: where consents are kept; none: only what policy consents to by itself.
             compile_limits: see there.
             on_slow: told one line when something will take seconds (compiling a large plugin).
-            workers: threads for `acall` and for calls from the main thread.
-            owned: closed last, when the closing of the plugins has been recorded.
+            workers: threads at most for `acall` and for calls from the main thread; each plugin takes
+                up to its `limits.concurrency` of them, and they are started when needed.
+            owned: closed last, when the closing of the plugins has been recorded; also if this
+                fails.
+
+        Raises:
+            CapabilityError: `home` can't be made, or is not this user's own.
+            AuditError: the start can't be recorded.
         """
         self._home = Path(home).absolute()
-        _make_private(self._home)
         self.policy = policy
         self.trust = trust
         self.recorder = recorder
@@ -91,20 +98,36 @@ class Runtime:
         self.core_version = core_version
         self.capabilities = tuple(capabilities)
         self._closers = owned or contextlib.ExitStack()
+        self._lock = threading.Lock()
+        self._plugins: list[Plugin] = []
+        self._closed = False
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._closers.close)
+            self._start_up(compile_limits, on_slow, workers)
+            undo.pop_all()
+
+    def _start_up(
+        self,
+        compile_limits: CompileLimits | None,
+        on_slow: Callable[[str], None] | None,
+        workers: int,
+    ) -> None:
+        make_private(self._home)
         if (line := reachable_line()) is not None:
             get_logger(Redactor()).warning(line)
         self._engine = PluginEngine()
         self._closers.callback(self._engine.close)
         self._compiler = Compiler(self._engine, self._home / "cache", compile_limits, on_slow)
-        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="capwasm-call")
-        self._closers.callback(self._executor.shutdown)
-        self._lock = threading.Lock()
-        self._plugins: list[Plugin] = []
-        self._closed = False
+        self._workers = Workers(workers)
+        self._closers.callback(self._workers.close)
         self._record(
             "runtime.start",
             ALLOWED,
-            details={"policy": policy.digest, "keys": len(trust.keys), "core": core_version},
+            details={
+                "policy": self.policy.digest,
+                "keys": len(self.trust.keys),
+                "core": self.core_version,
+            },
         )
 
     @classmethod
@@ -131,13 +154,13 @@ class Runtime:
 
         Raises:
             PolicyError: the policy or the trust store is malformed, with all faults.
-            CapabilityError: the vault can't be opened.
+            CapabilityError: `home` can't be made, or is not this user's own; the vault can't be
+                opened.
             AuditError: the audit log can't be written, or does not verify.
         """
-        from .home import Home
-
         with contextlib.ExitStack() as stack:
             place = Home(Path(home))
+            make_private(place.root)
             redactor = Redactor()
             capabilities = standard_capabilities(
                 vault=place.vault(), redactor=redactor, protected=place.protected(), **options
@@ -250,13 +273,13 @@ class Runtime:
                 unserved=unserved_reason,
             )
         opener = Opener(self._engine, linked, terms)
-        return Plugin(artifact, opener, executor=self._executor, on_close=self._forget)
+        return Plugin(artifact, opener, workers=self._workers, on_close=self._forget)
 
     def _data_dir(self, plugin_id: str) -> Path:
         # The id is made of lower-case labels and dots alone (MAN-09), so it is one path component.
         path = self._home / "data" / plugin_id
-        _make_private(path.parent)
-        _make_private(path)
+        make_private(path.parent)
+        make_private(path)
         return path
 
     def _record_load(self, artifact: VerifiedArtifact, grants: Grants, name: str) -> None:
@@ -292,24 +315,42 @@ class Runtime:
         Raises:
             CapabilityError: the vault can't be written; in this process it is revoked all the same.
         """
-        self._record("revoke", DENIED, action="secret", target=name, reason=reason)
         for capability in self.capabilities:
             revoke = getattr(capability, "revoke", None)
             if capability.name == "secret" and revoke is not None:
-                revoke(name, reason)
+                try:
+                    self._record("revoke", DENIED, action="secret", target=name, reason=reason)
+                finally:
+                    # Also when it can't be recorded.
+                    revoke(name, reason)
                 return
         raise CapabilityError("this runtime has no secrets", code="capability.vault")
 
     def close(self) -> None:
-        """Close every plugin and let go of everything.  Called again, does nothing."""
+        """Close every plugin and let go of everything.  Called again, does nothing.
+
+        Calls under way are interrupted, and waited for as long as a host call may block.  A host
+        function or a hook may close the runtime that it runs in: its own call is not waited for,
+        and what that call still does can't be recorded.
+        """
         with self._lock:
             if self._closed:
                 return
             self._closed = True
             doomed = list(self._plugins)
-        for plugin in doomed:
-            plugin.close()
-        self._closers.close()
+        with contextlib.ExitStack() as each:
+            each.callback(self._closers.close)
+            each.callback(self._wait_quiet, doomed)
+            for plugin in doomed:
+                each.callback(plugin.close)
+
+    def _wait_quiet(self, plugins: Sequence[Plugin]) -> None:
+        if call_under_way() is not None or self._engine.is_forked:
+            return
+        longest = max((p.limits.host_call_ms for p in plugins), default=0) / 1000 + 1
+        until = time.monotonic() + longest
+        for plugin in plugins:
+            plugin.wait_quiet(until - time.monotonic())
 
     def __enter__(self) -> Self:
         return self
@@ -330,15 +371,3 @@ class Runtime:
 
     def _record(self, kind: str, verdict: str, **fields: Any) -> None:
         self.recorder.record(Event(kind=kind, verdict=verdict, **fields))
-
-
-def _make_private(path: Path) -> None:
-    """A directory that only its owner can enter."""
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if path.stat().st_uid == os.geteuid():
-            path.chmod(0o700)
-    except OSError as exc:
-        raise CapabilityError(
-            f"the runtime's directory can't be used: {exc.strerror}", context=str(path)
-        ) from None

@@ -14,10 +14,9 @@ from pathlib import Path
 import wasmtime
 from wasmtime import _bindings as ffi
 
-__all__ = ["MAX_WASM_STACK", "fingerprint", "make_config", "switched_off"]
+from capwasm.threads import GUEST_STACK_BYTES
 
-# The guest's own stack.  Host threads have 8 MiB; host functions need their share of it.
-MAX_WASM_STACK = 1024 * 1024
+__all__ = ["fingerprint", "make_config", "switched_off"]
 
 # Advisories of 2026 cluster in these proposals (see security-cases.md), and no toolchain that we
 # support needs them.  What is off can't be reached.
@@ -45,7 +44,7 @@ def make_config() -> wasmtime.Config:
     config.strategy = "cranelift"
     config.consume_fuel = True
     config.epoch_interruption = True
-    config.max_wasm_stack = MAX_WASM_STACK
+    config.max_wasm_stack = GUEST_STACK_BYTES
     config.cranelift_opt_level = "speed"
     for name in _ON:
         setattr(config, name, True)
@@ -69,7 +68,7 @@ def fingerprint() -> str:
         version("wasmtime"),
         platform.system(),
         platform.machine(),
-        str(MAX_WASM_STACK),
+        str(GUEST_STACK_BYTES),
         "speed",
         *_ON,
         "off",

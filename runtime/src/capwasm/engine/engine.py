@@ -7,18 +7,24 @@ all take effect within one tick, and Ctrl-C is seen in the middle of an endless 
 
 from __future__ import annotations
 
+import atexit
+import concurrent.futures.thread  # noqa: F401 - before `_register_atexit` below
+import contextlib
 import ctypes
 import os
 import threading
 import time
+import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import wasmtime
 from wasmtime import _bindings as ffi
 
-from capwasm.call import current_call
+from capwasm.call import CallRecord, call_under_way, current_call
 from capwasm.errors import InternalError
 from capwasm.limits import Limits
+from capwasm.threads import is_worker
 
 from .config import make_config
 from .trampoline import guarded
@@ -66,16 +72,26 @@ class PluginEngine:
         self.wasm = wasmtime.Engine(make_config())
         self._pid = os.getpid()
         self._stop = threading.Event()
+        self._running: dict[CallRecord, bool] = {}  # whether on a thread of ours
         self._last_tick = time.monotonic()
         self._ticker = threading.Thread(target=self._tick, name="capwasm-epoch", daemon=True)
         self._ticker.start()
+        _ENGINES.add(self)
 
     def _tick(self) -> None:
         increment = self.wasm.increment_epoch
-        wait = self._stop.wait
-        while not wait(TICK_SECONDS):
+        # After the end as well, until the last guest has seen it: a guest without a clock never
+        # stops (LIFE-11).
+        while not self._stop.wait(TICK_SECONDS) or self._running:
             increment()
             self._last_tick = time.monotonic()
+            if self._stop.is_set():
+                time.sleep(TICK_SECONDS)
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether this process is a fork of the one that the engine was made in."""
+        return os.getpid() != self._pid
 
     def check(self) -> None:
         """Pass if a guest that is started now can also be stopped (LIFE-10, LIFE-11).
@@ -86,7 +102,7 @@ class PluginEngine:
         """
         if self._stop.is_set():
             raise RuntimeError("the runtime is closed")
-        if os.getpid() != self._pid:
+        if self.is_forked:
             raise RuntimeError(
                 "this runtime was made before a fork; make a new one in the child "
                 "(multiprocessing: use the 'spawn' start method)"
@@ -94,6 +110,29 @@ class PluginEngine:
         late = time.monotonic() - self._last_tick
         if late > _TICKER_DEAD_SECONDS and not self._ticker.is_alive():
             raise InternalError("the epoch clock has stopped; no guest may run")
+
+    @contextlib.contextmanager
+    def running(self, record: CallRecord) -> Iterator[None]:
+        """Run a guest: the clock keeps going until it returns, and closing interrupts it.
+
+        Raises:
+            RuntimeError, InternalError: as `check`.
+        """
+        # First known, then checked: who closes sees it, or it sees that it is closed.
+        self._running[record] = is_worker()
+        try:
+            self.check()
+            if _leaving.is_set() and is_worker():
+                raise RuntimeError("the interpreter is exiting")
+            yield
+        finally:
+            del self._running[record]
+
+    def interrupt(self, reason: str, *, workers_only: bool = False) -> None:
+        """Ask every call under way to end."""
+        for record, worker in list(self._running.items()):
+            if worker or not workers_only:
+                record.interrupt(reason)
 
     def new_store(self, limits: Limits) -> wasmtime.Store:
         """A store in which all five limits, the fuel and the epoch callback are set.
@@ -116,8 +155,39 @@ class PluginEngine:
         store.set_epoch_deadline(1)
         return store
 
-    def close(self) -> None:
-        """Stop the clock.  No call may be under way; `Runtime.close` sees to that."""
+    def close(self, seconds: float = 1.0) -> None:
+        """Take no more calls, interrupt those under way, and wait so long for them to end.
+
+        The clock stops when the last has ended.  Called from within a call, it does not wait.
+        """
         self._stop.set()
-        if self._ticker is not threading.current_thread() and os.getpid() == self._pid:
-            self._ticker.join(1.0)
+        if self.is_forked:
+            return
+        self.interrupt("the runtime is closed")
+        if call_under_way() is None:
+            self._ticker.join(seconds)
+
+
+# -- the end of the process: no guest holds it up, and none is torn down in the middle ------------
+
+_ENGINES: weakref.WeakSet[PluginEngine] = weakref.WeakSet()
+_leaving = threading.Event()
+
+
+def _main_thread_ends() -> None:
+    # Python now waits for the threads of pools.  Nobody is left to take what they would return.
+    _leaving.set()
+    for engine in list(_ENGINES):
+        engine.interrupt("the interpreter is exiting", workers_only=True)
+
+
+def _interpreter_ends() -> None:
+    # What runs now runs on daemon threads, which Python ends wherever they are: not in a guest.
+    for engine in list(_ENGINES):
+        engine.close()
+
+
+# What is registered first runs last: this must come after the pools' own, which waits for them.
+# (`atexit` would be too late for it: that runs when all the waiting is over.)
+threading._register_atexit(_main_thread_ends)  # type: ignore[attr-defined]  # noqa: SLF001
+atexit.register(_interpreter_ends)
