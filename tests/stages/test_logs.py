@@ -41,6 +41,31 @@ def lines() -> Iterator[list[logging.LogRecord]]:
     logger.setLevel(logging.NOTSET)
 
 
+@pytest.mark.case("LOG-07")
+def test_refuses_words_forged_by_a_message_or_a_key(
+    redactor: Redactor, lines: list[logging.LogRecord]
+) -> None:
+    log = get_logger(redactor, "capwasm.test", plugin="evil.x@1")
+    log.info("done plugin=good.y@1 level=error", fields={"k} plugin=good.y@1 {a": "v} b=c"})
+    log.info("done, all of it")
+    assert lines[0].getMessage() == (
+        '"done plugin=good.y@1 level=error" plugin=evil.x@1'
+        ' fields={"k} plugin=good.y@1 {a"="v} b=c"}'
+    )
+    assert lines[1].getMessage() == "done, all of it plugin=evil.x@1"
+
+
+@pytest.mark.case("LOG-01", "LOG-08")
+def test_refuses_to_leave_half_a_secret_where_a_long_message_is_cut(
+    redactor: Redactor, lines: list[logging.LogRecord]
+) -> None:
+    half = len(SECRET) // 2
+    get_logger(redactor, "capwasm.test").info("x" * (16 * 1024 - half) + SECRET + "y" * 20_000)
+    extra = lines[0].__dict__["capwasm"]["event"]
+    assert SECRET[:half] not in extra
+    assert SECRET[:half] not in lines[0].getMessage()
+
+
 class Loud:
     def __str__(self) -> str:
         return f"loud {SECRET}"

@@ -104,6 +104,15 @@ def test_allows_counting_from_many_threads() -> None:
     assert 'capwasm_calls_total{outcome="ok",plugin="acme.x"} 2000.0' in m.render().decode()
 
 
+@pytest.mark.case("LOG-08")
+def test_refuses_to_let_the_words_of_one_metric_hide_those_of_another() -> None:
+    m = Metrics()
+    for i in range(MAX_WORDS + 1):
+        m.observe(Event("kill", DENIED, "a.b@1", reason=f"case {i}"))
+    m.observe(Event("limit", DENIED, "a.b@1", reason="limit.memory"))
+    assert any('limit="limit.memory"' in x for x in lines(m, "capwasm_limit_hits_total"))
+
+
 def test_allows_scraping_on_loopback_and_refuses_other_addresses() -> None:
     m = Metrics()
     m.observe(CALL)

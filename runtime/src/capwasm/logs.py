@@ -66,7 +66,8 @@ class _Final:
         fields = {str(k): v if isinstance(v, dict) else _text(v) for k, v in event.items()}
         if error:
             fields["exception"] = _exception(error, method)
-        line = " ".join([message, *(f"{k}={_quoted(v)}" for k, v in fields.items())])
+        words = (f"{_quoted(k)}={_quoted(v)}" for k, v in fields.items())
+        line = " ".join([_quoted(message, '="'), *words])
         clean = self._redactor.cut(line, MAX_CHARS)[0]
         # Cut by the redactor: a secret that is cut in two is not found any more.
         shown = self._redactor.cut(message, MAX_CHARS)[0]
@@ -82,12 +83,13 @@ def _text(value: object) -> str:
         return f"[{type(value).__name__}]"
 
 
-def _quoted(value: Any) -> str:
+def _quoted(value: Any, odd: str = ' ="\n{}') -> str:
+    """In quotes where it could be taken for more than one word: a plugin forges no `plugin=…`."""
     if isinstance(value, Mapping):
-        return "{" + " ".join(f"{k}={_quoted(_text(v))}" for k, v in value.items()) + "}"
-    return (
-        json.dumps(value, ensure_ascii=False) if not value or set(' "=\n') & set(value) else value
-    )
+        words = (f"{_quoted(_text(k))}={_quoted(_text(v))}" for k, v in value.items())
+        return "{" + " ".join(words) + "}"
+    text: str = value
+    return json.dumps(text, ensure_ascii=False) if not text or set(odd) & set(text) else text
 
 
 def _exception(error: Any, _method: str) -> str:

@@ -1,7 +1,8 @@
 """Numbers for Prometheus, made of the same events that the audit log keeps.
 
-They live in a registry of their own.  Labels are bounded: plugin ids without versions, and words of
-a known shape; what comes past the bound is counted as `other`, so no plugin can swell the registry.
+They live in a registry of their own.  Labels are bounded, each metric's for itself: plugin ids
+without versions, and words of a known shape; what comes past the bound is counted as `other`, so no
+plugin can swell the registry.
 
 ==================================  ==========================  ===================================
 metric                              labels                      from
@@ -97,7 +98,7 @@ class Metrics:
         self._events = counter("events", "Events recorded.", "kind", "verdict")
         self._failures = counter("record_failures", "Recorders that failed.", "recorder")
         self._plugin = _Bound(_ID, MAX_PLUGINS)
-        self._word = _Bound(_WORD, MAX_WORDS)
+        self._words: dict[tuple[Any, str], _Bound] = {}
         self._children: dict[tuple[Any, ...], Any] = {}
         self._lock = threading.Lock()
 
@@ -156,7 +157,7 @@ class Metrics:
             bounded = [
                 self._plugin(text)
                 if name == "plugin" and text
-                else self._word(text)
+                else self._words.setdefault((metric, name), _Bound(_WORD, MAX_WORDS))(text)
                 if text
                 else ""
                 for name, text in zip(names, labels, strict=True)
