@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import json
 import os
+import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -41,6 +42,17 @@ def compiled() -> Path:
     place = CACHE / "compiled"
     place.mkdir(parents=True, exist_ok=True, mode=0o700)
     return place
+
+
+def share(source: Path, target: Path) -> None:
+    """Give a cache the entries of another."""
+    target.mkdir(mode=0o700, exist_ok=True)
+    for entry in source.iterdir():
+        if not (target / entry.name).exists():
+            try:
+                os.link(entry, target / entry.name)
+            except OSError:  # another file system
+                shutil.copy2(entry, target / entry.name)
 
 
 def component(project: Path) -> bytes:
@@ -79,10 +91,20 @@ class Author:
     def __init__(self, root: Path, project: Path, plugin_id: str) -> None:
         self.root, self.project, self.id = root, project, plugin_id
         self.world = World(root)
-        (self.world.home / "cache").symlink_to(compiled())
+        # Python takes seconds to compile: what is compiled lasts longer than a world or a session.
+        self._cache = self.world.home / "cache"
+        if self._cache.exists():
+            shutil.rmtree(self._cache)
+        share(compiled(), self._cache)
         trust = self.world.home / "trust.toml"
         trust.write_text(trust.read_text().replace("test.*", plugin_id))
         self.manifest = (project / "plugin.toml").read_text()
+
+    def close(self) -> None:
+        """Close the world, and keep what it compiled."""
+        share(self._cache, compiled())
+        shutil.rmtree(self._cache)
+        self.world.close()
 
     def allow(self, text: str) -> None:
         """Policy tables, with `[kv]` short for `[plugins."id".kv]`."""

@@ -30,7 +30,7 @@ def author(tmp_path: Path) -> Iterator[Callable[[Path, str], Author]]:
 
     yield make
     for one in made:
-        one.world.close()
+        one.close()
 
 
 @pytest.fixture

@@ -39,4 +39,4 @@ def test_allows_the_plugin_of_the_guide(tmp_path: Path) -> None:
         assert [(g.text, g.before) for g in greetings] == [("Hello, Ada!", 0), ("Hello, Ada!", 1)]
         assert plugin.call("greet", "").error == "a name, please"
     finally:
-        author.world.close()
+        author.close()
