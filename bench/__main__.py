@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
 from . import machine, memory
 from .cases import Case, cases
@@ -35,8 +36,11 @@ def main() -> int:
     parser.add_argument(
         "--only", action="append", metavar="WORD", help="cases whose group or name has it"
     )
+    parser.add_argument("--write", action="store_true", help="put the table into bench/README.md")
     parser.add_argument("--list", action="store_true", help="only list the cases")
     options = parser.parse_args()
+    if options.write and (options.quick or options.only or options.json or options.cpu):
+        parser.error("--write is for the whole table")
     chosen = [c for c in cases() if _wanted(c.group, c.name, options.only)]
     if options.quick:
         chosen = [c for c in chosen if not c.heavy]
@@ -70,13 +74,13 @@ def main() -> int:
     if options.json:
         print(json.dumps(as_json(about, rows, seconds=seconds, missing=missing), indent=1))
         return 0
-    print(_about(about))
-    print()
-    if options.cpu:
-        rows = [_of_cpu(row) for row in rows if row.unit == "s"]
-    print(table(names, rows))
-    print()
-    print(_notes(rows, seconds))
+    shown = [_of_cpu(row) for row in rows if row.unit == "s"] if options.cpu else rows
+    parts = [_about(about), table(names, shown), _notes(seconds)]
+    if not options.cpu:
+        parts += _scaling(rows)
+    print("\n\n".join(parts))
+    if options.write:
+        _write("\n\n".join(parts))
     return 0
 
 
@@ -127,18 +131,30 @@ def _about(about: dict[str, str | int | float]) -> str:
     )
 
 
-def _notes(rows: list[Row], seconds: float) -> str:
-    lines = [
-        "Medians over rounds in which the subjects take turns; ± is half the distance of the",
-        "quartiles. The last columns: how many times more the other needs, the median over pairs of",
-        f"one round; above 1 capwasm is ahead. {seconds} s in all.",
-    ]
-    spins = [r for r in rows if r.group == "threads"]
-    if len(spins) == 3:
-        for name in spins[0].figures:
-            one, two, four = (r.figures[name].median for r in spins)
-            lines.append(f"{name}: 2 threads {one / two:.2f}×, 4 threads {one / four:.2f}× of one.")
-    return "\n".join(lines)
+def _notes(seconds: float) -> str:
+    return (
+        "Medians over rounds in which the subjects take turns; ± is half the distance of the\n"
+        "quartiles. The last columns: how many times more the other needs, the median over pairs of\n"
+        f"one round; above 1 capwasm is ahead. {seconds} s in all."
+    )
+
+
+def _scaling(rows: list[Row]) -> list[str]:
+    spins = [row for row in rows if row.group == "threads"]
+    if len(spins) < 3:
+        return []
+    found = []
+    for name in spins[0].figures:
+        one, two, four = (row.figures[name].median for row in spins)
+        found.append(f"{name} {one / two:.2f}× with 2 and {one / four:.2f}× with 4")
+    return [f"Threads, work in the same time beside one thread: {'; '.join(found)}."]
+
+
+def _write(text: str) -> None:
+    page = Path(__file__).with_name("README.md")
+    head, begin, rest = page.read_text(encoding="utf-8").partition("<!-- made: table -->\n")
+    _, end, tail = rest.partition("<!-- end -->")
+    page.write_text(f"{head}{begin}\n{text}\n\n{end}{tail}", encoding="utf-8")
 
 
 if __name__ == "__main__":

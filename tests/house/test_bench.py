@@ -70,6 +70,13 @@ def test_refuses_a_time_for_work_that_was_not_done() -> None:
         measure.compare(jobs, 42, effort, operations=1, main=True)
 
 
+def test_refuses_to_keep_a_part_of_the_table() -> None:
+    done = bench("--write", "--quick")
+
+    assert done.returncode == 2
+    assert "--write is for the whole table" in done.stderr
+
+
 def test_refuses_words_that_no_case_has() -> None:
     done = bench("--only=nothing of the sort")
 
