@@ -386,3 +386,10 @@ def test_allows_signing_twice_and_changes_nothing() -> None:
     once = signed()
 
     assert sign_capsule(read_artifact(once), KEY) == once
+
+
+@pytest.mark.parametrize("name", ["a\0b", "nothing-is-here", "a" * 300])
+def test_refuses_to_pack_what_is_no_directory(name: str) -> None:
+    with pytest.raises(ArtifactError) as caught:
+        collect(name)
+    assert caught.value.code == "artifact.pack"

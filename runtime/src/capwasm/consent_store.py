@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import stat
 import time
@@ -130,10 +131,12 @@ class ConsentStore:
 
     def _files(self) -> list[tuple[Path, str, int]]:
         try:
-            mode = self.directory.stat().st_mode
-            if not stat.S_ISDIR(mode):
+            info = self.directory.stat()
+            if not stat.S_ISDIR(info.st_mode):
                 raise self._broken("not a directory")
-            if mode & 0o022:
+            if info.st_uid not in {0, os.geteuid()}:
+                raise self._broken(f"it belongs to another user, uid {info.st_uid}")
+            if info.st_mode & 0o022:
                 raise self._broken("others may write it; run: chmod go-w on it")
             paths = list(self.directory.iterdir())
         except FileNotFoundError:
@@ -171,6 +174,7 @@ class ConsentStore:
             too_large="consent.invalid",
             follow=False,
             refuse_mode=0o022,
+            refuse_owner=True,
         )
         doc = parse_json(
             data, ConsentError, code="consent.invalid", context=path.name, limit=MAX_RECORD_BYTES

@@ -178,7 +178,8 @@ class PrivateKey:
         """Take a key from a file that only its owner can read.
 
         Raises:
-            PolicyError: as `parse`; `trust.unreadable`; `trust.permissions` if others may read it.
+            PolicyError: as `parse`; `trust.unreadable`; `trust.permissions` if others own or
+                may read it.
         """
         pem = read_file(
             path,
@@ -186,6 +187,7 @@ class PrivateKey:
             PolicyError,
             code="trust.unreadable",
             refuse_mode=0o077,
+            refuse_owner=True,
             mode_code="trust.permissions",
         )
         return cls.parse(pem, passphrase)

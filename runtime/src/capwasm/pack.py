@@ -119,9 +119,11 @@ def collect(directory: str | PathLike[str]) -> dict[str, bytes]:
     while todo:
         where = todo.pop()
         try:
-            entries = [(e, e.stat(follow_symlinks=False).st_mode) for e in os.scandir(where)]
-        except OSError as exc:
-            faults.append(Fault(ascii(str(where)), f"can't be listed: {exc.strerror}"))
+            with os.scandir(where) as listing:
+                entries = [(e, e.stat(follow_symlinks=False).st_mode) for e in listing]
+        except (OSError, ValueError) as exc:
+            why = exc.strerror if isinstance(exc, OSError) else str(exc)
+            faults.append(Fault(ascii(str(where)), f"can't be listed: {why}"))
             continue
         for entry, mode in entries:
             path = Path(entry.path)

@@ -188,8 +188,8 @@ class Policy(Proof):
             capabilities: those that there are; a table of any other is an unknown word.
 
         Raises:
-            PolicyError: `policy.unreadable`, `policy.permissions` (anyone may write it),
-                `policy.toml`, `policy.schema`, else `policy.invalid` with all faults.
+            PolicyError: `policy.unreadable`, `policy.permissions` (anyone may write it, or
+                another user owns it), `policy.toml`, `policy.schema`, else `policy.invalid` with all faults.
         """
         if isinstance(source, bytes):
             return _parse(cls, source, "policy.toml", capabilities)
@@ -200,6 +200,7 @@ class Policy(Proof):
             code="policy.unreadable",
             too_large="policy.toml",
             refuse_mode=0o002,
+            refuse_owner=True,
             mode_code="policy.permissions",
         )
         return _parse(cls, data, ascii(str(source))[1:-1], capabilities)

@@ -7,6 +7,7 @@ that signed are enough.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -184,7 +185,8 @@ class TrustStore:
         """Read a file, or all `*.toml` of a directory.
 
         Raises:
-            PolicyError: `trust.unreadable`, `trust.permissions` (anyone may write it),
+            PolicyError: `trust.unreadable`, `trust.permissions` (anyone may write it, or another user
+                owns it),
                 `trust.toml`, `trust.schema`, else `trust.invalid` with all faults of the file.
         """
         keys: list[TrustedKey] = []
@@ -293,15 +295,15 @@ def _files(path: Path) -> Sequence[Path]:
     try:
         if not path.is_dir():
             return [path]
-        writable = path.stat().st_mode & 0o002
+        info = path.stat()
         files = sorted(p for p in path.iterdir() if p.suffix == ".toml" and p.name[0] != ".")
     except OSError as exc:
         raise PolicyError(
             f"can't be read: {exc.strerror}", code="trust.unreadable", context=ascii(str(path))
         ) from exc
-    if writable:
+    if info.st_mode & 0o002 or info.st_uid not in {0, os.geteuid()}:
         raise PolicyError(
-            "anyone may write this directory; run: chmod o-w on it",
+            "another user owns this directory, or anyone may write it; run: chmod o-w on it",
             code="trust.permissions",
             context=ascii(str(path)),
         )
@@ -319,6 +321,7 @@ def _read(file: Path) -> _Document:
         code="trust.unreadable",
         too_large="trust.toml",
         refuse_mode=0o002,
+        refuse_owner=True,
         mode_code="trust.permissions",
     )
     doc = parse_toml(data, PolicyError, code="trust.toml", context=context)
