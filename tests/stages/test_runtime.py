@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from capwasm import AuditError, GrantDeniedError, VerificationError
+from capwasm import AuditError, GrantDeniedError, LinkError, VerificationError
 from capwasm.events import Event
-from tests.kit import World, guest
+from tests.kit import OPTIONAL, World, guest
 
 LOG = '[plugins."test.guest".log]\n'
 
@@ -137,3 +137,32 @@ def test_the_audit_of_a_whole_life_verifies(world: World) -> None:
     assert report.ok, report
     kinds = {e["kind"] for e in world.events()}
     assert {"runtime.start", "load", "grant", "call", "kill"} <= kinds
+
+
+ONLY_NET = """(component
+  (import "capwasm:secrets/store@0.1.0" (instance $store
+    (export "secret" (type (sub resource)))))
+  (alias export $store "secret" (type $secret))
+  (import "capwasm:fetch/client@0.1.0" (instance
+    (alias outer 1 $secret (type $s))
+    (export "secret" (type (eq $s))))))"""
+
+
+def test_allows_the_network_without_asking_for_secrets(world: World) -> None:
+    # `capwasm:fetch` uses the type of a secret's handle, so each of its users imports the store.
+    import wasmtime
+
+    world.policy('[[plugins."test.guest".net]]\nallow = "https://a.example/"\n')
+    code = bytes(wasmtime.wat2wasm(ONLY_NET))
+    manifest = '[[net]]\nallow = "https://a.example/"\n'
+    assert world.load(code, manifest).alive
+    with pytest.raises(LinkError, match=r"\[\[secret\]\]"):
+        world.load(code, "[kv]\noptional = true\n")
+
+
+def test_refuses_to_reveal_where_only_the_network_was_asked_for(world: World) -> None:
+    world.policy('[[plugins."test.guest".net]]\nallow = "https://none.example/"\n')
+    rest = "".join(text for word, text in OPTIONAL.items() if word not in {"[[net]]", "[[secret]]"})
+    with pytest.raises(LinkError) as caught:
+        world.load(guest("prober"), rest + '[[net]]\nallow = "https://none.example/"\n')
+    assert [f.path for f in caught.value.faults] == ["capwasm:secrets/reveal@0.1.0"]

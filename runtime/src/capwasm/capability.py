@@ -151,6 +151,10 @@ class Capability(ABC, Generic[ClauseT, StateT]):
     interfaces: ClassVar[tuple[str, ...]]
     """The WIT interfaces it serves, with versions; a component that imports one must declare it."""
 
+    uses: ClassVar[tuple[str, ...]] = ()
+    """Interfaces of other capabilities whose types its own use.  Where those were not asked for,
+    they are served with nothing granted: importing them is then no wish of the plugin's."""
+
     clause: ClassVar[type[Clause]]
     """Its clause type."""
 

@@ -56,6 +56,8 @@ class Serving:
             c.name: c for c in terms.capabilities if c.name in terms.manifest.requests
         }
         self._owners = {i: c.name for c in self._declared.values() for i in c.interfaces}
+        self._implied = self._used_only(terms)
+        self._owners |= {i: c.name for i, c in self._implied.items()}
         self._states: dict[str, Any] = {}
         self._functions: dict[str, Mapping[str, HostFunc]] = {}
         self._stack = contextlib.ExitStack()
@@ -91,20 +93,30 @@ class Serving:
             CapabilityError: the host's side of a grant can't be used.
         """
         served = [i for name in self._declared for i in self._serve(name)]
+        implied = {c.name for c in self._implied.values()}
+        served += [i for name in implied for i in self._serve(name) if i.name in self._implied]
         return served + self._wasi.everything()
 
     def state(self, name: str) -> Any:
         """The state of a capability, opened if it wasn't yet."""
         if name not in self._states:
-            capability = self._declared[name]
-            # Declared and not granted, being optional: it is served, and refuses everything.
+            capability = self._capability(name)
+            # Declared and not granted, or only used by another: it refuses everything.
             grant = self._terms.grants.by_capability.get(name, _NOTHING)
             self._states[name] = capability.open(grant, self._ctx)
             self._stack.callback(capability.close, self._states[name])
         return self._states[name]
 
     def _serve(self, name: str) -> list[Interface]:
-        return list(self._declared[name].serve(self.state(name)))
+        return list(self._capability(name).serve(self.state(name)))
+
+    def _capability(self, name: str) -> Capability[Any, Any]:
+        return next(c for c in self._terms.capabilities if c.name == name)
+
+    def _used_only(self, terms: Terms) -> dict[str, Capability[Any, Any]]:
+        """Interfaces that are not asked for, but whose types an interface that is asked for uses."""
+        used = {i for c in self._declared.values() for i in c.uses if i not in self._owners}
+        return {i: c for c in terms.capabilities for i in c.interfaces if i in used}
 
     def granted(self) -> list[str]:
         """The capabilities of which something was granted, in order."""

@@ -56,6 +56,7 @@ class Net(Capability[NetClause, NetState]):
     title: ClassVar = "Network"
     repeated: ClassVar = True
     interfaces: ClassVar = (INTERFACE,)
+    uses: ClassVar = ("capwasm:secrets/store@0.1.0",)
     clause: ClassVar = NetClause
 
     def __init__(self, resolver: Resolve = system_resolve, tls_ca_file: Path | None = None) -> None:
