@@ -7,7 +7,6 @@ call to return), and never used again after a trap (LIFE-01..04).
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from typing import Any, Protocol
@@ -152,10 +151,13 @@ class Instance:
         if store is not None:
             self._instance = None
             self._calls.clear()
-            with contextlib.ExitStack() as each:
-                each.callback(self._served.close)
-                each.callback(store.close)
-                each.callback(self.handles.close_all)
+            try:
+                try:
+                    self.handles.close_all()
+                finally:
+                    store.close()
+            finally:
+                self._served.close()
 
     def interrupt(self, reason: str) -> bool:
         """Ask the call under way to end; says whether there was one."""
@@ -226,7 +228,8 @@ class Instance:
         failure: BaseException | None = None
         fuel_left = 0
         try:
-            with entered(record), self._engine.running(record):
+            with entered(record):
+                self._engine.enter(record)
                 # It may have been cancelled, or its time be over, before it began.
                 record.check()
                 store.set_fuel(self.limits.fuel)
@@ -245,6 +248,8 @@ class Instance:
             poisoned = record.failure is not None or not isinstance(exc, Exception)
             self._give_back(poisoned=poisoned or starting)
             raise
+        finally:
+            self._engine.leave(record)
         self._give_back(poisoned=failure is not None)
         if failure is not None:
             raise failure

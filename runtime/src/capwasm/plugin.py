@@ -32,6 +32,7 @@ from .errors import (
     LimitExceeded,
 )
 from .events import ALLOWED, DENIED, FAILED, Event
+from .grants import Grants
 from .instance import CallStats, Instance
 from .limits import Limits
 from .redact import printable
@@ -50,11 +51,12 @@ class Opener:
     engine: PluginEngine
     linked: Linked
     terms: Terms
+    grants: Grants
 
     def prepare(self) -> Instance:
         """An instance to start, which lets go of what it is served with when it closes."""
         terms = self.terms
-        return Instance(self.engine, self.linked, terms.name, terms.grants.limits, Serving(terms))
+        return Instance(self.engine, self.linked, terms.name, terms.limits, Serving(terms))
 
 
 class Plugin:
@@ -69,7 +71,7 @@ class Plugin:
     ) -> None:
         """Keep the proofs; `Runtime.load` made them in order."""
         self.manifest = opener.terms.manifest
-        self.grants = opener.terms.grants
+        self.grants = opener.grants
         self.digest = artifact.digest
         self.signers = artifact.signers
         self.functions = opener.linked.exports
@@ -205,7 +207,12 @@ class Plugin:
         Raises:
             GuestError, TypeError, ValueError: as `call`.
         """
-        return self._off_main(lambda ticket: self._run(instance, action, ticket, work))
+
+        def run(ticket: Ticket) -> Any:
+            with self._counted():
+                return self._run(instance, action, ticket, work)
+
+        return self._off_main(run)
 
     def _off_main(self, work: Callable[[Ticket], Any]) -> Any:
         self._check()
@@ -230,18 +237,17 @@ class Plugin:
         work: Callable[[CallRecord], tuple[Any, CallStats]],
     ) -> Any:
         action = printable(action[:200])
-        with self._counted():
-            record = instance.record(action)
-            ticket.bind(record)
-            try:
-                value, stats = work(record)
-            except (TypeError, ValueError):
-                raise
-            except BaseException as exc:
-                self._record_failure(action, record, exc)
-                raise
-            self._record_call(action, ALLOWED, "", stats)
-            return value
+        record = instance.record(action)
+        ticket.bind(record)
+        try:
+            value, stats = work(record)
+        except (TypeError, ValueError):
+            raise
+        except BaseException as exc:
+            self._record_failure(action, record, exc)
+            raise
+        self._record_call(action, ALLOWED, "", stats)
+        return value
 
     def _open(self, ticket: Ticket) -> Instance:
         """A started instance.  It can be killed from the moment that its start runs."""
@@ -370,7 +376,13 @@ class Plugin:
             capability: its table's name, such as `net`.
             reason: for the audit log.
             where: which of its clauses; all, if not given.
+
+        Raises:
+            ValueError: the plugin never asked for that capability.
         """
+        if capability not in self.manifest.requests:
+            asked = ", ".join(self.manifest.requests) or "none"
+            raise ValueError(f"{self.name} asks for no {capability!r}; there are: {asked}")
         grant = self.grants.by_capability.get(capability)
         doomed: list[GrantedClause[Any]] = (
             [g for g in grant.allow if g.lease.alive and where(g.clause)] if grant else []

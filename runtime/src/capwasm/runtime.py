@@ -253,7 +253,8 @@ class Runtime:
         terms = Terms(
             capabilities=self.capabilities,
             manifest=manifest,
-            grants=grants,
+            granted=grants.by_capability,
+            limits=grants.limits,
             name=name,
             recorder=self.recorder,
             data_dir=self._data_dir(manifest.id),
@@ -272,7 +273,7 @@ class Runtime:
                 owners=owners,
                 unserved=unserved_reason,
             )
-        opener = Opener(self._engine, linked, terms)
+        opener = Opener(self._engine, linked, terms, grants)
         return Plugin(artifact, opener, workers=self._workers, on_close=self._forget)
 
     def _data_dir(self, plugin_id: str) -> Path:

@@ -16,8 +16,8 @@ from typing import Any
 
 from .capability import Capability, Grant, HostFunc, Interface, OpenContext
 from .events import Recorder
-from .grants import Grants
 from .lattice import ClauseSet
+from .limits import Limits
 from .manifest import Manifest
 from .wasi import WasiConfig, WasiServer
 
@@ -32,6 +32,7 @@ class Terms:
     """On which terms every instance of one plugin is served.
 
     Attributes:
+        granted: by capability; what was asked for and is not here is served and refuses.
         name: `id@version`, as the audit log names the plugin.
         capabilities: in the order in which they open.
         data_dir: the plugin's own directory.
@@ -39,7 +40,8 @@ class Terms:
 
     capabilities: tuple[Capability[Any, Any], ...]
     manifest: Manifest
-    grants: Grants
+    granted: Mapping[str, Grant[Any]]
+    limits: Limits
     name: str
     recorder: Recorder
     data_dir: Path
@@ -65,7 +67,7 @@ class Serving:
             plugin=terms.name,
             plugin_id=terms.manifest.id,
             instance=next(_NUMBERS),
-            limits=terms.grants.limits,
+            limits=terms.limits,
             recorder=terms.recorder,
             data_dir=terms.data_dir,
             opened=_Granted(self),
@@ -102,7 +104,7 @@ class Serving:
         if name not in self._states:
             capability = self._capability(name)
             # Declared and not granted, or only used by another: it refuses everything.
-            grant = self._terms.grants.by_capability.get(name, _NOTHING)
+            grant = self._terms.granted.get(name, _NOTHING)
             self._states[name] = capability.open(grant, self._ctx)
             self._stack.callback(capability.close, self._states[name])
         return self._states[name]
@@ -120,7 +122,7 @@ class Serving:
 
     def granted(self) -> list[str]:
         """The capabilities of which something was granted, in order."""
-        return [n for n in self._declared if n in self._terms.grants.by_capability]
+        return [n for n in self._declared if n in self._terms.granted]
 
     def close(self) -> None:
         """Let go of all power, newest first."""

@@ -11,11 +11,23 @@ import json as _json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
-from . import secrets
 from ._bindings import FetchImport, ResponseResource, guard, load
 from .errors import Unavailable, from_wit
+
+if TYPE_CHECKING:
+    from . import secrets
+
+try:
+    # Now or never: nothing can be imported once the plugin runs.
+    from .secrets import get as _secret
+except ImportError as exc:
+    _no_secrets = exc
+
+    def _secret(name: str) -> secrets.Secret:
+        raise ImportError(f"a request with the secret {name!r}: {_no_secrets}")
+
 
 __all__ = ["Headers", "Response", "delete", "get", "head", "patch", "post", "put", "request"]
 
@@ -174,7 +186,9 @@ def request(
         body = _json.dumps(json, ensure_ascii=False, separators=(",", ":"))
         if not any(name.lower() == "content-type" for name, _ in pairs):
             pairs.append(("Content-Type", "application/json"))
-    wanted = [secret] if isinstance(secret, str | secrets.Secret) else list(secret)
+    wanted = (
+        list(secret) if isinstance(secret, Iterable) and not isinstance(secret, str) else [secret]
+    )
     message = _client.Request(
         method=method,
         url=url,
@@ -184,7 +198,7 @@ def request(
         redirects=_client.Redirects[redirects.upper()],
     )
     with ExitStack() as held:
-        handles = [held.enter_context(secrets.get(s)) if isinstance(s, str) else s for s in wanted]
+        handles = [held.enter_context(_secret(s)) if isinstance(s, str) else s for s in wanted]
         with from_wit(f"fetch {method} {url}"):
             return Response(_client.send(message, [h.resource for h in handles]))
 

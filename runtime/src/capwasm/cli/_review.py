@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -45,33 +45,29 @@ def check_imports(
         LinkError: it imports what the manifest does not declare, or what nobody offers; each with
             the lines of plugin.toml that are missing.
     """
-    from capwasm.capability import Grant, OpenContext
     from capwasm.engine.compile import Compiler
     from capwasm.engine.engine import PluginEngine
     from capwasm.engine.link import link
     from capwasm.events import NullRecorder
-    from capwasm.lattice import ClauseSet
-    from capwasm.wasi import WasiServer, unserved_reason
+    from capwasm.serving import Serving, Terms
+    from capwasm.wasi import unserved_reason
 
     owners = {i.partition("@")[0]: c.name for c in capabilities for i in c.interfaces}
     with ExitStack() as stack:
         engine = PluginEngine()
         stack.callback(engine.close)
-        ctx = OpenContext(
-            plugin=manifest.id,
-            plugin_id=manifest.id,
-            instance=0,
-            limits=manifest.limits,
-            recorder=NullRecorder(),
-            data_dir=Path(stack.enter_context(tempfile.TemporaryDirectory())),
-            opened={},
+        serving = Serving(
+            Terms(
+                capabilities=tuple(capabilities),
+                manifest=manifest,
+                granted={},
+                limits=manifest.limits,
+                name=manifest.id,
+                recorder=NullRecorder(),
+                data_dir=Path(stack.enter_context(tempfile.TemporaryDirectory())),
+            )
         )
-        served = WasiServer(ctx).everything()
-        for capability in capabilities:
-            if capability.name in manifest.requests:
-                state = capability.open(Grant((), ClauseSet.of()), ctx)
-                stack.callback(capability.close, state)
-                served += capability.serve(state)
+        served = stack.enter_context(closing(serving)).everything()
         component = Compiler(engine, cache).compile(code)
         try:
             linked = link(engine, component, served, owners=owners, unserved=unserved_reason)
@@ -139,7 +135,9 @@ def warnings(
     used = _python_names(sources) if sources is not None else None
     for capability in capabilities:
         name = capability.name
-        if name not in manifest.requests or name == "log":  # a traceback is a use of the log
+        # A traceback is a use of the log, and a Python plugin draws random bytes when it starts.
+        quiet = {"log"} if used is None else {"log", "random"}
+        if name not in manifest.requests or name in quiet:
             continue
         if used is None:
             wasi = {i for i, table in NEEDS.items() if table == name}

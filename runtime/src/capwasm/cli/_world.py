@@ -42,7 +42,9 @@ def declared_interfaces(manifest: Manifest, capabilities: Iterable[Any]) -> dict
     """The interfaces that a manifest declares: name without version → with version."""
     found = [i for c in capabilities if c.name in manifest.requests for i in c.interfaces]
     secret = manifest.requests.get("secret")
-    if secret is not None and not any(c.use == "reveal" for a in secret.asked for c in a.clauses):
+    if secret is not None and not any(
+        c.to_toml()["use"] == "reveal" for a in secret.asked for c in a.clauses
+    ):
         # Both uses are one table, and seeing a secret is not asked for.
         found = [i for i in found if not i.startswith("capwasm:secrets/reveal@")]
     return {i.partition("@")[0]: i for i in found}
@@ -70,9 +72,9 @@ def write_world(project: Path, target: Path, declared: Mapping[str, str]) -> Non
         files = [entry] if entry.is_file() else sorted(entry.glob("*.wit"))
         if any(_PACKAGE.search(f.read_text(encoding="utf-8")) for f in files if f.suffix == ".wit"):
             entry.unlink() if entry.is_file() else shutil.rmtree(entry)
-    for name, files in wit_packages().items():
+    for name, texts in wit_packages().items():
         folder = deps / f"capwasm-{name}"
         folder.mkdir()
-        for file, text in files.items():
+        for file, text in texts.items():
             cut = _IMPORT.sub(lambda m: m[0] if m[1] in declared else "", text)
             (folder / file).write_text(cut if name == "plugin" else text, encoding="utf-8")

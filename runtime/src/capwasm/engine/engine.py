@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures.thread  # noqa: F401 - before `_register_atexit` below
-import contextlib
 import ctypes
 import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import wasmtime
@@ -111,22 +109,21 @@ class PluginEngine:
         if late > _TICKER_DEAD_SECONDS and not self._ticker.is_alive():
             raise InternalError("the epoch clock has stopped; no guest may run")
 
-    @contextlib.contextmanager
-    def running(self, record: CallRecord) -> Iterator[None]:
-        """Run a guest: the clock keeps going until it returns, and closing interrupts it.
+    def enter(self, record: CallRecord) -> None:
+        """Until `leave`, which must follow: the clock keeps going, and closing interrupts the call.
 
         Raises:
             RuntimeError, InternalError: as `check`.
         """
         # First known, then checked: who closes sees it, or it sees that it is closed.
-        self._running[record] = is_worker()
-        try:
-            self.check()
-            if _leaving.is_set() and is_worker():
-                raise RuntimeError("the interpreter is exiting")
-            yield
-        finally:
-            del self._running[record]
+        worker = self._running[record] = is_worker()
+        self.check()
+        if worker and _leaving.is_set():
+            raise RuntimeError("the interpreter is exiting")
+
+    def leave(self, record: CallRecord) -> None:
+        """The guest has returned, or never ran."""
+        self._running.pop(record, None)
 
     def interrupt(self, reason: str, *, workers_only: bool = False) -> None:
         """Ask every call under way to end."""
