@@ -283,6 +283,14 @@ def test_refuses_compiled_code_that_is_larger_than_allowed(engine: PluginEngine)
     assert caught.value.code == "artifact.compile-limit"
 
 
+@pytest.mark.case("RES-22", "RES-23")
+def test_refuses_compiled_code_out_of_all_proportion(engine: PluginEngine) -> None:
+    # What is loaded takes some fifteen times its size: here that would be most of a gigabyte.
+    with pytest.raises(ArtifactError) as caught:
+        Compiler(engine, None).compile(amplified(6, 14))
+    assert caught.value.code == "artifact.compile-limit"
+
+
 def test_lower_limits_of_the_process_itself_are_kept() -> None:
     # A container's own limit, below ours: it is no fault of the component.
     script = (

@@ -53,12 +53,20 @@ class CompileLimits:
         seconds: processor time, and twice that in wall-clock time.
         memory_bytes: address space of the compile process.
         output_bytes: the largest compiled component taken, in bytes.
+        output_base, output_ratio: and no larger than so many bytes, and so many for each of the
+            code's: what is loaded takes many times its size in this process.
     """
 
     code_bytes: int = 64 * 1024 * 1024
     seconds: int = 120
     memory_bytes: int = 6 * 1024 * 1024 * 1024
     output_bytes: int = 1024 * 1024 * 1024
+    output_base: int = 16 * 1024 * 1024
+    output_ratio: int = 32
+
+    def output(self, code_bytes: int) -> int:
+        """The largest compiled form of a component of that size."""
+        return min(self.output_bytes, self.output_base + self.output_ratio * code_bytes)
 
 
 def check_component(code: bytes | memoryview) -> None:
@@ -160,7 +168,7 @@ class Compiler:
             ),
             str(limits.seconds),
             str(limits.memory_bytes),
-            str(limits.output_bytes),
+            str(limits.output(len(code))),
             package_root,
             wasmtime_root,
         ]
@@ -181,7 +189,8 @@ class Compiler:
             raise InternalError(f"the compile process failed: {message.strip()[-600:]}")
         raise ArtifactError(
             f"compiling was stopped after {time.monotonic() - started:.1f} s "
-            f"(at most {limits.seconds} s and {limits.memory_bytes >> 20} MiB)",
+            f"(at most {limits.seconds} s, {limits.memory_bytes >> 20} MiB, and "
+            f"{limits.output(len(code)) >> 20} MiB of compiled code)",
             code="artifact.compile-limit",
         )
 
@@ -203,7 +212,7 @@ class Compiler:
                 raise
             out.seek(0)
             err.seek(0)
-            payload = out.read(limits.output_bytes)
+            payload = out.read(limits.output(len(code)))
             return process.returncode, payload, err.read(4000).decode("utf-8", "replace")
 
     def _load(self, payload: bytes) -> wasmtime.component.Component:
