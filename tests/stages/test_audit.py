@@ -251,6 +251,27 @@ def test_refuses_to_go_on_while_the_disk_is_full_and_says_so_after(tmp_path: Pat
 
 
 @pytest.mark.case("LOG-09")
+def test_refuses_to_lose_the_flusher_to_an_error_nobody_foresaw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = open_log(tmp_path, flush_ms=10)
+    with monkeypatch.context() as broken:
+        broken.setattr(log._done.segment, "sync", lambda: 1 // 0)
+        log.record(CALL)
+        end = time.monotonic() + 10
+        while log._failure is None and time.monotonic() < end:
+            time.sleep(0.01)
+        assert log._failure == "ZeroDivisionError"
+    log.record(CALL)
+    end = time.monotonic() + 10
+    while kinds(tmp_path).count("call") < 2 and time.monotonic() < end:
+        time.sleep(0.01)
+    assert log._flusher.is_alive()
+    log.close()
+    assert kinds(tmp_path).count("call") == 2
+
+
+@pytest.mark.case("LOG-09")
 def test_refuses_an_ordinary_call_once_the_flusher_has_failed(tmp_path: Path) -> None:
     log = open_log(tmp_path, flush_ms=10)
     segment = log._done.segment
@@ -374,6 +395,9 @@ def test_allows_a_torn_last_record_to_be_cut_and_tells(cut: int, tmp_path: Path)
     for _ in range(3):
         log.record(CALL)
     log._flush(sync=False)  # written, not synced: `head.json` is still at the denial
+    log._stop.put(None)
+    log._wake.put(None)
+    log._flusher.join(10)
     log._sink.close()
     file = tmp_path / "log" / "000001.jsonl"
     os.truncate(file, file.stat().st_size - cut)

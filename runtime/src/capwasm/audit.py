@@ -376,9 +376,13 @@ class AuditLog:
                 self._stop.get(timeout=self._flush_seconds)
                 return
             self._dirty = False
-            # A failure is kept, and the next `record` raises it.
-            with contextlib.suppress(AuditError):
+            # A failure is kept, and the next `record` tries again and raises it.
+            try:
                 self._flush(sync=True)
+            except AuditError:
+                continue
+            except Exception as exc:  # noqa: BLE001  this thread must outlive whatever a sink does
+                self._failure = type(exc).__name__
 
     def _at_exit(self) -> None:
         with contextlib.suppress(AuditError):
