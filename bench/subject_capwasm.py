@@ -19,7 +19,7 @@ from typing import Any
 import capwasm
 from capwasm import ConsentRecord, Plugin, PrivateKey, Runtime, Subject, parse_manifest
 from capwasm.caps.secrets import Vault, VaultKey
-from capwasm.pack import pack
+from capwasm.capsule.pack import pack
 
 from .guests import guest, large_component, weather
 from .subject import SETTING, Job, Sample

@@ -6,14 +6,14 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from capwasm.artifact import read_artifact
-from capwasm.attest import Statement
-from capwasm.capsule import join
-from capwasm.envelope import PAYLOAD_TYPE, Envelope, Signature, pae
-from capwasm.identity import Identity
-from capwasm.keys import PrivateKey
-from capwasm.pack import pack, sign_capsule
-from capwasm.trust import Role, TrustedKey, TrustStore
+from capwasm.capsule.artifact import read_artifact
+from capwasm.capsule.attest import Statement
+from capwasm.capsule.container import join
+from capwasm.capsule.envelope import PAYLOAD_TYPE, Envelope, Signature, pae
+from capwasm.capsule.identity import Identity
+from capwasm.capsule.keys import PrivateKey
+from capwasm.capsule.pack import pack, sign_capsule
+from capwasm.capsule.trust import Role, TrustedKey, TrustStore
 
 WEATHER = Identity("acme.weather", "1.2.0", "component")
 MANIFEST = b"""schema = 1

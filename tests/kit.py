@@ -15,20 +15,20 @@ from typing import Any
 import wasmtime
 import wasmtime.component
 
-from capwasm.artifact import read_artifact
 from capwasm.capability import HostFunc, Interface
 from capwasm.caps import standard_capabilities
 from capwasm.caps.secrets import Vault, VaultKey
-from capwasm.consent import ConsentRecord, Subject
-from capwasm.consent_store import ConsentStore
+from capwasm.capsule.artifact import read_artifact
+from capwasm.capsule.keys import PrivateKey
+from capwasm.capsule.pack import pack, sign_capsule
+from capwasm.capsule.verify import verify
 from capwasm.engine.compile import Compiler
 from capwasm.engine.engine import PluginEngine
-from capwasm.keys import PrivateKey
-from capwasm.manifest import parse_manifest
-from capwasm.pack import pack, sign_capsule
+from capwasm.grants.consent import ConsentRecord, Subject
+from capwasm.grants.consent_store import ConsentStore
+from capwasm.grants.manifest import parse_manifest
 from capwasm.plugin import Plugin
 from capwasm.runtime import Runtime
-from capwasm.verify import verify
 
 GUESTS = Path(__file__).parent / "guests"
 OPTIONAL = {
@@ -181,7 +181,7 @@ class World:
 
     def events(self, kind: str | None = None) -> list[dict[str, Any]]:
         """What the audit log holds; the runtime stays open."""
-        from capwasm.audit import tail
+        from capwasm.record.audit import tail
 
         return [r for r in tail(self.home / "audit", 100_000) if kind in (None, r.get("kind"))]
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from capwasm.audit import AuditLog
+from capwasm.capsule.keys import PrivateKey
 from capwasm.cli import capwasm
 from capwasm.events import ALLOWED, DENIED, Event
-from capwasm.keys import PrivateKey
-from capwasm.redact import Redactor
+from capwasm.record.audit import AuditLog
+from capwasm.record.redact import Redactor
 
 
 def run(*words: object) -> Result:

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from capwasm.artifact import read_artifact
+from capwasm.capsule.artifact import read_artifact
+from capwasm.capsule.keys import PrivateKey
+from capwasm.capsule.trust import TrustStore
+from capwasm.capsule.verify import verify
 from capwasm.cli import capwasm
-from capwasm.keys import PrivateKey
-from capwasm.trust import TrustStore
-from capwasm.verify import verify
 from tests.guests_python.bench import EXAMPLES, LAB, MISSING, REPOSITORY, snapshot
 from tests.kit import guest
 

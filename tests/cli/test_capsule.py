@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from capwasm.artifact import read_artifact
-from capwasm.capsule import join, split
+from capwasm.capsule.artifact import read_artifact
+from capwasm.capsule.container import join, split
+from capwasm.capsule.envelope import Envelope
+from capwasm.capsule.trust import TrustStore
+from capwasm.capsule.verify import verify
 from capwasm.cli import capwasm
-from capwasm.envelope import Envelope
-from capwasm.trust import TrustStore
-from capwasm.verify import verify
 from tests.capsules import FILES, forged, signed
 
 
@@ -230,7 +230,7 @@ def test_inspect_lets_nothing_in_a_capsule_or_a_name_drive_the_terminal(here: Pa
 
 def test_inspect_needs_no_engine() -> None:
     script = (
-        "import sys; from capwasm.cli.capsule import commands; import capwasm.describe;"
+        "import sys; from capwasm.cli.capsule import commands; import capwasm.capsule.describe;"
         "sys.exit(any(m.split('.')[0] == 'wasmtime' for m in sys.modules))"
     )
 

@@ -282,9 +282,9 @@ def test_an_unanswered_question_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.case("LIFE-13")
 def test_ctrl_c_ends_a_command_that_waits(own_home: Path) -> None:
-    from capwasm.audit import AuditLog
     from capwasm.events import ALLOWED, Event
-    from capwasm.redact import Redactor
+    from capwasm.record.audit import AuditLog
+    from capwasm.record.redact import Redactor
 
     with AuditLog.open(own_home / "audit", Redactor()) as log:
         log.record(Event("load", ALLOWED))

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from capwasm.cli import capwasm
-from capwasm.consent_store import ConsentStore
-from capwasm.schema import manifest_schema, policy_schema
+from capwasm.grants.consent_store import ConsentStore
+from capwasm.grants.schema import manifest_schema, policy_schema
 from tests.capsules import FILES, KEY, signed
 
 MANIFEST = """schema = 1

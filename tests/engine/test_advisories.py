@@ -142,7 +142,7 @@ def test_the_standard_librarys_weak_parts_are_never_used() -> None:
 def test_a_key_of_many_parts_is_refused_before_tomllib_sees_it() -> None:
     from capwasm.caps import standard_capabilities
     from capwasm.errors import ManifestError
-    from capwasm.manifest import parse_manifest
+    from capwasm.grants.manifest import parse_manifest
 
     with pytest.raises(ManifestError, match=r"deep|dots|parts"):
         parse_manifest(b"a" + b".a" * 20_000 + b" = 1", standard_capabilities())

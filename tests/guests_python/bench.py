@@ -18,10 +18,10 @@ from typing import Any
 
 import capwasm
 from capwasm._shipped import guest_sdk, wit_packages
-from capwasm.artifact import read_artifact
-from capwasm.capsule import split
+from capwasm.capsule.artifact import read_artifact
+from capwasm.capsule.container import split
+from capwasm.capsule.pack import pack, sign_capsule
 from capwasm.cli.build import build_project
-from capwasm.pack import pack, sign_capsule
 from capwasm.plugin import Plugin
 from tests.kit import World
 

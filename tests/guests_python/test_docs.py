@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from capwasm.artifact import read_artifact
-from capwasm.pack import pack, sign_capsule
+from capwasm.capsule.artifact import read_artifact
+from capwasm.capsule.pack import pack, sign_capsule
 
 from .bench import REPOSITORY, Author, component
 

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from capwasm.caps import standard_capabilities
-from capwasm.manifest import parse_manifest
-from capwasm.policy import Policy
-from capwasm.schema import manifest_schema, policy_schema
+from capwasm.grants.manifest import parse_manifest
+from capwasm.grants.policy import Policy
+from capwasm.grants.schema import manifest_schema, policy_schema
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = ("manifest.md", "policy.md")

@@ -13,17 +13,17 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from capwasm._document import toml_table
 from capwasm.capability import Risk
 from capwasm.caps import NAMES
-from capwasm.consent import Consent, ConsentEntry, ConsentRecord, Subject, consent_for
-from capwasm.decide import decide
 from capwasm.errors import ManifestError, PolicyError
-from capwasm.grants import resolve
+from capwasm.grants._document import toml_table
+from capwasm.grants.consent import Consent, ConsentEntry, ConsentRecord, Subject, consent_for
+from capwasm.grants.decide import decide
+from capwasm.grants.manifest import Manifest, parse_manifest
+from capwasm.grants.policy import Policy
+from capwasm.grants.resolve import resolve
 from capwasm.lattice import ClauseSet
 from capwasm.limits import DEFAULTS, Limits
-from capwasm.manifest import Manifest, parse_manifest
-from capwasm.policy import Policy
 from tests.strategies import CAPABILITIES, KINDS, Kind, limits
 from tests.toycaps import manifest_text
 

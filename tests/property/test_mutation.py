@@ -6,12 +6,12 @@ import random
 
 import pytest
 
-from capwasm.artifact import read_artifact
-from capwasm.capsule import split
+from capwasm.capsule.artifact import read_artifact
+from capwasm.capsule.container import split
+from capwasm.capsule.keys import PrivateKey
+from capwasm.capsule.trust import TrustStore
+from capwasm.capsule.verify import verify
 from capwasm.errors import VerificationError
-from capwasm.keys import PrivateKey
-from capwasm.trust import TrustStore
-from capwasm.verify import verify
 from tests.capsules import KEY, signed, trusted
 
 OTHER = PrivateKey.generate("ecdsa-p256")

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from capwasm.audit import AuditLog, MemorySink
 from capwasm.events import DENIED, Event
-from capwasm.logs import get_logger
-from capwasm.redact import Redactor, printable
+from capwasm.record.audit import AuditLog, MemorySink
+from capwasm.record.logs import get_logger
+from capwasm.record.redact import Redactor, printable
 
 EXAMPLES = settings(max_examples=150, deadline=None)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from capwasm.artifact import Artifact, read_artifact
+from capwasm.capsule.artifact import Artifact, read_artifact
 from capwasm.errors import ArtifactError
 
 

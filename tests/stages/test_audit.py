@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from capwasm import sinks
-from capwasm.audit import AuditLog, MemorySink, verify_log
+from capwasm.capsule.keys import PrivateKey
 from capwasm.errors import AuditError
 from capwasm.events import ALLOWED, DENIED, FAILED, Event
-from capwasm.keys import PrivateKey
-from capwasm.redact import Redactor
+from capwasm.record import sinks
+from capwasm.record.audit import AuditLog, MemorySink, verify_log
+from capwasm.record.redact import Redactor
 
 CALL = Event("call", ALLOWED, "acme.x@1.0.0", "handle", details={"ms": 1.5, "fuel": 12})
 DENIAL = Event("fs", DENIED, "acme.x@1.0.0", "open", "/data", "denied")
@@ -183,7 +183,7 @@ def test_refuses_a_second_writer(tmp_path: Path) -> None:
     with open_log(tmp_path):
         with pytest.raises(AuditError, match="another runtime"):
             open_log(tmp_path)
-        code = "from capwasm.sinks import FileSink; FileSink(__import__('sys').argv[1])"
+        code = "from capwasm.record.sinks import FileSink; FileSink(__import__('sys').argv[1])"
         done = subprocess.run(
             [sys.executable, "-c", code, tmp_path / "log"],
             capture_output=True,
@@ -316,10 +316,10 @@ def test_refuses_for_good_after_a_failed_sync(
 def test_refuses_at_the_file_size_limit_without_half_a_record(tmp_path: Path) -> None:
     code = """
         import resource, sys
-        from capwasm.audit import AuditLog
+        from capwasm.record.audit import AuditLog
         from capwasm.errors import AuditError
         from capwasm.events import Event
-        from capwasm.redact import Redactor
+        from capwasm.record.redact import Redactor
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
         log = AuditLog.open(sys.argv[1], Redactor())
         kept = 0
@@ -352,9 +352,9 @@ def test_refuses_at_the_file_size_limit_without_half_a_record(tmp_path: Path) ->
 def test_refuses_to_lose_a_denial_to_kill_9(tmp_path: Path) -> None:
     code = """
         import sys, threading
-        from capwasm.audit import AuditLog
+        from capwasm.record.audit import AuditLog
         from capwasm.events import Event
-        from capwasm.redact import Redactor
+        from capwasm.record.redact import Redactor
         log = AuditLog.open(sys.argv[1], Redactor(), segment_bytes=20000)
         lock = threading.Lock()
         def work(n):
@@ -452,9 +452,9 @@ def test_allows_a_lost_mark_but_records_it(tmp_path: Path) -> None:
 def test_allows_keyboard_interrupts_anywhere_without_breaking_the_chain(tmp_path: Path) -> None:
     code = """
         import signal, sys
-        from capwasm.audit import AuditLog
+        from capwasm.record.audit import AuditLog
         from capwasm.events import Event
-        from capwasm.redact import Redactor
+        from capwasm.record.redact import Redactor
         log = AuditLog.open(sys.argv[1], Redactor(), segment_bytes=30000, anchor_records=7)
         interrupts = 0
         def interrupt(_signal, frame):

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from capwasm._chain import seal
-from capwasm.audit import AuditLog, Head, tail, verify_log
+from capwasm.capsule.keys import PrivateKey
 from capwasm.errors import AuditError
 from capwasm.events import ALLOWED, DENIED, Event
-from capwasm.keys import PrivateKey
-from capwasm.redact import Redactor
+from capwasm.record._chain import seal
+from capwasm.record.audit import AuditLog, Head, tail, verify_log
+from capwasm.record.redact import Redactor
 
 CALL = Event("call", ALLOWED, "acme.x@1.0.0", "handle", details={"ms": 1.5})
 DENIAL = Event("fs", DENIED, "acme.x@1.0.0", "open", "/data", "denied")

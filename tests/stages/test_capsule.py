@@ -15,14 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from capwasm.artifact import MAX_CAPSULE_BYTES, read_artifact
-from capwasm.capsule import MAGIC, join, read_archive, split, write_archive
+from capwasm.capsule.artifact import MAX_CAPSULE_BYTES, read_artifact
+from capwasm.capsule.container import MAGIC, join, read_archive, split, write_archive
+from capwasm.capsule.identity import Identity
+from capwasm.capsule.keys import PrivateKey
+from capwasm.capsule.members import name_fault
+from capwasm.capsule.pack import collect, pack, sign_capsule
+from capwasm.capsule.verify import verify
 from capwasm.errors import ArtifactError, CapwasmError, ManifestError, VerificationError
-from capwasm.identity import Identity
-from capwasm.keys import PrivateKey
-from capwasm.members import name_fault
-from capwasm.pack import collect, pack, sign_capsule
-from capwasm.verify import verify
 from tests.capsules import FILES, KEY, STORE, forged, signed
 
 EPOCH = (1980, 1, 1, 0, 0, 0)

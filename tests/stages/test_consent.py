@@ -18,7 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from capwasm.consent import (
+from capwasm.errors import AuditError, ConsentError
+from capwasm.grants.consent import (
     Consent,
     ConsentEntry,
     ConsentRecord,
@@ -28,9 +29,8 @@ from capwasm.consent import (
     compare,
     consent_for,
 )
-from capwasm.consent_store import ConsentStore
-from capwasm.errors import AuditError, ConsentError
-from capwasm.manifest import Manifest, parse_manifest
+from capwasm.grants.consent_store import ConsentStore
+from capwasm.grants.manifest import Manifest, parse_manifest
 from tests.helpers import ListRecorder
 from tests.toycaps import TOYS, manifest_text
 

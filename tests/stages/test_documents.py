@@ -12,12 +12,12 @@ from pydantic import Field
 
 from capwasm._model import Model, parse_json, parse_toml, validate
 from capwasm.caps import standard_capabilities
-from capwasm.consent import stamp
+from capwasm.capsule.trust import TrustStore
 from capwasm.errors import CapwasmError, ManifestError, PolicyError
+from capwasm.grants.consent import stamp
+from capwasm.grants.manifest import parse_manifest
+from capwasm.grants.policy import Policy
 from capwasm.limits import DEFAULTS, Limits
-from capwasm.manifest import parse_manifest
-from capwasm.policy import Policy
-from capwasm.trust import TrustStore
 from tests.toycaps import manifest_text
 
 

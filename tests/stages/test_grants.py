@@ -11,14 +11,21 @@ from typing import Any
 import pytest
 
 from capwasm.capability import Risk
-from capwasm.consent import Consent, ConsentEntry, ConsentRecord, Subject, Withdrawal, consent_for
-from capwasm.decide import Resolution, decide
 from capwasm.errors import ConsentError, GrantDeniedError
-from capwasm.grants import Grants, resolve
+from capwasm.grants.consent import (
+    Consent,
+    ConsentEntry,
+    ConsentRecord,
+    Subject,
+    Withdrawal,
+    consent_for,
+)
+from capwasm.grants.decide import Resolution, decide
+from capwasm.grants.manifest import Manifest, parse_manifest
+from capwasm.grants.policy import Policy
+from capwasm.grants.resolve import Grants, resolve
 from capwasm.lattice import ClauseSet
 from capwasm.limits import DEFAULTS
-from capwasm.manifest import Manifest, parse_manifest
-from capwasm.policy import Policy
 from tests.toycaps import TOYS, BellClause, DoorClause, manifest_text
 
 CODE = "a" * 64

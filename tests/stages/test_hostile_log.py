@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from capwasm.audit import AuditLog, tail, verify_log
 from capwasm.errors import AuditError
-from capwasm.redact import Redactor
+from capwasm.record.audit import AuditLog, tail, verify_log
+from capwasm.record.redact import Redactor
 
 NONE = "0" * 64
 

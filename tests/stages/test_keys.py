@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa, x25
 from hypothesis import given
 from hypothesis import strategies as st
 
+from capwasm.capsule.keys import ALGORITHMS, PrivateKey, PublicKey
 from capwasm.errors import PolicyError
-from capwasm.keys import ALGORITHMS, PrivateKey, PublicKey
 
 P = 2**255 - 19
 D = -121665 * pow(121666, -1, P) % P

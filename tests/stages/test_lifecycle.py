@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 import capwasm
+from capwasm.capsule.trust import TrustStore
+from capwasm.capsule.verify import verify
 from capwasm.errors import (
     CapwasmError,
     DeadlineExceeded,
@@ -20,10 +22,8 @@ from capwasm.errors import (
     InstanceClosedError,
     VerificationError,
 )
-from capwasm.policy import Policy
+from capwasm.grants.policy import Policy
 from capwasm.runtime import Runtime
-from capwasm.trust import TrustStore
-from capwasm.verify import verify
 from tests.kit import World, guest
 
 SOURCES = sorted(Path(capwasm.__file__).parent.rglob("*.py"))
@@ -152,7 +152,8 @@ def test_the_environment_is_read_by_the_command_line_alone() -> None:
         if "cli" in file.parts:
             continue
         found = re.search(
-            r"os\.environ|getenv|environb", re.sub(r'""".*?"""|#.*', "", file.read_text(), flags=re.DOTALL)
+            r"os\.environ|getenv|environb",
+            re.sub(r'""".*?"""|#.*', "", file.read_text(), flags=re.DOTALL),
         )
         assert found is None, f"{file.name}: {found}"
 

@@ -11,8 +11,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from capwasm.logs import RedactingFormatter, configure_logging, get_logger, redacted_unraisable
-from capwasm.redact import Redactor
+from capwasm.record.logs import (
+    RedactingFormatter,
+    configure_logging,
+    get_logger,
+    redacted_unraisable,
+)
+from capwasm.record.redact import Redactor
 
 SECRET = "tok_9f8e7d6c5b4a39281706"
 
@@ -197,8 +202,8 @@ def test_refuses_to_change_global_logging_on_import() -> None:
 import logging, sys
 hook, level, handlers = sys.unraisablehook, logging.root.level, list(logging.root.handlers)
 factory, last = logging.getLogRecordFactory(), logging.lastResort
-import capwasm.logs, capwasm.audit, capwasm.metrics, capwasm.recorders, capwasm.caps.log
-from capwasm.redact import Redactor
+import capwasm.record.logs, capwasm.record.audit, capwasm.record.metrics, capwasm.record.recorders, capwasm.caps.log
+from capwasm.record.redact import Redactor
 capwasm.logs.get_logger(Redactor()).warning("nobody listens")
 import structlog
 assert not structlog.is_configured()
@@ -212,7 +217,7 @@ assert (factory, last) == (logging.getLogRecordFactory(), logging.lastResort)
 def test_refuses_to_load_slow_modules_on_import() -> None:
     code = """
 import sys
-import capwasm.logs, capwasm.audit, capwasm.metrics, capwasm.recorders, capwasm.redact
+import capwasm.record.logs, capwasm.record.audit, capwasm.record.metrics, capwasm.record.recorders, capwasm.record.redact
 print([m for m in ("structlog", "prometheus_client", "cryptography", "rich") if m in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from capwasm.errors import ManifestError
+from capwasm.grants.manifest import Manifest, parse_manifest
+from capwasm.grants.schema import manifest_schema
 from capwasm.limits import DEFAULTS
-from capwasm.manifest import Manifest, parse_manifest
-from capwasm.schema import manifest_schema
 from tests.toycaps import PLUGIN, TOYS, BellClause, DoorClause, manifest_text
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import prometheus_client
 import pytest
 
-from capwasm.audit import AuditLog, MemorySink
 from capwasm.errors import AuditError
 from capwasm.events import ALLOWED, DENIED, FAILED, KINDS, Event, NullRecorder
-from capwasm.metrics import MAX_PLUGINS, MAX_WORDS, Metrics, serve_metrics
-from capwasm.recorders import Recorders
-from capwasm.redact import Redactor
+from capwasm.record.audit import AuditLog, MemorySink
+from capwasm.record.metrics import MAX_PLUGINS, MAX_WORDS, Metrics, serve_metrics
+from capwasm.record.recorders import Recorders
+from capwasm.record.redact import Redactor
 from tests.helpers import ListRecorder
 
 CALL = Event(

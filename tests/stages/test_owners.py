@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from capwasm.caps import standard_capabilities
-from capwasm.consent import ConsentRecord, Subject
-from capwasm.consent_store import ConsentStore
+from capwasm.capsule.keys import PrivateKey
+from capwasm.capsule.trust import TrustStore
 from capwasm.errors import CapwasmError
-from capwasm.keys import PrivateKey
+from capwasm.grants.consent import ConsentRecord, Subject
+from capwasm.grants.consent_store import ConsentStore
+from capwasm.grants.policy import Policy
 from capwasm.limits import DEFAULTS
-from capwasm.policy import Policy
-from capwasm.trust import TrustStore
 
 STRANGER = 54_321
 SUBJECT = Subject("acme.x", "1.0.0", "a" * 64, "b" * 64)

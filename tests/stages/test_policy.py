@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from capwasm._document import join
+from capwasm.capsule.trust import ORIGINS
 from capwasm.errors import PolicyError
+from capwasm.grants._document import join
+from capwasm.grants.policy import Policy
+from capwasm.grants.schema import policy_schema
 from capwasm.limits import CEILING
-from capwasm.policy import Policy
-from capwasm.schema import policy_schema
-from capwasm.trust import ORIGINS
 from tests.stages.test_manifest import BOMBS, TOKENS
 from tests.toycaps import TOYS, BellClause, DoorClause
 

@@ -13,7 +13,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from capwasm.redact import MAX_SECRET, VALUES_A_NAME, Redactor, printable
+from capwasm.record.redact import MAX_SECRET, VALUES_A_NAME, Redactor, printable
 
 TEXT = "s3cr3t/T0ken+with \"quotes\" & '<(~*!)>' ünïcode\\"
 SECRET = TEXT.encode()

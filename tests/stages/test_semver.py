@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capwasm.semver import SemVer, VersionRange
+from capwasm.grants.semver import SemVer, VersionRange
 
 # The chain of SemVer 2.0.0, section 11, with its neighbours.
 CHAIN = [

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from capwasm.capsule.identity import id_matches
+from capwasm.capsule.keys import PrivateKey
+from capwasm.capsule.trust import Requirement, Role, TrustedKey, TrustStore
 from capwasm.errors import CapwasmError, PolicyError, VerificationError
-from capwasm.identity import id_matches
-from capwasm.keys import PrivateKey
-from capwasm.trust import Requirement, Role, TrustedKey, TrustStore
 from tests.capsules import trusted
 
 A, B, C = (PrivateKey.generate() for _ in range(3))

@@ -18,16 +18,16 @@ from hypothesis import strategies as st
 from securesystemslib.dsse import Envelope as OtherEnvelope
 from securesystemslib.signer import SSlibKey
 
-from capwasm.artifact import read_artifact
-from capwasm.attest import Statement
-from capwasm.capsule import join, split, write_archive
-from capwasm.envelope import Envelope, Signature, pae
+from capwasm.capsule.artifact import read_artifact
+from capwasm.capsule.attest import Statement
+from capwasm.capsule.container import join, split, write_archive
+from capwasm.capsule.envelope import Envelope, Signature, pae
+from capwasm.capsule.identity import Identity
+from capwasm.capsule.keys import ALGORITHMS, PrivateKey
+from capwasm.capsule.pack import pack, sign_capsule
+from capwasm.capsule.trust import Requirement, Role, TrustedKey, TrustStore
+from capwasm.capsule.verify import VerifiedArtifact, verify
 from capwasm.errors import VerificationError
-from capwasm.identity import Identity
-from capwasm.keys import ALGORITHMS, PrivateKey
-from capwasm.pack import pack, sign_capsule
-from capwasm.trust import Requirement, Role, TrustedKey, TrustStore
-from capwasm.verify import VerifiedArtifact, verify
 from tests.capsules import FILES, KEY, STORE, WEATHER, forged, signed, trusted
 
 KEYS = {n: PrivateKey.generate(ALGORITHMS[n % 2]) for n in range(1, 10)}
@@ -516,11 +516,11 @@ def test_refuses_a_forgery_before_anything_in_it_is_parsed(monkeypatch: pytest.M
         pytest.fail("parsed before the signature was checked")
 
     stranger, changed = forged(ARCHIVE, key=PrivateKey.generate()), signed() + b"x"
-    monkeypatch.setattr("capwasm.verify.Statement.parse", never)
+    monkeypatch.setattr("capwasm.capsule.verify.Statement.parse", never)
     assert code_of(stranger) == "verify.untrusted-key"
 
     monkeypatch.undo()
-    monkeypatch.setattr("capwasm.verify.read_archive", never)
+    monkeypatch.setattr("capwasm.capsule.verify.read_archive", never)
     assert code_of(changed) == "verify.digest"
 
 

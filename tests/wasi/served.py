@@ -13,7 +13,7 @@ from capwasm.caps.log.model import LogClause
 from capwasm.caps.random.handle import RandomState, system_bytes
 from capwasm.caps.random.model import RandomClause
 from capwasm.events import Event
-from capwasm.redact import Redactor
+from capwasm.record.redact import Redactor
 from capwasm.values import Err, Variant
 from capwasm.wasi import WasiConfig, wasi_interfaces
 from tests.helpers import ListRecorder, grant_of, open_context

@@ -17,12 +17,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .artifact import Artifact, read_artifact
-    from .audit import AuditLog, verify_log
     from .capability import Capability, Grant, Interface, OpenContext, Parsed, Risk
     from .caps import standard_capabilities
-    from .consent import ConsentRecord, Subject
-    from .consent_store import ConsentStore
+    from .capsule.artifact import Artifact, read_artifact
+    from .capsule.keys import PrivateKey, PublicKey
+    from .capsule.pack import sign_capsule
+    from .capsule.trust import TrustStore
+    from .capsule.verify import VerifiedArtifact
     from .engine.crossing import GuestResource
     from .errors import (
         ArtifactError,
@@ -49,31 +50,30 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from .events import Event, Recorder
-    from .grants import Grants, resolve
+    from .grants.consent import ConsentRecord, Subject
+    from .grants.consent_store import ConsentStore
+    from .grants.manifest import Manifest, parse_manifest
+    from .grants.policy import Policy
+    from .grants.resolve import Grants, resolve
     from .handles import Handle
-    from .keys import PrivateKey, PublicKey
     from .lattice import Clause, ClauseSet
     from .limits import Limits
-    from .manifest import Manifest, parse_manifest
-    from .metrics import Metrics, serve_metrics
-    from .pack import sign_capsule
     from .plugin import Plugin
-    from .policy import Policy
-    from .recorders import Recorders
-    from .redact import Redactor
+    from .record.audit import AuditLog, verify_log
+    from .record.metrics import Metrics, serve_metrics
+    from .record.recorders import Recorders
+    from .record.redact import Redactor
     from .runtime import Runtime
     from .session import Session
-    from .trust import TrustStore
     from .values import Err, Ok, Result, ResultError, Some, Variant
-    from .verify import VerifiedArtifact
 
 # Where each name lives.  Loaded when first used: a core that only catches `CapwasmError` should not
 # pay for cryptography, and `import capwasm` is to stay a matter of milliseconds.
 _HOME = {
-    "Artifact": "artifact",
+    "Artifact": "capsule.artifact",
     "ArtifactError": "errors",
     "AuditError": "errors",
-    "AuditLog": "audit",
+    "AuditLog": "record.audit",
     "BuildError": "errors",
     "CallInterrupted": "errors",
     "CapError": "errors",
@@ -83,8 +83,8 @@ _HOME = {
     "Clause": "lattice",
     "ClauseSet": "lattice",
     "ConsentError": "errors",
-    "ConsentRecord": "consent",
-    "ConsentStore": "consent_store",
+    "ConsentRecord": "grants.consent",
+    "ConsentStore": "grants.consent_store",
     "DeadlineExceeded": "errors",
     "Err": "values",
     "Event": "events",
@@ -92,7 +92,7 @@ _HOME = {
     "FuelExhausted": "errors",
     "Grant": "capability",
     "GrantDeniedError": "errors",
-    "Grants": "grants",
+    "Grants": "grants.resolve",
     "GuestError": "errors",
     "GuestResource": "engine.crossing",
     "GuestTrap": "errors",
@@ -103,39 +103,39 @@ _HOME = {
     "LimitExceeded": "errors",
     "Limits": "limits",
     "LinkError": "errors",
-    "Manifest": "manifest",
+    "Manifest": "grants.manifest",
     "ManifestError": "errors",
     "MemoryLimitExceeded": "errors",
-    "Metrics": "metrics",
+    "Metrics": "record.metrics",
     "Ok": "values",
     "OpenContext": "capability",
     "Parsed": "capability",
     "Plugin": "plugin",
-    "Policy": "policy",
+    "Policy": "grants.policy",
     "PolicyError": "errors",
-    "PrivateKey": "keys",
-    "PublicKey": "keys",
+    "PrivateKey": "capsule.keys",
+    "PublicKey": "capsule.keys",
     "Recorder": "events",
-    "Recorders": "recorders",
-    "Redactor": "redact",
+    "Recorders": "record.recorders",
+    "Redactor": "record.redact",
     "Result": "values",
     "ResultError": "values",
     "Risk": "capability",
     "Runtime": "runtime",
     "Session": "session",
     "Some": "values",
-    "Subject": "consent",
-    "TrustStore": "trust",
+    "Subject": "grants.consent",
+    "TrustStore": "capsule.trust",
     "Variant": "values",
     "VerificationError": "errors",
-    "VerifiedArtifact": "verify",
-    "parse_manifest": "manifest",
-    "read_artifact": "artifact",
-    "resolve": "grants",
-    "serve_metrics": "metrics",
-    "sign_capsule": "pack",
+    "VerifiedArtifact": "capsule.verify",
+    "parse_manifest": "grants.manifest",
+    "read_artifact": "capsule.artifact",
+    "resolve": "grants.resolve",
+    "serve_metrics": "record.metrics",
+    "sign_capsule": "capsule.pack",
     "standard_capabilities": "caps",
-    "verify_log": "audit",
+    "verify_log": "record.audit",
 }
 
 __all__ = [

@@ -23,17 +23,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .capability import Capability
+from .capsule.trust import TrustStore
 from .errors import CapabilityError, PolicyError
 from .events import Event
-from .metrics import Metrics
-from .policy import Policy
-from .recorders import Recorders
-from .redact import Redactor
-from .trust import TrustStore
+from .grants.policy import Policy
+from .record.metrics import Metrics
+from .record.recorders import Recorders
+from .record.redact import Redactor
 
 if TYPE_CHECKING:
     from .caps.secrets import Vault
-    from .keys import PrivateKey
+    from .capsule.keys import PrivateKey
 
 __all__ = ["Home", "make_private"]
 
@@ -140,13 +140,13 @@ class Home:
         Raises:
             AuditError: the log can't be written, does not verify, or another process writes it.
         """
-        from .audit import AuditLog
+        from .record.audit import AuditLog
 
         with AuditLog.open(self.audit, redactor, key=self._anchor_key()) as log:
             yield Recorders(log, redactor, metrics=metrics, hook=hook)
 
     def _anchor_key(self) -> PrivateKey:
-        from .keys import PrivateKey
+        from .capsule.keys import PrivateKey
 
         if not self.audit_key.exists():
             with contextlib.suppress(PolicyError):  # another process was first: its key is the key

@@ -38,7 +38,7 @@ from .errors import (
 )
 from .handles import HandleTable
 from .limits import Limits
-from .redact import printable
+from .record.redact import printable
 
 __all__ = ["CallStats", "Instance", "Served"]
 

@@ -19,6 +19,7 @@ from typing import Any, Self
 from .call import CallRecord, call_under_way, running_calls
 from .calling import Ticket, Turns, go_on, run_where_it_fits
 from .capability import GrantedClause
+from .capsule.verify import VerifiedArtifact
 from .engine.engine import PluginEngine
 from .engine.exports import Export, Namespace
 from .engine.link import Linked
@@ -32,14 +33,13 @@ from .errors import (
     LimitExceeded,
 )
 from .events import ALLOWED, DENIED, FAILED, Event
-from .grants import Grants
+from .grants.resolve import Grants
 from .instance import CallStats, Instance
 from .limits import Limits
-from .redact import printable
+from .record.redact import printable
 from .serving import Serving, Terms
 from .session import Session
 from .threads import Workers
-from .verify import VerifiedArtifact
 
 __all__ = ["Opener", "Plugin"]
 

@@ -17,31 +17,31 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from .artifact import read_artifact
 from .call import call_under_way
 from .capability import Capability
 from .caps import standard_capabilities
-from .consent import Subject, consent_for
-from .consent_store import ConsentStore
+from .capsule.artifact import read_artifact
+from .capsule.trust import TrustStore
+from .capsule.verify import VerifiedArtifact, verify
 from .engine.advisories import reachable_line
 from .engine.compile import CompileLimits, Compiler
 from .engine.engine import PluginEngine
 from .engine.link import link
 from .errors import CapabilityError, CapwasmError, GrantDeniedError
 from .events import ALLOWED, DENIED, Event, Recorder
-from .grants import Grants, resolve
+from .grants.consent import Subject, consent_for
+from .grants.consent_store import ConsentStore
+from .grants.manifest import Manifest, parse_manifest
+from .grants.policy import Policy
+from .grants.resolve import Grants, resolve
 from .home import Home, make_private
 from .limits import CEILING, Limits
-from .logs import get_logger
-from .manifest import Manifest, parse_manifest
-from .metrics import Metrics
 from .plugin import Opener, Plugin
-from .policy import Policy
-from .redact import Redactor
+from .record.logs import get_logger
+from .record.metrics import Metrics
+from .record.redact import Redactor
 from .serving import Serving, Terms
 from .threads import Workers
-from .trust import TrustStore
-from .verify import VerifiedArtifact, verify
 from .wasi import unserved_reason
 
 __all__ = ["Runtime"]

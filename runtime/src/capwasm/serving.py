@@ -16,9 +16,9 @@ from typing import Any
 
 from .capability import Capability, Grant, HostFunc, Interface, OpenContext
 from .events import Recorder
+from .grants.manifest import Manifest
 from .lattice import ClauseSet
 from .limits import Limits
-from .manifest import Manifest
 from .wasi import WasiConfig, WasiServer
 
 __all__ = ["Serving", "Terms"]

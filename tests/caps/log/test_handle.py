@@ -15,7 +15,7 @@ from capwasm.errors import OutputLimitExceeded
 from capwasm.events import DENIED, FAILED
 from capwasm.lattice import Clause
 from capwasm.limits import DEFAULTS
-from capwasm.redact import Redactor
+from capwasm.record.redact import Redactor
 from tests.helpers import ListRecorder, grant_of, in_call, open_context
 
 SECRET = "tok_9f8e7d6c5b4a39281706"

@@ -11,7 +11,7 @@ import pytest
 from capwasm.caps.net import RequestSpec
 from capwasm.caps.secrets import MemoryVault, SecretClause, Secrets
 from capwasm.errors import CapError
-from capwasm.redact import Redactor
+from capwasm.record.redact import Redactor
 from tests.helpers import ListRecorder, grant_of, in_call, open_context
 
 from .servers import Bench, Origin, http, redirect, rules

@@ -12,7 +12,7 @@ import pytest
 from capwasm.caps.secrets import MemoryVault, SecretClause, SecretHandle, Secrets
 from capwasm.errors import AuditError, CapabilityError, CapError, InternalError
 from capwasm.handles import HandleTable
-from capwasm.redact import Redactor
+from capwasm.record.redact import Redactor
 from tests.helpers import ListRecorder, grant_of, in_call, open_context
 
 API, OTHER = "https://api.acme.com", "https://evil.com"

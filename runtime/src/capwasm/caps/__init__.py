@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from capwasm.capability import Capability
 
 if TYPE_CHECKING:
-    from capwasm.redact import Redactor
+    from capwasm.record.redact import Redactor
 
     from .secrets import SecretSource
 
@@ -39,7 +39,8 @@ def standard_capabilities(
         resolver: resolves names in place of the system's resolver.
         tls_ca_file: certificates to trust in place of the system's.
     """
-    from capwasm.redact import Redactor
+    from capwasm.caps.net.resolve import system_resolve
+    from capwasm.record.redact import Redactor
 
     from .clock import Clock
     from .config import Config
@@ -47,7 +48,6 @@ def standard_capabilities(
     from .kv import Kv
     from .log import Log
     from .net import Net
-    from .net.resolve import system_resolve
     from .random import Random
     from .secrets import Secrets
 

@@ -27,7 +27,7 @@ from capwasm.errors import BuildError, Fault
 from ._world import BINDING_NAMES, write_world
 
 if TYPE_CHECKING:
-    from capwasm.manifest import Manifest
+    from capwasm.grants.manifest import Manifest
 
 __all__ = ["Component", "check_toolchain", "make_component", "python_sources"]
 

@@ -65,7 +65,7 @@ def console(*, error: bool = False, plain: bool = False, columns: int | None = N
 
 def shown(value: object) -> str:
     """A value from elsewhere, fit for a terminal: one line, nothing invisible."""
-    from capwasm.redact import printable
+    from capwasm.record.redact import printable
 
     return printable(str(value))
 

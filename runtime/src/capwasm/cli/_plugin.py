@@ -14,9 +14,9 @@ from capwasm.errors import ArtifactError, ManifestError
 from ._output import home_option
 
 if TYPE_CHECKING:
-    from capwasm.consent import Subject
+    from capwasm.grants.consent import Subject
+    from capwasm.grants.manifest import Manifest
     from capwasm.home import Home
-    from capwasm.manifest import Manifest
 
 __all__ = ["Plugin", "capabilities", "home_options", "read_manifest", "read_plugin"]
 
@@ -61,7 +61,7 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         ManifestError: it can't be read, or is malformed.
     """
-    from capwasm.manifest import parse_manifest
+    from capwasm.grants.manifest import parse_manifest
 
     return parse_manifest(_read(path), capabilities(), context=ascii(str(path))[1:-1])
 
@@ -74,12 +74,12 @@ def read_plugin(
     Raises:
         ArtifactError, VerificationError, ManifestError, PolicyError: as a load would.
     """
-    from capwasm.artifact import read_artifact
-    from capwasm.attest import sha256
-    from capwasm.consent import Subject
-    from capwasm.manifest import parse_manifest
-    from capwasm.trust import TrustStore
-    from capwasm.verify import verify
+    from capwasm.capsule.artifact import read_artifact
+    from capwasm.capsule.attest import sha256
+    from capwasm.capsule.trust import TrustStore
+    from capwasm.capsule.verify import verify
+    from capwasm.grants.consent import Subject
+    from capwasm.grants.manifest import parse_manifest
 
     if path.suffix == ".toml":
         manifest = read_manifest(path)
@@ -110,7 +110,7 @@ def _read(path: Path) -> bytes:
 
 def _read_code(path: Path) -> bytes:
     from capwasm._files import read_file
-    from capwasm.artifact import MAX_CAPSULE_BYTES
+    from capwasm.capsule.artifact import MAX_CAPSULE_BYTES
 
     return read_file(
         path,

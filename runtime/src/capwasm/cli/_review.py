@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from capwasm.errors import Fault, LinkError
 
 if TYPE_CHECKING:
-    from capwasm.manifest import Manifest
+    from capwasm.grants.manifest import Manifest
 
 __all__ = ["check_imports", "permissions", "warnings"]
 

@@ -17,7 +17,7 @@ from capwasm._shipped import wit_packages
 from capwasm.errors import BuildError
 
 if TYPE_CHECKING:
-    from capwasm.manifest import Manifest
+    from capwasm.grants.manifest import Manifest
 
 __all__ = ["BINDING_NAMES", "declared_interfaces", "write_world"]
 

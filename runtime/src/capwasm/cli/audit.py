@@ -16,7 +16,7 @@ from ._output import console, home_option, json_option, say_json, shown
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from capwasm.audit import Report
+    from capwasm.record.audit import Report
 
 __all__ = ["commands"]
 
@@ -78,7 +78,7 @@ def tail(
     as_json: bool,
 ) -> None:
     """Show the last records, the newest at the end.  A broken one is shown as such."""
-    from capwasm.audit import tail as read
+    from capwasm.record.audit import tail as read
 
     directory = log_path or Home(home_path).audit
 
@@ -138,8 +138,8 @@ def verify(
     as_json: bool,
 ) -> None:
     """Check the whole chain, and name each record that was changed, removed, put in or moved."""
-    from capwasm.audit import verify_log
-    from capwasm.keys import PublicKey
+    from capwasm.capsule.keys import PublicKey
+    from capwasm.record.audit import verify_log
 
     keys = [PublicKey.load(path) for path in key_files]
     directory = log_path or Home(home_path).audit
@@ -152,7 +152,7 @@ def verify(
 
 
 def _head(text: str) -> Any:
-    from capwasm.audit import Head
+    from capwasm.record.audit import Head
 
     seq, _, digest = text.partition(":")
     digits = set("0123456789abcdef")

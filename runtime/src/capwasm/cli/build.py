@@ -18,7 +18,7 @@ from ._output import console, epilog, home_option, json_option, say_json, shown
 from ._plugin import capabilities as all_capabilities
 
 if TYPE_CHECKING:
-    from capwasm.manifest import Manifest
+    from capwasm.grants.manifest import Manifest
 
 __all__ = ["Built", "build_project", "commands"]
 
@@ -58,7 +58,7 @@ def build_project(
         LinkError: the component imports what plugin.toml does not declare.
         ArtifactError: it can't be compiled or packed.
     """
-    from capwasm.pack import pack
+    from capwasm.capsule.pack import pack
 
     from ._component import make_component, python_sources
     from ._plugin import read_manifest
@@ -135,7 +135,7 @@ def _check_random(manifest: Manifest) -> None:
 def _members(project: Path) -> dict[str, bytes]:
     """What goes into the capsule besides the code that is built."""
     from capwasm._files import read_file
-    from capwasm.artifact import MAX_CAPSULE_BYTES
+    from capwasm.capsule.artifact import MAX_CAPSULE_BYTES
 
     names = ["plugin.toml", "plugin.wasm", "README.md", "LICENSE", "sbom.cdx.json"]
     found = [p for n in names if (p := project / n).exists()]
@@ -188,10 +188,10 @@ def build(
     ready plugin.wasm.  Nothing in it is written.
     """
     from capwasm._files import write_file
-    from capwasm.artifact import read_artifact
-    from capwasm.attest import sha256
-    from capwasm.keys import PrivateKey
-    from capwasm.pack import sign_capsule
+    from capwasm.capsule.artifact import read_artifact
+    from capwasm.capsule.attest import sha256
+    from capwasm.capsule.keys import PrivateKey
+    from capwasm.capsule.pack import sign_capsule
 
     from .capsule import ask_passphrase, read_passphrase
 

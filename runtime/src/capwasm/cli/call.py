@@ -116,7 +116,7 @@ def _check_lowered(plugin: Plugin, wanted: dict[str, int]) -> None:
 
 
 def _core(version: str | None) -> str:
-    from capwasm.identity import check_version
+    from capwasm.capsule.identity import check_version
 
     if version is None:
         from importlib.metadata import version as installed

@@ -21,7 +21,7 @@ from ._capsule_text import inspect_text
 from ._output import epilog, home_option, json_option, say_json, shown
 
 if TYPE_CHECKING:
-    from capwasm.trust import Requirement, TrustStore
+    from capwasm.capsule.trust import Requirement, TrustStore
 
 __all__ = ["commands"]
 
@@ -72,7 +72,7 @@ def keygen(
 ) -> Outcome:
     """Make a signing key: NAME.key, private, and NAME.pub."""
     from capwasm._files import write_file
-    from capwasm.keys import PrivateKey
+    from capwasm.capsule.keys import PrivateKey
 
     private, public = (name.with_name(name.name + end) for end in (".key", ".pub"))
     if public.exists() and not force:
@@ -111,11 +111,11 @@ def keygen(
 def pack(directory: Path, output: Path | None) -> Outcome:
     """Make an unsigned capsule of DIRECTORY, which holds plugin.toml and the code."""
     from capwasm._files import write_file
-    from capwasm.attest import sha256
-    from capwasm.capsule import split
-    from capwasm.members import MANIFEST
-    from capwasm.pack import collect, identity_of
-    from capwasm.pack import pack as make
+    from capwasm.capsule.attest import sha256
+    from capwasm.capsule.container import split
+    from capwasm.capsule.members import MANIFEST
+    from capwasm.capsule.pack import collect, identity_of
+    from capwasm.capsule.pack import pack as make
 
     members = collect(directory)
     capsule = make(members)
@@ -145,11 +145,11 @@ def sign(
 ) -> Outcome:
     """Add a signature to CAPSULE, after checking that its statement is true of its content."""
     from capwasm._files import write_file
-    from capwasm.artifact import read_artifact
-    from capwasm.capsule import split
-    from capwasm.envelope import Envelope
-    from capwasm.keys import PrivateKey
-    from capwasm.pack import sign_capsule
+    from capwasm.capsule.artifact import read_artifact
+    from capwasm.capsule.container import split
+    from capwasm.capsule.envelope import Envelope
+    from capwasm.capsule.keys import PrivateKey
+    from capwasm.capsule.pack import sign_capsule
 
     passphrase = read_passphrase(passphrase_file)
     artifact = read_artifact(capsule)
@@ -194,8 +194,8 @@ def verify(
     home_path: Path,
 ) -> Outcome:
     """Prove that trusted keys signed every byte of CAPSULE, or refuse."""
-    from capwasm.artifact import read_artifact
-    from capwasm.verify import verify as prove
+    from capwasm.capsule.artifact import read_artifact
+    from capwasm.capsule.verify import verify as prove
 
     store = _store(trust, home_path)
     verified = prove(
@@ -231,8 +231,8 @@ def inspect(
 
     Without a trust store nothing is.  Exit code 1 if it is malformed, or does not verify with one.
     """
-    from capwasm.artifact import read_artifact
-    from capwasm.describe import describe
+    from capwasm.capsule.artifact import read_artifact
+    from capwasm.capsule.describe import describe
 
     store = _store(trust, home_path)
     report = describe(
@@ -248,14 +248,14 @@ commands: list[click.Command] = [keygen, pack, sign, verify, inspect]
 
 
 def _store(trust: Path | None, home_path: Path) -> TrustStore:
+    from capwasm.capsule.trust import TrustStore
     from capwasm.home import Home
-    from capwasm.trust import TrustStore
 
     return Home(home_path).trust() if trust is None else TrustStore.load(trust)
 
 
 def _requirement(roles: tuple[Any, ...], *, reviewed: bool) -> Requirement:
-    from capwasm.trust import ORIGINS, Requirement
+    from capwasm.capsule.trust import ORIGINS, Requirement
 
     return Requirement(frozenset(roles) or ORIGINS, reviewed=reviewed)
 

@@ -94,8 +94,8 @@ def _directory(keep: Path | None) -> Iterator[Path]:
 
 
 def _records(root: Path) -> list[dict[str, Any]]:
-    from capwasm.audit import tail
     from capwasm.home import Home
+    from capwasm.record.audit import tail
 
     return list(tail(Home(root / "home").audit, 1_000))
 

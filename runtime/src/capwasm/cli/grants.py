@@ -19,11 +19,11 @@ from ._output import console, epilog, json_option, say_json, shown
 from ._plugin import PATH, Plugin, capabilities, home_options, read_plugin
 
 if TYPE_CHECKING:
-    from capwasm.consent import ConsentEntry
-    from capwasm.consent_store import ConsentStore
+    from capwasm.grants.consent import ConsentEntry
+    from capwasm.grants.consent_store import ConsentStore
+    from capwasm.grants.policy import Policy
     from capwasm.home import Home
     from capwasm.lattice import ClauseSet
-    from capwasm.policy import Policy
 
 __all__ = ["commands"]
 
@@ -68,9 +68,9 @@ def explain(
     as_json: bool,
 ) -> None:
     """Show each permission of a plugin: asked, allowed by which rule, consented to, granted."""
-    from capwasm.decide import decide
-    from capwasm.explain import render, to_dict
-    from capwasm.identity import check_version
+    from capwasm.capsule.identity import check_version
+    from capwasm.grants.decide import decide
+    from capwasm.grants.explain import render, to_dict
 
     if core is not None:
         with _usage("--core"):
@@ -138,7 +138,7 @@ def give(
 
     The consent counts for exactly these bytes.  It allows nothing that the policy does not.
     """
-    from capwasm.consent import ConsentRecord
+    from capwasm.grants.consent import ConsentRecord
 
     home = _home(home_path)
     found = read_plugin(plugin, home, trust, _policy(home, policy), code)
@@ -223,7 +223,7 @@ def withdraw(
     as_json: bool,
 ) -> None:
     """Take back the consents for a plugin.  The next load is denied."""
-    from capwasm.consent import withdrawal
+    from capwasm.grants.consent import withdrawal
 
     _id(plugin_id)
     taken_back = withdrawal(who=by or getpass.getuser(), when=datetime.now(UTC), reason=reason)
@@ -291,7 +291,7 @@ def _ask(
 
 def _news(found: Plugin, store: ConsentStore) -> set[tuple[str, Any]]:
     """What no consent for an earlier version covers; nothing if there was none."""
-    from capwasm.consent import compare
+    from capwasm.grants.consent import compare
 
     before = [e for e in store.find(found.subject).others if e.record.withdrawn is None]
     if not before:
@@ -308,7 +308,7 @@ def _entry(entry: ConsentEntry) -> dict[str, Any]:
 
 
 def _id(plugin_id: str | None) -> str | None:
-    from capwasm.identity import check_id
+    from capwasm.capsule.identity import check_id
 
     if plugin_id is not None:
         with _usage("PLUGIN_ID"):
@@ -331,13 +331,13 @@ def _home(path: Path) -> Home:
 
 
 def _policy(home: Home, path: Path | None) -> Policy:
-    from capwasm.policy import Policy
+    from capwasm.grants.policy import Policy
 
     return home.policy(capabilities()) if path is None else Policy.load(path, capabilities())
 
 
 def _store(home: Home, path: Path | None, recorder: Any = None) -> ConsentStore:
-    from capwasm.consent_store import ConsentStore
+    from capwasm.grants.consent_store import ConsentStore
 
     return ConsentStore(path or home.consents, recorder=recorder)
 
@@ -347,8 +347,8 @@ def _recorded(home: Home, consents: Path | None, audit: Path | None) -> Iterator
     if audit is None:
         yield _store(home, consents)
         return
-    from capwasm.audit import AuditLog
-    from capwasm.redact import Redactor
+    from capwasm.record.audit import AuditLog
+    from capwasm.record.redact import Redactor
 
     with AuditLog.open(audit, Redactor()) as log:
         yield _store(home, consents, log)

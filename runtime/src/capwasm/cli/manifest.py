@@ -73,7 +73,7 @@ def check_manifest(file: Path, as_json: bool) -> None:
 @manifest.command("schema", epilog=epilog("capwasm manifest schema > plugin.schema.json"))
 def schema_of_manifest() -> None:
     """Print the JSON Schema of plugin.toml, for an editor."""
-    from capwasm.schema import manifest_schema
+    from capwasm.grants.schema import manifest_schema
 
     say_json(manifest_schema(capabilities()), indent=2)
 
@@ -88,7 +88,7 @@ def policy() -> None:
 @json_option
 def check_policy(file: Path, as_json: bool) -> None:
     """Tell every fault of a policy.toml, and what its owner should know."""
-    from capwasm.policy import Policy
+    from capwasm.grants.policy import Policy
 
     known = capabilities()
     found = Policy.load(file, known)
@@ -118,7 +118,7 @@ def check_policy(file: Path, as_json: bool) -> None:
 @policy.command("schema", epilog=epilog("capwasm policy schema > policy.schema.json"))
 def schema_of_policy() -> None:
     """Print the JSON Schema of policy.toml, for an editor."""
-    from capwasm.schema import policy_schema
+    from capwasm.grants.schema import policy_schema
 
     say_json(policy_schema(capabilities()), indent=2)
 

@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from capwasm import PrivateKey, read_artifact, sign_capsule
-from capwasm.pack import pack
+from capwasm.capsule.pack import pack
 
 __all__ = ["flip_a_bit", "publish"]
 

@@ -29,7 +29,7 @@ import wasmtime.component
 
 from capwasm._files import read_file
 from capwasm.errors import ArtifactError, InternalError
-from capwasm.redact import printable
+from capwasm.record.redact import printable
 
 from ._compiler import INVALID
 from .config import fingerprint

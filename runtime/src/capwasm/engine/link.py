@@ -17,7 +17,7 @@ import wasmtime.component
 from capwasm.call import current_call
 from capwasm.capability import Interface
 from capwasm.errors import CapError, CapwasmError, Fault, InternalError, LinkError
-from capwasm.redact import printable
+from capwasm.record.redact import printable
 
 from .abi import canonical, signature, split_version
 from .crossing import Boundary, HostKind

@@ -14,7 +14,7 @@ import wasmtime
 from wasmtime import component as wc
 
 from capwasm.errors import LinkError
-from capwasm.redact import printable
+from capwasm.record.redact import printable
 
 from . import types as t
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 from capwasm.call import current_call
 from capwasm.capability import Grant, OpenContext
 from capwasm.events import DENIED, FAILED
-from capwasm.redact import Redactor, printable
+from capwasm.record.redact import Redactor, printable
 
 from .model import DEFAULT_RATE, DEFAULT_RECORD_BYTES, LEVELS, LogClause
 

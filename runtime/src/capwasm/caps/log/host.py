@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from capwasm.capability import Capability, Grant, Interface, OpenContext, Parsed, Risk, Side
 from capwasm.caps._tables import parse_tables
-from capwasm.logs import get_logger
-from capwasm.redact import Redactor
+from capwasm.record.logs import get_logger
+from capwasm.record.redact import Redactor
 
 from .handle import Buckets, LogState, PluginRecord
 from .model import LogClause, LogTable

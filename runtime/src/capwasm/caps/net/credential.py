@@ -14,7 +14,7 @@ from typing import Protocol
 
 from capwasm.errors import CapError
 from capwasm.handles import Lease
-from capwasm.redact import MIN_SECRET, Redactor
+from capwasm.record.redact import MIN_SECRET, Redactor
 
 from .refusal import refusal
 

@@ -28,7 +28,7 @@ from capwasm.call import CallRecord
 from capwasm.capability import Grant, GrantedClause
 from capwasm.errors import AuditError, CapError, CapwasmError
 from capwasm.events import ALLOWED, DENIED, FAILED
-from capwasm.redact import Redactor
+from capwasm.record.redact import Redactor
 
 from .address import PUBLIC, classify
 from .body import Body, decoder_for

@@ -7,7 +7,7 @@ from typing import Final
 
 import httpcore
 
-from capwasm.redact import Redactor
+from capwasm.record.redact import Redactor
 
 from .body import ACCEPT_ENCODING
 from .refusal import refusal

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from capwasm import redact
 from capwasm.call import current_call
 from capwasm.capability import (
     Capability,
@@ -20,6 +19,7 @@ from capwasm.capability import (
 )
 from capwasm.caps._tables import parse_tables
 from capwasm.errors import CapabilityError
+from capwasm.record import redact
 
 from .handle import Desk, Redactor, SecretHandle, SecretsState
 from .model import AskedSecret, GivenSecret, SecretClause

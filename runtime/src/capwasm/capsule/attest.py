@@ -15,9 +15,10 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ._model import Model, parse_json, validate
-from .capsule import MAX_ENVELOPE_BYTES
-from .errors import Fault, VerificationError
+from capwasm._model import Model, parse_json, validate
+from capwasm.errors import Fault, VerificationError
+
+from .container import MAX_ENVELOPE_BYTES
 from .identity import Identity, Kind, PluginId, Version
 from .members import MAX_MEMBERS
 

@@ -16,7 +16,8 @@ import zlib
 from collections.abc import Mapping
 from typing import Final, NamedTuple, NoReturn
 
-from .errors import Fault, VerificationError
+from capwasm.errors import Fault, VerificationError
+
 from .members import MAX_MEMBERS, name_fault
 
 __all__ = ["MAGIC", "MAX_ENVELOPE_BYTES", "join", "read_archive", "split", "write_archive"]

@@ -20,15 +20,16 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeAlias
 
+from capwasm.errors import AuditError
+from capwasm.events import ALLOWED, DENIED, FAILED, KINDS, Event
+
 from ._audit_check import Problem, Report, tail, verify_log
 from ._chain import Head, Sealed, Stamp, anchor_message, seal
-from .errors import AuditError
-from .events import ALLOWED, DENIED, FAILED, KINDS, Event
 from .redact import Redactor
 from .sinks import FileSink, Mark, MemorySink, Segment, Sink
 
 if TYPE_CHECKING:  # cryptography is slow to import, and only a log with a key needs it
-    from .keys import PrivateKey
+    from capwasm.capsule.keys import PrivateKey
 
 __all__ = [
     "DURABLE",

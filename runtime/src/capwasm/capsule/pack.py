@@ -13,13 +13,14 @@ from os import PathLike
 from pathlib import Path
 from typing import Protocol
 
-from ._files import read_file
-from ._model import parse_toml
+from capwasm._files import read_file
+from capwasm._model import parse_toml
+from capwasm.errors import ArtifactError, Fault, ManifestError, VerificationError
+
 from .artifact import MAX_CAPSULE_BYTES, Artifact
 from .attest import Statement
-from .capsule import join, split, write_archive
+from .container import join, split, write_archive
 from .envelope import MAX_SIGNATURES, PAYLOAD_TYPE, Envelope, Signature
-from .errors import ArtifactError, Fault, ManifestError, VerificationError
 from .identity import Identity
 from .keys import PublicKey
 from .members import MANIFEST, MAX_MEMBERS, check_members

@@ -14,12 +14,13 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
+from capwasm.errors import AuditError
+
 from ._chain import GENESIS, MAX_LINE, Head, anchor_message, parse
-from .errors import AuditError
 from .sinks import read_mark, segments
 
 if TYPE_CHECKING:
-    from .keys import PublicKey
+    from capwasm.capsule.keys import PublicKey
 
 __all__ = ["Problem", "Report", "tail", "verify_log"]
 

@@ -19,9 +19,10 @@ from typing import Annotated, Final, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field
 
-from ._files import read_file
-from ._model import MAX_TEXT_BYTES, Model, parse_toml, validate
-from .errors import Fault, PolicyError, VerificationError
+from capwasm._files import read_file
+from capwasm._model import MAX_TEXT_BYTES, Model, parse_toml, validate
+from capwasm.errors import Fault, PolicyError, VerificationError
+
 from .identity import IdPattern, id_matches
 from .keys import MAX_KEY_BYTES, PublicKey
 

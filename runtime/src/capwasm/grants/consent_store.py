@@ -16,12 +16,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Final
 
-from ._files import read_file, write_file
-from ._model import parse_json
+from capwasm._files import read_file, write_file
+from capwasm._model import parse_json
+from capwasm.capsule.identity import check_id
+from capwasm.errors import ConsentError
+from capwasm.events import ALLOWED, Event, NullRecorder, Recorder
+
 from .consent import Consent, ConsentEntry, ConsentRecord, Subject, Withdrawal, consent_for
-from .errors import ConsentError
-from .events import ALLOWED, Event, NullRecorder, Recorder
-from .identity import check_id
 
 __all__ = ["ConsentStore"]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from capwasm.capsule.identity import Identity
+from capwasm.lattice import Clause
+
 from ._document import AnyCapability, join, toml_table
-from .identity import Identity
-from .lattice import Clause
 from .policy import Rule
 
 __all__ = ["consent_command", "policy_lines"]

@@ -14,14 +14,15 @@ from typing import Annotated, Any, Final, Self, final
 
 from pydantic import AfterValidator, Field
 
+from capwasm._model import Model, validate
+from capwasm._stage import Proof
+from capwasm.capability import Risk
+from capwasm.capsule.identity import PluginId, Version
+from capwasm.errors import ConsentError, Fault
+from capwasm.lattice import Clause, ClauseSet
+from capwasm.limits import DEFAULTS, Limits
+
 from ._document import AnyCapability, parse_limits, plain_faults, text_fault
-from ._model import Model, validate
-from ._stage import Proof
-from .capability import Risk
-from .errors import ConsentError, Fault
-from .identity import PluginId, Version
-from .lattice import Clause, ClauseSet
-from .limits import DEFAULTS, Limits
 from .manifest import Manifest
 
 __all__ = [

@@ -26,12 +26,13 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Final, final
 
-from ._stage import Proof
+from capwasm._stage import Proof
+from capwasm.errors import Fault, VerificationError
+
 from .artifact import Artifact
 from .attest import Statement, sha256
-from .capsule import read_archive, split
+from .container import read_archive, split
 from .envelope import PAYLOAD_TYPE, Envelope
-from .errors import Fault, VerificationError
 from .identity import Identity, Kind
 from .members import COMPONENT, MANIFEST, check_members, library_name
 from .trust import Requirement, Role, TrustedKey, TrustStore, utc_now

@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
+from capwasm.capability import Risk
+from capwasm.errors import ConsentError, Fault
+from capwasm.lattice import Clause, ClauseSet
+from capwasm.limits import CEILING, DEFAULTS, Limits
+
 from ._document import AnyCapability, limit_units
-from .capability import Risk
 from .consent import Consent, ConsentEntry, Subject
-from .errors import ConsentError, Fault
-from .lattice import Clause, ClauseSet
-from .limits import CEILING, DEFAULTS, Limits
 from .manifest import Asked, Manifest
 from .policy import ForPlugin, Policy, Rule
 from .remedy import consent_command, policy_lines

@@ -6,10 +6,11 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from .capability import Risk
+from capwasm.capability import Risk
+from capwasm.record.redact import printable
+
 from .decide import Decision, LimitRow, Resolution
 from .policy import Rule
-from .redact import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -245,7 +246,7 @@ def _render_limits(found: Resolution, console: Console, *, all_limits: bool) -> 
 
 
 def _numbers(row: LimitRow) -> Iterable[str]:
-    from .limits import CEILING
+    from capwasm.limits import CEILING
 
     most = CEILING.to_table()[row.name]
     asked = f"{row.asked:,}" if row.named else f"({row.asked:,})"

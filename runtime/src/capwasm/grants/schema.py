@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from capwasm.capability import Side
+
 from ._document import AnyCapability, limits_schema
-from .capability import Side
 from .manifest import MAX_WHY, Plugin
 from .policy import ConsentRule, Head, TrustRule
 

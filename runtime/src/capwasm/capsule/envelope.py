@@ -16,9 +16,10 @@ from typing import Annotated, Final, NoReturn
 
 from pydantic import Field
 
-from ._model import Model, parse_json, validate
-from .capsule import MAX_ENVELOPE_BYTES
-from .errors import VerificationError
+from capwasm._model import Model, parse_json, validate
+from capwasm.errors import VerificationError
+
+from .container import MAX_ENVELOPE_BYTES
 
 __all__ = ["PAYLOAD_TYPE", "Envelope", "Signature", "pae"]
 

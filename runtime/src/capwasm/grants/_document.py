@@ -11,11 +11,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, TypeVar
 
-from ._model import hidden, kebab
-from .capability import Capability, Side
-from .errors import Fault
-from .lattice import Clause
-from .limits import DEFAULTS, Limits
+from capwasm._model import hidden, kebab
+from capwasm.capability import Capability, Side
+from capwasm.errors import Fault
+from capwasm.lattice import Clause
+from capwasm.limits import DEFAULTS, Limits
 
 __all__ = [
     "AnyCapability",

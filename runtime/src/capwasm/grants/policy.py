@@ -16,6 +16,16 @@ from typing import Annotated, Any, Final, Literal, Self, final
 
 from pydantic import AfterValidator, Field
 
+from capwasm._files import read_file
+from capwasm._model import MAX_TEXT_BYTES, Model, ModelT, parse_toml, validate
+from capwasm._stage import Proof
+from capwasm.capability import Risk
+from capwasm.capsule.identity import check_id_pattern, id_matches
+from capwasm.capsule.trust import Requirement
+from capwasm.errors import Fault, PolicyError
+from capwasm.lattice import Clause, ClauseSet
+from capwasm.limits import CEILING, Limits
+
 from ._document import (
     AnyCapability,
     join,
@@ -27,16 +37,7 @@ from ._document import (
     told,
     unknown_words,
 )
-from ._files import read_file
 from ._lines import header_lines
-from ._model import MAX_TEXT_BYTES, Model, ModelT, parse_toml, validate
-from ._stage import Proof
-from .capability import Risk
-from .errors import Fault, PolicyError
-from .identity import check_id_pattern, id_matches
-from .lattice import Clause, ClauseSet
-from .limits import CEILING, Limits
-from .trust import Requirement
 
 __all__ = ["SCHEMA", "ForPlugin", "Policy", "Rule"]
 

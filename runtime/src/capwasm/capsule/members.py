@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from .errors import Fault
+from capwasm.errors import Fault
+
 from .identity import DEVICES, Kind
 
 __all__ = ["MANIFEST", "MAX_MEMBERS", "check_members", "library_name", "name_fault"]

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, Self
 
-from .identity import check_version
+from capwasm.capsule.identity import check_version
 
 __all__ = ["SemVer", "VersionRange"]
 

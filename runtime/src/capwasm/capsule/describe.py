@@ -11,11 +11,12 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from capwasm.errors import VerificationError
+
 from .artifact import Artifact
 from .attest import Statement, sha256
-from .capsule import FORMAT_VERSION, read_archive, split
+from .container import FORMAT_VERSION, read_archive, split
 from .envelope import Envelope
-from .errors import VerificationError
 from .members import COMPONENT
 from .trust import Requirement, TrustStore
 from .verify import ANY_ORIGIN, check_content, verify

@@ -18,8 +18,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Final, NoReturn, Protocol
 
+from capwasm.errors import AuditError
+
 from ._chain import GENESIS, MAX_LINE, Head, parse
-from .errors import AuditError
 
 __all__ = ["FileSink", "Mark", "MemorySink", "Resume", "Segment", "Sink", "read_mark", "segments"]
 

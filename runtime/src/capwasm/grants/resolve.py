@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, final
 
+from capwasm._stage import Proof
+from capwasm.capability import Grant, GrantedClause
+from capwasm.errors import GrantDeniedError
+from capwasm.limits import Limits
+
 from ._document import AnyCapability
-from ._stage import Proof
-from .capability import Grant, GrantedClause
 from .consent import Consent, Subject
 from .decide import Resolution, decide
-from .errors import GrantDeniedError
-from .limits import Limits
 from .manifest import Manifest
 from .policy import Policy
 

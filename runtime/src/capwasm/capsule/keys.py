@@ -19,8 +19,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from ._files import read_file, write_file
-from .errors import PolicyError
+from capwasm._files import read_file, write_file
+from capwasm.errors import PolicyError
 
 __all__ = ["ALGORITHMS", "Algorithm", "PrivateKey", "PublicKey"]
 

@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from .errors import AuditError
-from .events import FAILED, Event, NullRecorder, Recorder
+from capwasm.errors import AuditError
+from capwasm.events import FAILED, Event, NullRecorder, Recorder
+
 from .logs import LEVELS, get_logger
 from .metrics import Metrics
 from .redact import Redactor

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from os import PathLike
 from typing import Final, final
 
-from ._files import read_file
-from ._stage import Proof
-from .errors import ArtifactError
+from capwasm._files import read_file
+from capwasm._stage import Proof
+from capwasm.errors import ArtifactError
 
 __all__ = ["MAX_CAPSULE_BYTES", "Artifact", "read_artifact"]
 

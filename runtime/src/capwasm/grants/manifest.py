@@ -14,6 +14,14 @@ from typing import Annotated, Any, Final, Literal, final
 
 from pydantic import AfterValidator, Field
 
+from capwasm._model import Model, parse_toml, validate
+from capwasm._stage import Proof
+from capwasm.capsule.identity import Identity, Kind, PluginId, Version
+from capwasm.capsule.members import COMPONENT
+from capwasm.errors import Fault, ManifestError
+from capwasm.lattice import Clause, ClauseSet
+from capwasm.limits import DEFAULTS, Limits
+
 from ._document import (
     AnyCapability,
     join,
@@ -25,13 +33,6 @@ from ._document import (
     told,
     unknown_words,
 )
-from ._model import Model, parse_toml, validate
-from ._stage import Proof
-from .errors import Fault, ManifestError
-from .identity import Identity, Kind, PluginId, Version
-from .lattice import Clause, ClauseSet
-from .limits import DEFAULTS, Limits
-from .members import COMPONENT
 from .semver import VersionRange
 
 __all__ = ["SCHEMA", "Asked", "Instancing", "Manifest", "Plugin", "Request", "parse_manifest"]

@@ -32,7 +32,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Final, Self
 
-from .events import DENIED, Event
+from capwasm.events import DENIED, Event
 
 __all__ = ["Metrics", "MetricsServer", "serve_metrics"]
 

@@ -1,0 +1,1 @@
+"""Capsules: from bytes to `VerifiedArtifact`.  The only room that knows keys and signatures."""

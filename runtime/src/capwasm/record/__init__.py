@@ -1,0 +1,1 @@
+"""The record: the audit log, redaction, metrics and log lines."""
