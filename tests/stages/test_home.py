@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from capwasm.errors import CapabilityError
+from capwasm.errors import CapabilityError, PolicyError
+from capwasm.home import Home
 from tests.kit import World
 
 FS = '[[fs]]\nmount = "/data"\nbind = "notes"\naccess = "read-write"\n'
@@ -45,3 +46,14 @@ def test_allows_a_grant_beside_it(tmp_path: Path) -> None:
     prober("fs.write", "/data/x", "hello")
     assert (tmp_path / "beside" / "x").read_text() == "hello"
     world.close()
+
+
+def test_refuses_two_trust_stores(tmp_path: Path) -> None:
+    place = Home(tmp_path)
+    (tmp_path / "trust").mkdir()
+    assert place.trust() is not None
+    (tmp_path / "trust.toml").write_text("schema = 1\n")
+    with pytest.raises(PolicyError) as caught:
+        place.trust()
+    assert caught.value.code == "trust.invalid"
+    assert caught.value.faults[0].fix

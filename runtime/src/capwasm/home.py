@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from .capability import Capability
 from .capsule.trust import TrustStore
-from .errors import CapabilityError, PolicyError
+from .errors import CapabilityError, Fault, PolicyError
 from .events import Event
 from .grants.policy import Policy
 from .record.metrics import Metrics
@@ -110,8 +110,19 @@ class Home:
         """The trusted keys, or a store that trusts nobody.
 
         Raises:
-            PolicyError: a file of it is malformed, with all faults.
+            PolicyError: a file of it is malformed, with all faults; `trust.invalid` where there
+                are both `trust.toml` and `trust/`: one of them would not count, nor would its
+                revocations.
         """
+        if self.trust_dir.is_dir() and self.trust_file.exists():
+            raise PolicyError(
+                "there are both trust.toml and trust/; only one may say who is trusted",
+                code="trust.invalid",
+                context=str(self.root),
+                faults=[
+                    Fault("", "two trust stores", fix=f"mv {self.trust_file} {self.trust_dir}/")
+                ],
+            )
         if self.trust_dir.is_dir():
             return TrustStore.load(self.trust_dir)
         return TrustStore.load(self.trust_file) if self.trust_file.exists() else TrustStore.empty()
