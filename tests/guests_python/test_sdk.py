@@ -337,7 +337,7 @@ def test_refuses_an_unforeseen_exception_and_logs_its_file_and_line(
     with pytest.raises(GuestTrap):
         full.call("run", "1 / 0")
 
-    assert re.search(r'plugin\.py", line \d+, in run', caplog.text)
+    assert re.search(r'plugin\.py\\?", line \d+, in run', caplog.text)
     assert "ZeroDivisionError" in caplog.text
 
 

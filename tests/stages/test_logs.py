@@ -204,7 +204,7 @@ hook, level, handlers = sys.unraisablehook, logging.root.level, list(logging.roo
 factory, last = logging.getLogRecordFactory(), logging.lastResort
 import capwasm.record.logs, capwasm.record.audit, capwasm.record.metrics, capwasm.record.recorders, capwasm.caps.log
 from capwasm.record.redact import Redactor
-capwasm.logs.get_logger(Redactor()).warning("nobody listens")
+capwasm.record.logs.get_logger(Redactor()).warning("nobody listens")
 import structlog
 assert not structlog.is_configured()
 assert (hook, level, handlers) == (sys.unraisablehook, logging.root.level, logging.root.handlers)
