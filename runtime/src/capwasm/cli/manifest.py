@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ._output import console, epilog, json_option, say_json, shown
+from ._output import console, epilog, home_option, json_option, say_json, shown
 from ._plugin import PATH, capabilities, read_manifest
 
 __all__ = ["commands"]
@@ -84,12 +84,17 @@ def policy() -> None:
 
 
 @policy.command("check", epilog=epilog("capwasm policy check policy.toml", codes=_CODES))
-@click.argument("file", type=PATH)
+@click.argument("file", type=PATH, required=False)
+@home_option
 @json_option
-def check_policy(file: Path, as_json: bool) -> None:
-    """Tell every fault of a policy.toml, and what its owner should know."""
+def check_policy(file: Path | None, home_path: Path, as_json: bool) -> None:
+    """Tell every fault of a policy.toml, and what its owner should know.
+
+    Without FILE, it is the policy of the runtime's home.
+    """
     from capwasm.grants.policy import Policy
 
+    file = file or home_path / "policy.toml"
     known = capabilities()
     found = Policy.load(file, known)
     remarks = found.remarks(known, datetime.now(UTC).date())

@@ -159,7 +159,11 @@ class NetClause(Clause):
         ports = "" if low == high == DEFAULT_PORTS[self.scheme] else f":{low}"
         if low != high:
             ports = f":{low}-{high}"
-        return f"{self.scheme}://{pattern_text(self.host)}{ports}{self.path}"
+        host, path = pattern_text(self.host), str(self.path)
+        # One address needs no length, where what follows can't be taken for one.
+        if isinstance(self.host, Network) and self.host.num_addresses == 1 and (ports or not path):
+            host = host.replace("/32", "").replace("/128", "")
+        return f"{self.scheme}://{host}{ports}{path}"
 
     def describe(self) -> str:
         """One line for a person."""
