@@ -95,7 +95,8 @@ def _fixes(faults: tuple[Fault, ...]) -> dict[str, list[str]]:
             paths = fixes.setdefault(fault.fix, [])
             if fault.path and fault.path not in paths:
                 paths.append(fault.path)
-    return fixes
+    # What is written comes before what is run: a consent is given once the policy allows it.
+    return dict(sorted(fixes.items(), key=lambda fix: fix[0].startswith("capwasm ")))
 
 
 def _defect(error: BaseException, what: str, *, as_json: bool) -> int:
