@@ -234,6 +234,7 @@ def test_refuses_on_a_full_disk_and_works_again_when_there_is_room(path: Path) -
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
             store.put("after", b"z", None, always, admit)
             print(words, len(store.get("before", admit)), store.get("after", admit))
+        store.close()
         """
     )
     done = subprocess.run(
