@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from capwasm import AuditError, GrantDeniedError, LinkError, VerificationError
+from capwasm import (
+    AuditError,
+    GrantDeniedError,
+    LinkError,
+    MemoryLimitExceeded,
+    VerificationError,
+)
+from capwasm.errors import HandleLimitExceeded
 from capwasm.events import Event
 from tests.kit import OPTIONAL, World, guest
 
@@ -166,3 +173,26 @@ def test_refuses_to_reveal_where_only_the_network_was_asked_for(world: World) ->
     with pytest.raises(LinkError) as caught:
         world.load(guest("prober"), rest + '[[net]]\nallow = "https://none.example/"\n')
     assert [f.path for f in caught.value.faults] == ["capwasm:secrets/reveal@0.1.0"]
+
+
+def test_refuses_a_real_guest_more_memory_than_its_limit(world: World) -> None:
+    probe = world.prober(f"[limits]\nmemory = {32 * 2**20}\n")
+    assert probe("alloc", "8") == "8"
+    with pytest.raises(MemoryLimitExceeded):
+        probe("alloc", "64")
+    assert probe("alloc", "8") == "8"
+
+
+@pytest.mark.case("RES-14")
+def test_refuses_a_real_guest_more_handles_than_its_limit(world: World, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/a.txt").write_text("hello")
+    world.policy(
+        f'[[plugins."test.guest".fs]]\nbind = "app"\npath = "{tmp_path}/data"\naccess = "read"\n'
+    )
+    probe = world.prober(
+        '[[fs]]\nmount = "/data"\nbind = "app"\naccess = "read"\n[limits]\nhandles = 20\n'
+    )
+    assert probe("fs.hold", "/data/a.txt", "10") == "10"
+    with pytest.raises(HandleLimitExceeded):
+        probe("fs.hold", "/data/a.txt", "30")
