@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,29 @@ class Terms:
     data_dir: Path
     wasi: WasiConfig = field(default_factory=WasiConfig)
 
+    @cached_property
+    def declared(self) -> Mapping[str, Capability[Any, Any]]:
+        """The capabilities that the manifest asks for, by name, in order."""
+        return {c.name: c for c in self.capabilities if c.name in self.manifest.requests}
+
+    @cached_property
+    def used_only(self) -> Mapping[str, Capability[Any, Any]]:
+        """Interfaces that are not asked for, but whose types an interface that is asked for uses."""
+        asked = {i for c in self.declared.values() for i in c.interfaces}
+        used = {i for c in self.declared.values() for i in c.uses} - asked
+        return {i: c for c in self.capabilities for i in c.interfaces if i in used}
+
+    @cached_property
+    def owners(self) -> Mapping[str, Capability[Any, Any]]:
+        """Each interface that is served by a capability, and by which."""
+        asked = {i: c for c in self.declared.values() for i in c.interfaces}
+        return asked | dict(self.used_only)
+
+    @cached_property
+    def granted_names(self) -> tuple[str, ...]:
+        """The capabilities of which something was granted, in order."""
+        return tuple(name for name in self.declared if name in self.granted)
+
 
 class Serving:
     """The served side of one instance.  Used by the thread that runs the instance, and closed once."""
@@ -54,12 +78,6 @@ class Serving:
     def __init__(self, terms: Terms) -> None:
         """Nothing is opened yet."""
         self._terms = terms
-        self._declared = {
-            c.name: c for c in terms.capabilities if c.name in terms.manifest.requests
-        }
-        self._owners = {i: c.name for c in self._declared.values() for i in c.interfaces}
-        self._implied = self._used_only(terms)
-        self._owners |= {i: c.name for i, c in self._implied.items()}
         self._states: dict[str, Any] = {}
         self._functions: dict[str, Mapping[str, HostFunc]] = {}
         self._stack = contextlib.ExitStack()
@@ -70,7 +88,7 @@ class Serving:
             limits=terms.limits,
             recorder=terms.recorder,
             data_dir=terms.data_dir,
-            opened=_Granted(self),
+            opened=_Granted(self, terms),
         )
         self._wasi = WasiServer(self._ctx, terms.wasi)
 
@@ -82,7 +100,7 @@ class Serving:
         """
         functions = self._functions.get(interface)
         if functions is None:
-            owner = self._owners.get(interface)
+            owner = self._terms.owners.get(interface)
             served = self._wasi.serve(interface) if owner is None else self._serve(owner)
             self._functions |= {i.name: i.functions for i in served}
             functions = self._functions[interface]
@@ -94,35 +112,25 @@ class Serving:
         Raises:
             CapabilityError: the host's side of a grant can't be used.
         """
-        served = [i for name in self._declared for i in self._serve(name)]
-        implied = {c.name for c in self._implied.values()}
-        served += [i for name in implied for i in self._serve(name) if i.name in self._implied]
+        served = [i for c in self._terms.declared.values() for i in self._serve(c)]
+        used = self._terms.used_only
+        served += [
+            i for c in dict.fromkeys(used.values()) for i in self._serve(c) if i.name in used
+        ]
         return served + self._wasi.everything()
 
-    def state(self, name: str) -> Any:
+    def state(self, capability: Capability[Any, Any]) -> Any:
         """The state of a capability, opened if it wasn't yet."""
+        name = capability.name
         if name not in self._states:
-            capability = self._capability(name)
             # Declared and not granted, or only used by another: it refuses everything.
             grant = self._terms.granted.get(name, _NOTHING)
             self._states[name] = capability.open(grant, self._ctx)
             self._stack.callback(capability.close, self._states[name])
         return self._states[name]
 
-    def _serve(self, name: str) -> list[Interface]:
-        return list(self._capability(name).serve(self.state(name)))
-
-    def _capability(self, name: str) -> Capability[Any, Any]:
-        return next(c for c in self._terms.capabilities if c.name == name)
-
-    def _used_only(self, terms: Terms) -> dict[str, Capability[Any, Any]]:
-        """Interfaces that are not asked for, but whose types an interface that is asked for uses."""
-        used = {i for c in self._declared.values() for i in c.uses if i not in self._owners}
-        return {i: c for c in terms.capabilities for i in c.interfaces if i in used}
-
-    def granted(self) -> list[str]:
-        """The capabilities of which something was granted, in order."""
-        return [n for n in self._declared if n in self._terms.granted]
+    def _serve(self, capability: Capability[Any, Any]) -> Sequence[Interface]:
+        return capability.serve(self.state(capability))
 
     def close(self) -> None:
         """Let go of all power, newest first."""
@@ -132,16 +140,17 @@ class Serving:
 class _Granted(Mapping[str, Any]):
     """`OpenContext.opened`: what was granted, opened when it is asked for."""
 
-    def __init__(self, serving: Serving) -> None:
+    def __init__(self, serving: Serving, terms: Terms) -> None:
         self._serving = serving
+        self._terms = terms
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self._serving.granted():
+        if name not in self._terms.granted_names:
             raise KeyError(name)
-        return self._serving.state(name)
+        return self._serving.state(self._terms.declared[name])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._serving.granted())
+        return iter(self._terms.granted_names)
 
     def __len__(self) -> int:
-        return len(self._serving.granted())
+        return len(self._terms.granted_names)
