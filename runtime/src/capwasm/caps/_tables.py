@@ -5,19 +5,50 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, ClassVar, Final, TypeVar
 
 from pydantic import BeforeValidator, WithJsonSchema
 
 from capwasm._model import Model, validate
-from capwasm.capability import Parsed
+from capwasm.capability import Capability, Parsed, Side
 from capwasm.errors import Fault, ManifestError
 from capwasm.lattice import Clause
 
-__all__ = ["Size", "parse_tables", "show_size"]
+__all__ = ["ByTables", "Size", "Table", "parse_tables", "show_size"]
 
 ModelT = TypeVar("ModelT", bound=Model)
 ClauseT = TypeVar("ClauseT", bound=Clause)
+StateT = TypeVar("StateT")
+
+
+class Table(Model):
+    """A table of a manifest or policy that knows which clauses it means."""
+
+    def clauses(self) -> Iterable[Any]:
+        """What the table means."""
+        raise NotImplementedError
+
+
+class ByTables(Capability[ClauseT, StateT]):
+    """A capability whose tables are each one model, with the same words or others on each side."""
+
+    asked: ClassVar[type[Table]]
+    """The form of its table in a manifest."""
+
+    given: ClassVar[type[Table]]
+    """The form of its table in a policy and in a consent."""
+
+    def schema(self, side: Side) -> dict[str, Any]:
+        """JSON Schema of its table on that side."""
+        return self._form(side).model_json_schema()
+
+    def parse(self, tables: Sequence[Mapping[str, Any]], side: Side) -> Parsed[ClauseT]:
+        """The clauses of its tables on that side."""
+        form = self._form(side)
+        return parse_tables(tables, form, form.clauses, repeated=self.repeated)
+
+    def _form(self, side: Side) -> type[Table]:
+        return self.asked if side == "manifest" else self.given
 
 
 def parse_tables(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
-from capwasm.capability import Capability, Grant, Interface, OpenContext, Parsed, Risk, Side
-from capwasm.caps._tables import parse_tables
+from capwasm.capability import Grant, Interface, OpenContext, Risk
+from capwasm.caps._tables import ByTables
 
 from .handle import ClockState, SystemTime, TimeSource
 from .model import ClockClause, ClockTable
@@ -16,7 +16,7 @@ __all__ = ["Clock"]
 INTERFACE = "capwasm:clock/clock@0.1.0"
 
 
-class Clock(Capability[ClockClause, ClockState]):
+class Clock(ByTables[ClockClause, ClockState]):
     """Time, from the system unless another source is given."""
 
     name: ClassVar = "clock"
@@ -24,27 +24,12 @@ class Clock(Capability[ClockClause, ClockState]):
     repeated: ClassVar = False
     interfaces: ClassVar = (INTERFACE,)
     clause: ClassVar = ClockClause
+    asked: ClassVar = ClockTable
+    given: ClassVar = ClockTable
 
     def __init__(self, source: TimeSource | None = None) -> None:
         """Take time from `source`: for replays and tests."""
         self._source = source or SystemTime()
-
-    def schema(self, side: Side) -> dict[str, Any]:  # noqa: ARG002  the same on each side
-        """JSON Schema of `[clock]`."""
-        return ClockTable.model_json_schema()
-
-    def parse(
-        self,
-        tables: Sequence[Mapping[str, Any]],
-        side: Side,  # noqa: ARG002  the same on each side
-    ) -> Parsed[ClockClause]:
-        """The clause of the table."""
-        return parse_tables(
-            tables,
-            ClockTable,
-            lambda t: [ClockClause(t.resolution_ms, t.wall, t.sleep)],
-            repeated=False,
-        )
 
     def risk(self, clause: ClockClause) -> tuple[Risk, str]:  # noqa: ARG002  all alike
         """Low."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field
 
-from capwasm._model import Model
+from capwasm.caps._tables import Table
 from capwasm.lattice import Clause
 
 __all__ = ["ClockClause", "ClockTable", "Operation"]
@@ -17,7 +17,7 @@ MAX_RESOLUTION_MS: Final = 3_600_000
 Operation = Literal["monotonic", "wall", "sleep"]
 
 
-class ClockTable(Model):
+class ClockTable(Table):
     """The `[clock]` table, the same on each side.  An empty one is an ordinary clock."""
 
     resolution_ms: Annotated[
@@ -28,6 +28,10 @@ class ClockTable(Model):
         bool, Field(description="Whether it may read the date and the time of day.")
     ] = True
     sleep: Annotated[bool, Field(description="Whether it may wait.")] = True
+
+    def clauses(self) -> list[ClockClause]:
+        """One."""
+        return [ClockClause(self.resolution_ms, self.wall, self.sleep)]
 
 
 @dataclass(frozen=True, slots=True)

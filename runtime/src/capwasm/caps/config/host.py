@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 from capwasm.call import current_call
 from capwasm.capability import (
-    Capability,
     Grant,
     GrantedClause,
     Interface,
     OpenContext,
-    Parsed,
     Risk,
-    Side,
 )
-from capwasm.caps._tables import parse_tables
+from capwasm.caps._tables import ByTables
 from capwasm.events import DENIED
 
 from .model import AskedTable, ConfigClause, GivenTable
@@ -60,7 +57,7 @@ class ConfigState:
         return self._grant.find(lambda c: c.key == key)
 
 
-class Config(Capability[ConfigClause, ConfigState]):
+class Config(ByTables[ConfigClause, ConfigState]):
     """Settings."""
 
     name: ClassVar = "config"
@@ -68,16 +65,8 @@ class Config(Capability[ConfigClause, ConfigState]):
     repeated: ClassVar = False
     interfaces: ClassVar = (INTERFACE,)
     clause: ClassVar = ConfigClause
-
-    def schema(self, side: Side) -> dict[str, Any]:
-        """JSON Schema of `[config]`: a manifest names keys, the other sides give values."""
-        return (AskedTable if side == "manifest" else GivenTable).model_json_schema()
-
-    def parse(self, tables: Sequence[Mapping[str, Any]], side: Side) -> Parsed[ConfigClause]:
-        """One clause a key."""
-        if side == "manifest":
-            return parse_tables(tables, AskedTable, AskedTable.clauses, repeated=False)
-        return parse_tables(tables, GivenTable, GivenTable.clauses, repeated=False)
+    asked: ClassVar = AskedTable
+    given: ClassVar = GivenTable
 
     def risk(self, clause: ConfigClause) -> tuple[Risk, str]:  # noqa: ARG002  all alike
         """Low."""

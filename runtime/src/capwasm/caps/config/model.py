@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import Field, StringConstraints
 
-from capwasm._model import Model
+from capwasm.caps._tables import Table
 from capwasm.lattice import Clause, _Bottom, meet_same, within_same
 
 __all__ = ["AskedTable", "ConfigClause", "GivenTable"]
@@ -20,7 +20,7 @@ Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9._-]{0,63}$"
 Value = Annotated[str, StringConstraints(max_length=MAX_VALUE)]
 
 
-class AskedTable(Model):
+class AskedTable(Table):
     """The `[config]` table of a manifest: only which keys."""
 
     keys: Annotated[
@@ -33,7 +33,7 @@ class AskedTable(Model):
         return (ConfigClause(key) for key in self.keys)
 
 
-class GivenTable(Model):
+class GivenTable(Table):
     """The `[config]` table of a policy or a consent: values, or keys that have none."""
 
     keys: Annotated[

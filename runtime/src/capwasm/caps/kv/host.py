@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Final, TypeVar
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Final, TypeVar
 
 from capwasm.call import current_call
-from capwasm.capability import Capability, Grant, Interface, OpenContext, Parsed, Risk, Side
-from capwasm.caps._tables import parse_tables
+from capwasm.capability import Grant, Interface, OpenContext, Risk
+from capwasm.caps._tables import ByTables
 from capwasm.errors import CapabilityError, CapError
 from capwasm.events import DENIED, FAILED
 
@@ -143,7 +143,7 @@ def _key(key: str, *, empty: bool = False) -> str:
     return key
 
 
-class Kv(Capability[KvClause, KvState]):
+class Kv(ByTables[KvClause, KvState]):
     """A store for each plugin, which all versions of it share."""
 
     name: ClassVar = "kv"
@@ -151,24 +151,12 @@ class Kv(Capability[KvClause, KvState]):
     repeated: ClassVar = False
     interfaces: ClassVar = (INTERFACE,)
     clause: ClassVar = KvClause
+    asked: ClassVar = KvTable
+    given: ClassVar = KvTable
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         """Let entries expire by `now`, in seconds since 1970."""
         self._now = now
-
-    def schema(self, side: Side) -> dict[str, Any]:  # noqa: ARG002  the same on each side
-        """JSON Schema of `[kv]`."""
-        return KvTable.model_json_schema()
-
-    def parse(
-        self,
-        tables: Sequence[Mapping[str, Any]],
-        side: Side,  # noqa: ARG002  the same on each side
-    ) -> Parsed[KvClause]:
-        """The clause of the table."""
-        return parse_tables(
-            tables, KvTable, lambda t: [KvClause(t.quota, t.keys, t.value_bytes)], repeated=False
-        )
 
     def risk(self, clause: KvClause) -> tuple[Risk, str]:  # noqa: ARG002  all alike
         """Low."""

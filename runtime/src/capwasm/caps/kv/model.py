@@ -7,8 +7,7 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import Field
 
-from capwasm._model import Model
-from capwasm.caps._tables import Size, show_size
+from capwasm.caps._tables import Size, Table, show_size
 from capwasm.lattice import Clause, meet_min, within_min
 
 __all__ = ["KvClause", "KvTable"]
@@ -22,7 +21,7 @@ MAX_KEYS: Final = 1_000_000
 MAX_VALUE: Final = 4 * 1024 * 1024
 
 
-class KvTable(Model):
+class KvTable(Table):
     """The `[kv]` table, the same on each side."""
 
     quota: Annotated[Size, Field(ge=1, le=MAX_QUOTA)] | None = Field(
@@ -34,6 +33,10 @@ class KvTable(Model):
     value_bytes: Annotated[Size, Field(ge=1, le=MAX_VALUE)] | None = Field(
         default=None, description="Bytes of one value; 64KiB if no side says."
     )
+
+    def clauses(self) -> list[KvClause]:
+        """One."""
+        return [KvClause(self.quota, self.keys, self.value_bytes)]
 
 
 @dataclass(frozen=True, slots=True)

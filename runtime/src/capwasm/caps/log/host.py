@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from capwasm.capability import Capability, Grant, Interface, OpenContext, Parsed, Risk, Side
-from capwasm.caps._tables import parse_tables
+from capwasm.capability import Grant, Interface, OpenContext, Risk
+from capwasm.caps._tables import ByTables
 from capwasm.record.logs import get_logger
 from capwasm.record.redact import Redactor
 
@@ -18,7 +18,7 @@ __all__ = ["Log"]
 INTERFACE = "capwasm:log/log@0.1.0"
 
 
-class Log(Capability[LogClause, LogState]):
+class Log(ByTables[LogClause, LogState]):
     """Records of plugins: to the logger `capwasm.plugin`, and to the embedder if it asks."""
 
     name: ClassVar = "log"
@@ -26,6 +26,8 @@ class Log(Capability[LogClause, LogState]):
     repeated: ClassVar = False
     interfaces: ClassVar = (INTERFACE,)
     clause: ClassVar = LogClause
+    asked: ClassVar = LogTable
+    given: ClassVar = LogTable
 
     def __init__(
         self,
@@ -41,23 +43,6 @@ class Log(Capability[LogClause, LogState]):
         self._redactor = redactor or Redactor()
         self._on_record = on_record
         self._buckets = Buckets()
-
-    def schema(self, side: Side) -> dict[str, Any]:  # noqa: ARG002  the same on each side
-        """JSON Schema of `[log]`."""
-        return LogTable.model_json_schema()
-
-    def parse(
-        self,
-        tables: Sequence[Mapping[str, Any]],
-        side: Side,  # noqa: ARG002  the same on each side
-    ) -> Parsed[LogClause]:
-        """The clause of the table."""
-        return parse_tables(
-            tables,
-            LogTable,
-            lambda t: [LogClause(t.level, t.rate, t.record_bytes)],
-            repeated=False,
-        )
 
     def risk(self, clause: LogClause) -> tuple[Risk, str]:  # noqa: ARG002  all alike
         """Low."""

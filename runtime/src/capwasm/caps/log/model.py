@@ -7,8 +7,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field
 
-from capwasm._model import Model
-from capwasm.caps._tables import Size, show_size
+from capwasm.caps._tables import Size, Table, show_size
 from capwasm.lattice import Clause, meet_max, meet_min, within_min
 
 __all__ = ["LEVELS", "Level", "LogClause", "LogTable"]
@@ -22,7 +21,7 @@ MAX_RATE: Final = 10_000
 MAX_RECORD_BYTES: Final = 64 * 1024
 
 
-class LogTable(Model):
+class LogTable(Table):
     """The `[log]` table, the same on each side.  An empty one asks for nothing special."""
 
     level: Annotated[
@@ -34,6 +33,10 @@ class LogTable(Model):
     record_bytes: Annotated[Size, Field(ge=64, le=MAX_RECORD_BYTES)] | None = Field(
         default=None, description="Size to which a record is cut; 8KiB if no side says."
     )
+
+    def clauses(self) -> list[LogClause]:
+        """One."""
+        return [LogClause(self.level, self.rate, self.record_bytes)]
 
 
 @dataclass(frozen=True, slots=True)

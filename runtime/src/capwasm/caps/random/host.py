@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
-from capwasm.capability import Capability, Grant, Interface, OpenContext, Parsed, Risk, Side
-from capwasm.caps._tables import parse_tables
+from capwasm.capability import Grant, Interface, OpenContext, Risk
+from capwasm.caps._tables import ByTables
 
 from .handle import RandomState, system_bytes
 from .model import RandomClause, RandomTable
@@ -16,7 +16,7 @@ __all__ = ["Random"]
 INTERFACE = "capwasm:random/random@0.1.0"
 
 
-class Random(Capability[RandomClause, RandomState]):
+class Random(ByTables[RandomClause, RandomState]):
     """Random bytes, from the system unless another source is given."""
 
     name: ClassVar = "random"
@@ -24,24 +24,12 @@ class Random(Capability[RandomClause, RandomState]):
     repeated: ClassVar = False
     interfaces: ClassVar = (INTERFACE,)
     clause: ClassVar = RandomClause
+    asked: ClassVar = RandomTable
+    given: ClassVar = RandomTable
 
     def __init__(self, source: Callable[[int], bytes] = system_bytes) -> None:
         """Draw from `source`: a `SeededBytes` in replays and tests."""
         self._source = source
-
-    def schema(self, side: Side) -> dict[str, Any]:  # noqa: ARG002  the same on each side
-        """JSON Schema of `[random]`."""
-        return RandomTable.model_json_schema()
-
-    def parse(
-        self,
-        tables: Sequence[Mapping[str, Any]],
-        side: Side,  # noqa: ARG002  the same on each side
-    ) -> Parsed[RandomClause]:
-        """The clause of the table."""
-        return parse_tables(
-            tables, RandomTable, lambda t: [RandomClause(t.bytes_per_call)], repeated=False
-        )
 
     def risk(self, clause: RandomClause) -> tuple[Risk, str]:  # noqa: ARG002  all alike
         """Low."""

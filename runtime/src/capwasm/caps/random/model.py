@@ -7,8 +7,7 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import Field
 
-from capwasm._model import Model
-from capwasm.caps._tables import Size, show_size
+from capwasm.caps._tables import Size, Table, show_size
 from capwasm.lattice import Clause
 
 __all__ = ["MAX_BYTES", "RandomClause", "RandomTable"]
@@ -17,12 +16,16 @@ __all__ = ["MAX_BYTES", "RandomClause", "RandomTable"]
 MAX_BYTES: Final = 64 * 1024
 
 
-class RandomTable(Model):
+class RandomTable(Table):
     """The `[random]` table, the same on each side."""
 
     bytes_per_call: Annotated[
         Size, Field(ge=8, le=MAX_BYTES, description="The most that one call returns.")
     ] = MAX_BYTES
+
+    def clauses(self) -> list[RandomClause]:
+        """One."""
+        return [RandomClause(self.bytes_per_call)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 from capwasm.call import current_call
 from capwasm.capability import (
-    Capability,
     Grant,
     HostFunc,
     Interface,
     OpenContext,
-    Parsed,
     Risk,
-    Side,
 )
-from capwasm.caps._tables import parse_tables
+from capwasm.caps._tables import ByTables
 from capwasm.errors import CapabilityError
 from capwasm.record import redact
 
@@ -31,7 +28,7 @@ STORE = "capwasm:secrets/store@0.1.0"
 REVEAL = "capwasm:secrets/reveal@0.1.0"
 
 
-class Secrets(Capability[SecretClause, SecretsState]):
+class Secrets(ByTables[SecretClause, SecretsState]):
     """Secrets from a vault that the host names; never from its environment (SEC-01, SEC-02)."""
 
     name: ClassVar = "secret"
@@ -39,6 +36,8 @@ class Secrets(Capability[SecretClause, SecretsState]):
     repeated: ClassVar = True
     interfaces: ClassVar = (STORE, REVEAL)
     clause: ClassVar = SecretClause
+    asked: ClassVar = AskedSecret
+    given: ClassVar = GivenSecret
 
     def __init__(
         self,
@@ -48,16 +47,6 @@ class Secrets(Capability[SecretClause, SecretsState]):
     ) -> None:
         """Serve from `vault`.  Without both a vault and a redactor, no secret can be granted."""
         self._desk = None if vault is None or redactor is None else Desk(vault, redactor, monotonic)
-
-    def schema(self, side: Side) -> dict[str, Any]:
-        """JSON Schema of one `[[secret]]`."""
-        return (AskedSecret if side == "manifest" else GivenSecret).model_json_schema()
-
-    def parse(self, tables: Sequence[Mapping[str, Any]], side: Side) -> Parsed[SecretClause]:
-        """One clause a use."""
-        if side == "manifest":
-            return parse_tables(tables, AskedSecret, AskedSecret.clauses, repeated=True)
-        return parse_tables(tables, GivenSecret, GivenSecret.clauses, repeated=True)
 
     def risk(self, clause: SecretClause) -> tuple[Risk, str]:
         """High if the plugin sees the secret; medium if the host only sends it."""

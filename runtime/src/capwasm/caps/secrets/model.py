@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from capwasm._model import Model
+from capwasm.caps._tables import Table
 from capwasm.lattice import (
     Clause,
     _Bottom,
@@ -74,7 +74,7 @@ Origin = Annotated[str, AfterValidator(canonical_origin)]
 Header = Annotated[str, AfterValidator(canonical_header)]
 
 
-class GivenSecret(Model):
+class GivenSecret(Table):
     """A `[[secret]]` table of a policy or a consent."""
 
     name: Annotated[
