@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from .errors import CapwasmError
 
-__all__ = ["read_file", "write_file"]
+__all__ = ["read_file", "sync_directory", "why", "write_file"]
 
 
 def read_file(
@@ -57,7 +57,7 @@ def read_file(
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
         fd = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
     except (OSError, ValueError) as exc:
-        fail(f"can't be opened: {_why(exc)}")
+        fail(f"can't be opened: {why(exc)}")
     try:
         info = os.fstat(fd)
         mode = stat.S_IMODE(info.st_mode)
@@ -72,7 +72,7 @@ def read_file(
         with os.fdopen(fd, "rb", closefd=False) as file:
             data = file.read(info.st_size + 1)
     except OSError as exc:
-        fail(f"can't be read: {_why(exc)}")
+        fail(f"can't be read: {why(exc)}")
     finally:
         os.close(fd)
     if len(data) != info.st_size:
@@ -111,16 +111,16 @@ def write_file(
         finally:
             with contextlib.suppress(FileNotFoundError):
                 temporary.unlink()
-        _sync_directory(target.parent)
+        sync_directory(target.parent)
     except FileExistsError:
         raise error("exists already", code=code, context=ascii(str(path))[1:-1]) from None
     except (OSError, ValueError) as exc:
         raise error(
-            f"can't be written: {_why(exc)}", code=code, context=ascii(str(path))[1:-1]
+            f"can't be written: {why(exc)}", code=code, context=ascii(str(path))[1:-1]
         ) from exc
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
     """Make the new name itself durable."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -129,5 +129,6 @@ def _sync_directory(directory: Path) -> None:
         os.close(fd)
 
 
-def _why(exc: Exception) -> str:
+def why(exc: Exception) -> str:
+    """What went wrong, without the path, which is told apart."""
     return (exc.strerror if isinstance(exc, OSError) else None) or str(exc)

@@ -18,6 +18,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Final, NoReturn, Protocol
 
+from capwasm._files import sync_directory, why
 from capwasm.errors import AuditError
 
 from ._chain import GENESIS, MAX_LINE, Head, parse
@@ -199,10 +200,10 @@ class FileSink:
             self.resume = self._recover(marked)
             os.ftruncate(self._segment.fd, self.resume.size)
             self._head = self._keep(_open(self.directory / "head.json", os.O_RDWR | os.O_CREAT))
-            _sync_directory(self.directory)
+            sync_directory(self.directory)
         except OSError as exc:
             self._let_go()
-            raise AuditError(_why(exc), context=str(self.directory)) from exc
+            raise AuditError(why(exc), context=str(self.directory)) from exc
         except BaseException:
             self._let_go()
             raise
@@ -215,7 +216,7 @@ class FileSink:
         """Begin that segment.  Whoever holds the one before may go on with it, if interrupted."""
         if self._segment.number != number:
             self._segment = self._open(number)
-        _sync_directory(self.directory)
+        sync_directory(self.directory)
         return self._segment
 
     def mark(self, mark: Mark) -> None:
@@ -340,18 +341,6 @@ def _lock_alone(fd: int, directory: Path) -> None:
         raise AuditError(
             "another runtime writes this log; give each its own directory", context=str(directory)
         ) from None
-
-
-def _sync_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _why(exc: OSError) -> str:
-    return exc.strerror or str(exc)
 
 
 # -- reading --------------------------------------------------------------------------------------
