@@ -1,0 +1,126 @@
+"""Which functions of a component take the lane.  The one place where that is decided.
+
+The adapter in the component is made for these functions, and the host's plans for the same ones, in
+this order: the place of a function here is its number on the wire.  So a change here is a change of
+the wire: raise `compose`'s version with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from capwasm.engine import types as t
+
+from .layout import owned
+
+__all__ = ["MAX_OWNED", "Chosen", "Function", "chosen"]
+
+# Handles that the result of one import may hold: each is a value of its own beside the string.
+MAX_OWNED = 5
+MAX_FLAGS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """One function that takes the lane.
+
+    Attributes:
+        interface, name: as the component has them; "" is its top level.
+        type: its own type, which the adapter leaves as it is.
+    """
+
+    interface: str
+    name: str
+    type: t.FuncType
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The functions of one component that take the lane; the place of each is its number."""
+
+    exports: tuple[Function, ...]
+    imports: tuple[Function, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.exports or self.imports)
+
+    def export(self, interface: str, name: str) -> int | None:
+        """The number of that export, or None."""
+        return _find(self.exports, interface, name)
+
+    def host(self, interface: str, name: str) -> int | None:
+        """The number of that import, or None."""
+        return _find(self.imports, interface, name)
+
+
+def _find(functions: tuple[Function, ...], interface: str, name: str) -> int | None:
+    places = (k for k, f in enumerate(functions) if (f.interface, f.name) == (interface, name))
+    return next(places, None)
+
+
+def chosen(types: t.ComponentTypes) -> Chosen:
+    """The functions of that component that take the lane."""
+    named = (i for i in types.imports if i.name)
+    return Chosen(tuple(_each(types.exports, _export_pays)), tuple(_each(named, _import_pays)))
+
+
+def _each(
+    interfaces: Iterable[t.InterfaceType], pays: Callable[[t.FuncType], bool]
+) -> Iterator[Function]:
+    for interface in interfaces:
+        for name, type_ in interface.functions:
+            if pays(type_):
+                yield Function(interface.name, name, type_)
+
+
+def _export_pays(type_: t.FuncType) -> bool:
+    whole = [x for _, x in type_.params] + [x for x in (type_.result,) if x is not None]
+    return (
+        any(map(_has_list, whole))
+        and not any(map(_strange, whole))
+        and not any(map(_has_handle, whole))
+    )
+
+
+def _import_pays(type_: t.FuncType) -> bool:
+    params = [x for _, x in type_.params]
+    result = [x for x in (type_.result,) if x is not None]
+    inner = [x for x in params if not isinstance(x, t.Own | t.Borrow)]
+    return (
+        any(map(_has_list, params + result))
+        and not any(map(_strange, params + result))
+        and not any(map(_has_handle, inner))
+        and not any(map(_guests, params + result))
+        and not any(x for x in result if _has_borrow(x) or _handle_in_list(x))
+        and sum(1 for _ in owned(type_.result)) <= MAX_OWNED
+    )
+
+
+def _any(type_: t.ValType, what: Callable[[t.ValType], bool]) -> bool:
+    return what(type_) or any(_any(x, what) for x in t.children(type_))
+
+
+def _has_list(type_: t.ValType) -> bool:
+    return _any(type_, lambda x: isinstance(x, t.List))
+
+
+def _has_handle(type_: t.ValType) -> bool:
+    return _any(type_, lambda x: isinstance(x, t.Own | t.Borrow))
+
+
+def _has_borrow(type_: t.ValType) -> bool:
+    return _any(type_, lambda x: isinstance(x, t.Borrow))
+
+
+def _handle_in_list(type_: t.ValType) -> bool:
+    return _any(type_, lambda x: isinstance(x, t.List) and _has_handle(x.element))
+
+
+def _guests(type_: t.ValType) -> bool:
+    """Whether it holds a handle of the component's own resources, which an import can't know."""
+    return _any(type_, lambda x: isinstance(x, t.Own | t.Borrow) and not x.resource.imported)
+
+
+def _strange(type_: t.ValType) -> bool:
+    return _any(type_, lambda x: isinstance(x, t.Flags) and len(x.names) > MAX_FLAGS)
