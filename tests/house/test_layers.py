@@ -25,6 +25,7 @@ FLOORS: list[set[str]] = [
     {"capsule"},
     {"record"},
     {"grants"},
+    {"registry"},
     {"caps", "engine"},
     {"jsonvalues"},
     {"wasi"},
@@ -44,12 +45,13 @@ LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 POWER: dict[str, set[str]] = {
     "os": {
         "_files", "engine.engine", "engine.compile", "runtime", "home", "machine", "caps._descriptors", "record", "grants", "capsule",
+        "registry",
         "caps.fs", "caps.kv", "caps.random", "caps.secrets", "cli", "demo",
     },
     "socket": {"caps.net", "cli", "demo"},
     "ssl": {"caps.net"},
     "subprocess": {"engine.compile", "machine", "cli"},
-    "sqlite3": {"caps.kv"},
+    "sqlite3": {"caps.kv", "registry"},
     "ctypes": {"engine", "threads", "machine", "caps.fs"},
     "wasmtime": {"engine", "instance", "machine"},
     "cryptography": {"capsule", "caps.secrets"},

@@ -22,6 +22,8 @@
     │   ├── CallInterrupted  killed, evicted or revoked while running
     │   └── InstanceClosedError
     ├── CapabilityError      an operator's command on a capability failed (vault, kv store)
+    ├── RegistryError        what is installed can't be read, changed or believed
+    ├── RepositoryError      a place that plugins come from can't be reached or believed
     ├── AuditError           the sink failed: the operation does not happen
     └── InternalError        our bug
     CapError (not a CapwasmError)   what a guest sees
@@ -64,6 +66,8 @@ __all__ = [
     "OutputLimitExceeded",
     "PolicyError",
     "RecursionLimitExceeded",
+    "RegistryError",
+    "RepositoryError",
     "StackExhausted",
     "TableLimitExceeded",
     "ValueLimitExceeded",
@@ -114,6 +118,8 @@ CODES: dict[str, str] = {
     "verify.member-digest": "A file's size or digest is not the one signed.",
     "verify.bomb": "The archive is compressed, or unpacks to more than allowed.",
     "verify.identity": "The manifest's id, version or kind is not the one signed.",
+    "verify.rollback": "The version is older than the highest one accepted.",
+    "verify.revoked": "The version, its content or its signer was revoked.",
     # keys and trust
     "trust.key": "A key file or key record is malformed.",
     "trust.weak-key": "The key is of an unsupported or weak type.",
@@ -167,6 +173,20 @@ CODES: dict[str, str] = {
     "capability.secret-revoked": "The secret was revoked; its value was destroyed.",
     "capability.kv": "The key-value store can't be opened or written.",
     "capability.bind": "A host path or name that the policy binds can't be used.",
+    # registry and repositories
+    "registry.unusable": "The registry or its store can't be read or written; nothing changed.",
+    "registry.busy": "Another process has held the registry for too long; nothing changed.",
+    "registry.foreign": "The file is no registry, is damaged, or is of a newer version.",
+    "registry.tampered": "A row of the registry was changed, removed or put back by hand.",
+    "registry.rolled-back": "The registry is an older copy of itself.",
+    "registry.key": "The registry's key is missing, malformed, or not private.",
+    "registry.unknown": "No such plugin or version is installed.",
+    "registry.state": "The version's state does not allow this.",
+    "registry.name-taken": "The plugin's id belongs to another signer.",
+    "registry.version-taken": "This version was installed with other content.",
+    "registry.bundle": "An installed capsule is missing from the store, or is not what it was.",
+    "registry.pending": "The version waits for a person's decision.",
+    "repository.unavailable": "A plugin repository can't be reached, or its answer can't be used.",
     "audit.sink": "The audit log can't be written: the operation was refused.",
     "audit.tampered": "The audit log's chain does not verify.",
     "internal": "A defect of this runtime; the instance was discarded.",
@@ -395,6 +415,18 @@ class CapabilityError(CapwasmError):
     """An operator's command on a vault, store or binding failed."""
 
     default_code = "capability.bind"
+
+
+class RegistryError(CapwasmError):
+    """What is installed can't be read, changed or believed; the old state stands."""
+
+    default_code = "registry.unusable"
+
+
+class RepositoryError(CapwasmError):
+    """A place that plugins come from can't be reached, or is not to be believed."""
+
+    default_code = "repository.unavailable"
 
 
 class AuditError(CapwasmError):

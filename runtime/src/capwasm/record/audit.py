@@ -43,7 +43,18 @@ __all__ = [
 ]
 
 DURABLE: Final = frozenset(
-    {"runtime.start", "load", "consent", "grant", "crash", "revoke", "kill", "gap"}
+    {
+        "runtime.start",
+        "load",
+        "consent",
+        "install",
+        "revocation",
+        "grant",
+        "crash",
+        "revoke",
+        "kill",
+        "gap",
+    }
 )
 """Kinds that are on the disk before `record` returns, whatever the verdict; so is each denial."""
 
