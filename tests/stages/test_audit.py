@@ -84,6 +84,41 @@ def test_allows_nothing_grave_to_go_on_before_it_is_synced(
         assert len(synced) == 1
 
 
+def test_allows_many_events_at_once_and_waits_for_the_disk_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    real = os.fdatasync
+    grants = [Event("grant", ALLOWED, action=str(n)) for n in range(30)]
+    with open_log(tmp_path, flush_ms=60_000, anchor_records=10) as log:
+        monkeypatch.setattr(os, "fdatasync", lambda fd: (synced.append(fd), real(fd))[1])
+        log.record_all([Event("load", ALLOWED), *grants])
+        told = [r["action"] for r in on_disk(tmp_path) if r["kind"] == "grant"]
+        assert told == [str(n) for n in range(30)]
+        assert kinds(tmp_path).count("anchor") >= 3
+        assert len(synced) == 1
+    assert verify_log(tmp_path / "log").ok
+
+
+@pytest.mark.case("LOG-09", "PER-02")
+def test_refuses_all_of_many_when_the_disk_is_full_or_one_has_no_such_kind(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    with pytest.raises(ValueError, match="no such kind"):
+        log.record_all([DENIAL, Event("gossip", ALLOWED)])
+    assert kinds(tmp_path) == ["anchor"]
+    segment = log._done.segment
+    real, full = segment.fd, os.open("/dev/full", os.O_RDWR)
+    segment.fd = full
+    with pytest.raises(AuditError, match="No space left"):
+        log.record_all([DENIAL, DENIAL])
+    segment.fd = real
+    os.close(full)
+    log.close()
+    with pytest.raises(AuditError, match="closed"):
+        log.record_all([DENIAL])
+    assert verify_log(tmp_path / "log").ok
+
+
 def test_allows_calls_to_wait_for_the_flusher_and_no_longer(tmp_path: Path) -> None:
     with open_log(tmp_path, flush_ms=20) as log:
         log.record(CALL)

@@ -165,6 +165,16 @@ def test_refuses_a_secret_to_the_hook_and_the_log(caplog: pytest.LogCaptureFixtu
     assert secret not in caplog.text
 
 
+def test_allows_many_events_to_reach_all() -> None:
+    got: list[Event] = []
+    sink = MemorySink()
+    all_, metrics, _ = recorders(AuditLog(sink, Redactor()), got.append)
+    all_.record_all([CALL, CALL])
+    assert got == [CALL, CALL]
+    assert [r["kind"] for r in sink.records] == ["anchor", "call", "call"]
+    assert lines(metrics, "capwasm_calls_total")[0].endswith(" 2.0")
+
+
 @pytest.mark.case("LOG-09")
 def test_refuses_the_operation_when_the_audit_fails_and_tells_nobody_it_happened() -> None:
     log = AuditLog(MemorySink(), Redactor())
@@ -173,8 +183,10 @@ def test_refuses_the_operation_when_the_audit_fails_and_tells_nobody_it_happened
     all_, metrics, _ = recorders(log, got.append)
     with pytest.raises(AuditError):
         all_.record(CALL)
+    with pytest.raises(AuditError):
+        all_.record_all([CALL, CALL])
     assert got == []
-    assert 'record_failures_total{recorder="audit"} 1.0' in metrics.render().decode()
+    assert 'record_failures_total{recorder="audit"} 3.0' in metrics.render().decode()
     assert lines(metrics, "capwasm_calls_total") == []
 
 

@@ -6,11 +6,20 @@ becomes of it (hash chain, file, metrics, log lines) is the business of `audit` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-__all__ = ["ALLOWED", "DENIED", "FAILED", "KINDS", "Event", "NullRecorder", "Recorder"]
+__all__ = [
+    "ALLOWED",
+    "DENIED",
+    "FAILED",
+    "KINDS",
+    "Event",
+    "NullRecorder",
+    "Recorder",
+    "record_all",
+]
 
 ALLOWED, DENIED, FAILED = "allowed", "denied", "failed"
 
@@ -75,6 +84,22 @@ class Recorder(Protocol):
         Raises:
             AuditError: it could not be kept; the operation must not happen.
         """
+
+
+def record_all(recorder: Recorder, events: Sequence[Event]) -> None:
+    """Record what happens together, in order; a log on a disk then waits for the disk once.
+
+    A recorder that has a `record_all` of its own is asked for that, and another for each event.
+
+    Raises:
+        AuditError: they could not all be kept; none of the operations may happen.
+    """
+    together = getattr(recorder, "record_all", None)
+    if together is not None:
+        together(events)
+        return
+    for event in events:
+        recorder.record(event)
 
 
 class NullRecorder:

@@ -28,7 +28,7 @@ from .engine.compile import CompileLimits, Compiler
 from .engine.engine import PluginEngine
 from .engine.link import link
 from .errors import CapabilityError, CapwasmError, GrantDeniedError
-from .events import ALLOWED, DENIED, Event, Recorder
+from .events import ALLOWED, DENIED, Event, Recorder, record_all
 from .grants.consent import Subject, consent_for
 from .grants.consent_store import ConsentStore
 from .grants.manifest import Manifest, parse_manifest
@@ -284,23 +284,14 @@ class Runtime:
         return path
 
     def _record_load(self, artifact: VerifiedArtifact, grants: Grants, name: str) -> None:
-        self._record(
-            "load",
-            ALLOWED,
-            plugin=name,
-            action="load",
-            target=artifact.digest,
-            details={"signers": [f"{s.name} {s.key_id}" for s in artifact.signers]},
-        )
-        for capability, grant in grants.by_capability.items():
-            for granted in grant.allow:
-                self._record(
-                    "grant",
-                    ALLOWED,
-                    plugin=name,
-                    action=capability,
-                    target=granted.clause.describe(),
-                )
+        signers = [f"{s.name} {s.key_id}" for s in artifact.signers]
+        load = Event("load", ALLOWED, name, "load", artifact.digest, details={"signers": signers})
+        given = [
+            Event("grant", ALLOWED, name, capability, granted.clause.describe())
+            for capability, grant in grants.by_capability.items()
+            for granted in grant.allow
+        ]
+        record_all(self.recorder, [load, *given])
 
     # -- what runs ------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ import os
 import queue
 import secrets
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeAlias
@@ -179,8 +179,7 @@ class AuditLog:
             AuditError: it could not be kept; the operation must not happen.
             ValueError: its kind or verdict is not one of `events`.
         """
-        if event.kind not in KINDS or event.verdict not in (ALLOWED, DENIED, FAILED):
-            raise ValueError(f"no such kind of event: {event.kind!r}, {event.verdict!r}")
+        _check_words(event)
         self._ready()
         fields = self._fit(event)
         with self._chain:
@@ -196,6 +195,23 @@ class AuditLog:
             self._dirty = True
         if waiting >= self._flush_records:
             self._write_some(waiting)
+
+    def record_all(self, events: Sequence[Event]) -> None:
+        """Seal these one after the other; on return all are on the disk, waited for once.
+
+        Raises:
+            AuditError: not all could be kept; none of the operations may happen.
+            ValueError: a kind or verdict is not one of `events`; nothing was recorded.
+        """
+        for event in events:
+            _check_words(event)
+        self._ready()
+        for fields in [self._fit(event) for event in events]:
+            with self._chain:
+                seq = self._seal(fields)
+                if seq - self._anchored >= self._anchor_records:
+                    self._anchor("periodic")
+        self._flush(sync=True)
 
     def flush(self) -> None:
         """Bring all that was recorded to the disk.
@@ -399,6 +415,11 @@ class AuditLog:
     def _at_exit(self) -> None:
         with contextlib.suppress(AuditError):
             self.close()
+
+
+def _check_words(event: Event) -> None:
+    if event.kind not in KINDS or event.verdict not in (ALLOWED, DENIED, FAILED):
+        raise ValueError(f"no such kind of event: {event.kind!r}, {event.verdict!r}")
 
 
 class _Plain:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from capwasm.errors import AuditError
-from capwasm.events import FAILED, Event, NullRecorder, Recorder
+from capwasm.events import FAILED, Event, NullRecorder, Recorder, record_all
 
 from .logs import LEVELS, get_logger
 from .metrics import Metrics
@@ -59,7 +59,8 @@ class Recorders:
         if isinstance(audit, NullRecorder) and not unaudited:
             raise ValueError("a runtime needs an audit log; say unaudited=True to do without")
         self._audit, self._redactor, self._metrics, self._hook = audit, redactor, metrics, hook
-        self._logger: Any = get_logger(redactor, "capwasm.events") if log else None
+        self._log = log
+        self._logger: Any = None  # made for the first line: structlog takes long to import
         self._listens = logging.getLogger("capwasm.events").isEnabledFor
         self._here = _Here()
         self._failures: dict[str, tuple[float, int]] = {}
@@ -73,10 +74,31 @@ class Recorders:
         try:
             self._audit.record(event)
         except AuditError:
-            if self._metrics is not None:
-                self._metrics.failed("audit")
-            self._say(Event("gap", FAILED, reason="audit", action=event.kind), "error")
+            self._unkept(event)
             raise
+        self._tell(event)
+
+    def record_all(self, events: Sequence[Event]) -> None:
+        """Record them all in the audit log, which waits for the disk once; then tell the others.
+
+        Raises:
+            AuditError: not all could be kept; none of the operations may happen.
+        """
+        try:
+            record_all(self._audit, events)
+        except AuditError:
+            for event in events:
+                self._unkept(event)
+            raise
+        for event in events:
+            self._tell(event)
+
+    def _unkept(self, event: Event) -> None:
+        if self._metrics is not None:
+            self._metrics.failed("audit")
+        self._say(Event("gap", FAILED, reason="audit", action=event.kind), "error")
+
+    def _tell(self, event: Event) -> None:
         if self._metrics is not None:
             self._metrics.observe(event)
         self._say(event, _LEVELS[event.verdict])
@@ -93,8 +115,10 @@ class Recorders:
             self._here.inside = False
 
     def _say(self, event: Event, level: str) -> None:
-        if self._logger is None or not self._listens(LEVELS[level]):
+        if not self._log or not self._listens(LEVELS[level]):
             return
+        if self._logger is None:
+            self._logger = get_logger(self._redactor, "capwasm.events")
         fields = {
             name: getattr(event, name)
             for name in ("plugin", "action", "target", "reason")

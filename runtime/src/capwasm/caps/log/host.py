@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from capwasm.capability import Grant, Interface, OpenContext, Risk
 from capwasm.caps._tables import ByTables
-from capwasm.record.logs import get_logger
+from capwasm.record.logs import LEVELS, get_logger
 from capwasm.record.redact import Redactor
 
 from .handle import Buckets, LogState, PluginRecord
@@ -16,6 +17,7 @@ from .model import LogClause, LogTable
 __all__ = ["Log"]
 
 INTERFACE = "capwasm:log/log@0.1.0"
+LOGGER = "capwasm.plugin"
 
 
 class Log(ByTables[LogClause, LogState]):
@@ -50,19 +52,17 @@ class Log(ByTables[LogClause, LogState]):
 
     def open(self, grant: Grant[LogClause], ctx: OpenContext) -> LogState:
         """A log for that instance."""
-        logger = get_logger(
-            self._redactor, "capwasm.plugin", plugin=ctx.plugin, instance=ctx.instance
-        )
-        on_record = self._on_record
+        logger: Any = None
+        listens, on_record = logging.getLogger(LOGGER).isEnabledFor, self._on_record
 
         def sink(record: PluginRecord) -> None:
-            fields: dict[str, Any] = {} if record.channel == "log" else {"channel": record.channel}
-            if record.fields:
-                fields["fields"] = dict(record.fields)  # in a table of their own: no name clashes
-            if record.left_off:
-                fields["left_off"] = record.left_off
-            write = getattr(logger, "warning" if record.level == "warn" else record.level)
-            write(record.message, **fields)
+            nonlocal logger
+            if listens(LEVELS[record.level]):
+                if logger is None:  # not before somebody listens: structlog takes long to import
+                    logger = get_logger(
+                        self._redactor, LOGGER, plugin=ctx.plugin, instance=ctx.instance
+                    )
+                _write(logger, record)
             if on_record is not None:
                 on_record(record)
 
@@ -75,3 +75,13 @@ class Log(ByTables[LogClause, LogState]):
     def close(self, state: LogState) -> None:
         """Write what is left."""
         state.close()
+
+
+def _write(logger: Any, record: PluginRecord) -> None:
+    fields: dict[str, Any] = {} if record.channel == "log" else {"channel": record.channel}
+    if record.fields:
+        fields["fields"] = dict(record.fields)  # in a table of their own: no name clashes
+    if record.left_off:
+        fields["left_off"] = record.left_off
+    write = getattr(logger, "warning" if record.level == "warn" else record.level)
+    write(record.message, **fields)
