@@ -19,6 +19,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS: list[set[str]] = [
     {"errors", "values", "events", "lattice", "_stage", "threads"},
     {"_model", "_files", "_shipped", "handles"},
+    {"_sqlite"},
     {"limits"},
     {"call", "capability"},
     {"calling"},
@@ -27,8 +28,8 @@ FLOORS: list[set[str]] = [
     {"grants"},
     {"registry"},
     {"caps", "engine"},
-    {"jsonvalues"},
-    {"wasi"},
+    {"jsonvalues", "web"},
+    {"wasi", "repository", "oci"},
     {"instance", "serving"},
     {"session"},
     {"plugin"},
@@ -44,18 +45,18 @@ LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 # Module of power -> who may import it.  A room stands for all its modules.
 POWER: dict[str, set[str]] = {
     "os": {
-        "_files", "engine.engine", "engine.compile", "runtime", "home", "machine", "caps._descriptors", "record", "grants", "capsule",
+        "_files", "_sqlite", "engine.engine", "engine.compile", "runtime", "home", "machine", "caps._descriptors", "record", "grants", "capsule",
         "registry",
         "caps.fs", "caps.kv", "caps.random", "caps.secrets", "cli", "demo",
     },
     "socket": {"caps.net", "cli", "demo"},
-    "ssl": {"caps.net"},
+    "ssl": {"caps.net", "web"},
     "subprocess": {"engine.compile", "machine", "cli"},
-    "sqlite3": {"caps.kv", "registry"},
+    "sqlite3": {"_sqlite", "caps.kv", "registry.db"},
     "ctypes": {"engine", "threads", "machine", "caps.fs"},
     "wasmtime": {"engine", "instance", "machine"},
     "cryptography": {"capsule", "caps.secrets"},
-    "httpcore": {"caps.net"},
+    "httpcore": {"caps.net", "web"},
     "zlib": {"caps.net", "capsule.container"},
     "tempfile": {"_files", "engine.compile", "cli", "demo"},
 }  # fmt: skip

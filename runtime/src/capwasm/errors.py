@@ -57,6 +57,7 @@ __all__ = [
     "HandleLimitExceeded",
     "HostCallLimitExceeded",
     "InstanceClosedError",
+    "InstancesExceeded",
     "InternalError",
     "LimitExceeded",
     "LinkError",
@@ -166,6 +167,7 @@ CODES: dict[str, str] = {
     "limit.handles": "The plugin holds more handles than its limit.",
     "limit.net-bytes": "The call moved more bytes over the network than its limit.",
     "limit.concurrency": "More calls are under way than the plugin's limit.",
+    "limit.capacity": "The runtime holds as many instances as it may.",
     # capabilities, audit, ours
     "capability.vault": "The secret vault can't be opened or written.",
     "capability.vault-key": "The vault's key can't be had, is malformed, or is not private.",
@@ -187,6 +189,13 @@ CODES: dict[str, str] = {
     "registry.bundle": "An installed capsule is missing from the store, or is not what it was.",
     "registry.pending": "The version waits for a person's decision.",
     "repository.unavailable": "A plugin repository can't be reached, or its answer can't be used.",
+    "repository.url": "The address of a repository is not a URL that can be asked.",
+    "repository.insecure": "Plain http to another machine, which the operator did not allow.",
+    "repository.unreachable": "The server can't be reached.",
+    "repository.timeout": "The server is too slow.",
+    "repository.tls": "The server's certificate is not acceptable.",
+    "repository.protocol": "The server's answer is not HTTP as it should be, or breaks off.",
+    "repository.too-large": "The answer is larger than declared or allowed.",
     "audit.sink": "The audit log can't be written: the operation was refused.",
     "audit.tampered": "The audit log's chain does not verify.",
     "internal": "A defect of this runtime; the instance was discarded.",
@@ -409,6 +418,12 @@ class ConcurrencyExceeded(LimitExceeded):
     """Over `limits.concurrency`, and none became free in time."""
 
     default_code = "limit.concurrency"
+
+
+class InstancesExceeded(LimitExceeded):
+    """The runtime has no room for one more instance, of any plugin; see `Capacity`."""
+
+    default_code = "limit.capacity"
 
 
 class CapabilityError(CapwasmError):
