@@ -43,18 +43,7 @@ __all__ = [
 ]
 
 DURABLE: Final = frozenset(
-    {
-        "runtime.start",
-        "load",
-        "consent",
-        "install",
-        "revocation",
-        "grant",
-        "crash",
-        "revoke",
-        "kill",
-        "gap",
-    }
+    "runtime.start load consent install revocation grant crash revoke kill gap".split()  # noqa: SIM905  one line
 )
 """Kinds that are on the disk before `record` returns, whatever the verdict; so is each denial."""
 

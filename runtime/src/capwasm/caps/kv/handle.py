@@ -5,8 +5,7 @@ transaction, quota included.  The file is in WAL mode with `synchronous=NORMAL`:
 loses nothing that it was told is stored; after a power loss the last changes may be missing, but
 none is there in part.
 
-The file is checked before it is used: a header, a schema and an owner that are not exactly ours are
-refused, so nothing that was planted in the file (a trigger, a view) runs (PER-05).
+The file is checked before it is used: one that is not exactly ours, or of another owner, is refused.
 """
 
 from __future__ import annotations
@@ -14,16 +13,15 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import stat
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
-from capwasm._files import write_file
+from capwasm._sqlite import BUSY, FAULTS, ForeignFileError, Layout, connect
 from capwasm.call import CallRecord, current_call
-from capwasm.errors import CapabilityError, CapError
+from capwasm.errors import CapError
 
 from .model import MAX_VALUE
 
@@ -32,8 +30,6 @@ __all__ = ["KvStore"]
 T = TypeVar("T")
 Fits = Callable[[int, int], bool]
 
-APPLICATION_ID: Final = 0x43575631  # "CWV1"
-VERSION: Final = 1
 MIN_SQLITE: Final = (3, 37)  # STRICT tables
 META: Final = (
     "CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), owner TEXT NOT NULL,"
@@ -44,11 +40,9 @@ ENTRIES: Final = (
     " (key TEXT PRIMARY KEY NOT NULL, value BLOB NOT NULL, expires INTEGER) STRICT"
 )
 EXPIRES: Final = "CREATE INDEX entries_expires ON entries (expires) WHERE expires IS NOT NULL"
-SCHEMA: Final = (META, ENTRIES, EXPIRES)
+# "CWV1"
+LAYOUT: Final = Layout("a key-value store", 0x43575631, ((META, ENTRIES, EXPIRES),))
 SIZE: Final = "length(CAST(key AS BLOB)) + length(value)"
-# The last is what `sqlite3` raises over a damaged file whose error text is not UTF-8.
-_FAULTS: Final = (sqlite3.Error, OSError, UnicodeDecodeError)
-BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 # A waiting call looks this often whether it was cancelled.
 SLICE: Final = 0.02
 PAGE: Final = 1_000
@@ -229,7 +223,7 @@ class KvStore:
                 call.check()
                 try:
                     return self._attempt(work, admit, write=write)
-                except _FAULTS as exc:
+                except FAULTS as exc:
                     busy = getattr(exc, "sqlite_errorcode", 0) & 0xFF in BUSY
                     if not busy:
                         self._disconnect()  # whatever it was, the next operation begins afresh
@@ -267,15 +261,17 @@ class KvStore:
         if self._db is not None and self._pid == os.getpid():
             return self._db
         # A connection that was carried through fork() is neither used nor closed (LIFE-10).
-        self._prepare_file()
-        db = sqlite3.connect(
-            self._path, timeout=SLICE, isolation_level=None, check_same_thread=False
+        db = connect(
+            self._path,
+            LAYOUT,
+            wait=SLICE,
+            synchronous="NORMAL",
+            max_value=MAX_VALUE * 2,
+            fill=lambda new: new.execute("INSERT INTO meta VALUES (1, ?, 0, 0)", (self._owner,)),
+            watch=self._stop,
         )
         try:
-            self._configure(db)
-            self._check_schema(db)
-            # Only now: a file that is not ours is left as it was.
-            db.execute("PRAGMA journal_mode = WAL").fetchone()
+            self._check_owner(db)
         except BaseException:
             db.close()
             raise
@@ -288,68 +284,9 @@ class KvStore:
                 self._db.close()
         self._db = None
 
-    def _prepare_file(self) -> None:
-        """Make the file, 0600, if it is not there.
-
-        A file that is there is not opened here: closing it would drop the locks that SQLite holds
-        on it for other connections of this process.
-        """
-        if not os.path.lexists(self._path):
-            try:
-                write_file(
-                    self._path,
-                    b"",
-                    CapabilityError,
-                    code="capability.kv",
-                    mode=0o600,
-                    overwrite=False,
-                )
-            except CapabilityError as exc:
-                if not os.path.lexists(self._path):  # else another process was faster
-                    raise OSError(exc.message) from None
-        if not stat.S_ISREG(os.lstat(self._path).st_mode):
-            raise OSError("the store is not a regular file")
-
-    def _configure(self, db: sqlite3.Connection) -> None:
-        db.set_progress_handler(self._stop, 10_000)
-        db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE * 2)
-        db.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
-        defensive = getattr(sqlite3, "SQLITE_DBCONFIG_DEFENSIVE", None)
-        if defensive is not None and hasattr(db, "setconfig"):  # Python 3.12
-            db.setconfig(defensive, True)  # noqa: FBT003  the library's own signature
-        db.execute("PRAGMA trusted_schema = OFF")
-        db.execute("PRAGMA cell_size_check = ON")
-        db.execute("PRAGMA mmap_size = 0")
-        db.execute("PRAGMA synchronous = NORMAL")
-        db.execute("PRAGMA journal_size_limit = 1048576")
-
-    def _check_schema(self, db: sqlite3.Connection) -> None:
-        """Make the tables in an empty file; refuse one that is not exactly ours."""
-        if _pragma(db, "user_version") == 0:
-            db.execute("BEGIN IMMEDIATE")
-            if not _schema(db):  # else another process was faster, or it is foreign
-                for statement in SCHEMA:
-                    db.execute(statement)
-                db.execute("INSERT INTO meta VALUES (1, ?, 0, 0)", (self._owner,))
-                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                db.execute(f"PRAGMA user_version = {VERSION}")
-            db.execute("COMMIT")
-        if _pragma(db, "application_id") != APPLICATION_ID:
-            raise sqlite3.DatabaseError("the file is not a key-value store")
-        if _pragma(db, "user_version") != VERSION:
-            raise sqlite3.DatabaseError("the store is of a version that this runtime doesn't know")
-        if _schema(db) != set(SCHEMA):
-            raise sqlite3.DatabaseError("the store's tables are not as they were made")
+    def _check_owner(self, db: sqlite3.Connection) -> None:
         if db.execute("SELECT owner FROM meta").fetchall() != [(self._owner,)]:
-            raise sqlite3.DatabaseError("the store belongs to another plugin")
-
-
-def _pragma(db: sqlite3.Connection, name: str) -> int:
-    return int(db.execute(f"PRAGMA {name}").fetchone()[0])
-
-
-def _schema(db: sqlite3.Connection) -> set[str]:
-    return {sql for (sql,) in db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
+            raise ForeignFileError("the store belongs to another plugin")
 
 
 def _account(db: sqlite3.Connection) -> tuple[int, int]:
