@@ -16,7 +16,7 @@ from wasmtime import _bindings as ffi
 
 from capwasm.threads import GUEST_STACK_BYTES
 
-__all__ = ["fingerprint", "make_config", "switched_off"]
+__all__ = ["fingerprint", "make_config", "settings", "switched_off"]
 
 # Advisories of 2026 cluster in these proposals (see security-cases.md), and no toolchain that we
 # support needs them.  What is off can't be reached.
@@ -36,24 +36,31 @@ _OFF = (
 )
 _RAW_OFF = ("wasm_component_model_async", "concurrency_support")
 _ON = ("wasm_component_model", "wasm_simd", "wasm_bulk_memory", "wasm_reference_types")
+_CRANELIFT = _SPEED = 1  # of `wasmtime_strategy_t` and `wasmtime_opt_level_t`
+
+
+def settings() -> dict[str, int]:
+    """What compiled code depends on, by the names of the C API: `wasmtime_config_<name>_set`.
+
+    The wheel has no attribute for some of them.  With concurrency on, 50.0.1 traps at any host call
+    that borrows two handles ("deferred host scope has no call context"): every rename and splice.
+    """
+    return {
+        "strategy": _CRANELIFT,
+        "cranelift_opt_level": _SPEED,
+        "consume_fuel": 1,
+        "epoch_interruption": 1,
+        "max_wasm_stack": GUEST_STACK_BYTES,
+        **dict.fromkeys(_ON, 1),
+        **dict.fromkeys((*_OFF, *_RAW_OFF), 0),
+    }
 
 
 def make_config() -> wasmtime.Config:
     """The one configuration in which plugins are compiled and run."""
     config = wasmtime.Config()
-    config.strategy = "cranelift"
-    config.consume_fuel = True
-    config.epoch_interruption = True
-    config.max_wasm_stack = GUEST_STACK_BYTES
-    config.cranelift_opt_level = "speed"
-    for name in _ON:
-        setattr(config, name, True)
-    for name in _OFF:
-        setattr(config, name, False)
-    # The wheel has no attribute for these.  With concurrency on, 50.0.1 traps at any host call that
-    # borrows two handles ("deferred host scope has no call context"): every rename and splice.
-    for name in _RAW_OFF:
-        getattr(ffi, f"wasmtime_config_{name}_set")(config.ptr(), False)  # noqa: FBT003
+    for name, value in settings().items():
+        getattr(ffi, f"wasmtime_config_{name}_set")(config.ptr(), value)
     return config
 
 
@@ -68,12 +75,7 @@ def fingerprint() -> str:
         version("wasmtime"),
         platform.system(),
         platform.machine(),
-        str(GUEST_STACK_BYTES),
-        "speed",
-        *_ON,
-        "off",
-        *_OFF,
-        *_RAW_OFF,
+        *(f"{name}={value}" for name, value in settings().items()),
         _cpu_flags(),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
