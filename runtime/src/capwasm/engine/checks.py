@@ -8,20 +8,27 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, Protocol, TypeAlias
+
+from capwasm.values import Err, Ok, Some, Variant
 
 from .classes import field_name
-from .crossing import BadValue, short
-from .types import Record
+from .crossing import BadValue, over_limit, short
+from .types import List, Option, Record, Result, Tuple, ValType
+from .types import Variant as VariantType
 
 __all__ = [
     "INT_RANGES",
+    "Budget",
     "as_bool",
     "as_bytes",
+    "as_case",
     "as_char",
     "as_fields",
     "as_float",
     "as_int",
+    "as_items",
+    "as_list",
     "as_sequence",
     "as_text",
     "as_word",
@@ -129,6 +136,39 @@ def as_sequence(value: object, type_: object) -> Sequence[Any]:
     raise BadValue.expected(type_, value)
 
 
+class Budget(Protocol):
+    """What counts the bytes of one crossing: a frame, a codec."""
+
+    left: int
+    limit: int
+
+    def charge(self, size: int) -> None:
+        """Count bytes that cross."""
+
+
+def as_list(value: Any, type_: List, unit: int, budget: Budget) -> Sequence[Any]:
+    """The items of a list, charged at `unit` bytes each; refused before it is copied."""
+    try:
+        too_long = len(value) * unit > budget.left
+    except TypeError:
+        too_long = False
+    if too_long:
+        raise over_limit(budget.limit)
+    items = as_sequence(value, type_)
+    budget.charge(len(items) * unit)
+    return items
+
+
+def as_items(value: object, type_: Tuple) -> tuple[Any, ...]:
+    """The items of a tuple, as many as it must have."""
+    if not isinstance(value, tuple | list):
+        raise BadValue.expected(type_, value)
+    items = tuple(value)
+    if len(items) != len(type_.items):
+        raise BadValue.value(f"expected {short(type_)}, got {len(items)} items")
+    return items
+
+
 def as_word(value: object, words: Collection[str], type_: object) -> str:
     """One of the words of an enum, or a case of a variant."""
     if not isinstance(value, str):
@@ -157,6 +197,72 @@ def _listed(words: Iterable[str]) -> str:
     listed = [w if len(w) <= 60 else f"{w[:57]}..." for w in words]
     more = f", and {len(listed) - 20} more" if len(listed) > 20 else ""
     return ", ".join(listed[:20]) + more
+
+
+# The number of the case, its payload (None where it has none), the step in the path of a fault.
+Case: TypeAlias = tuple[int, Any, str]
+
+
+def as_case(type_: ValType) -> Callable[[Any], Case]:
+    """A function that takes a value of a variant, an option or a result apart."""
+    match type_:
+        case Option(payload):
+            return _some(type_, wrapped=isinstance(payload, Option))
+        case Result():
+            return _outcome(type_)
+        case VariantType():
+            return _case(type_)
+        case _:
+            raise TypeError(f"{type_} has no cases")
+
+
+def _some(type_: Option, *, wrapped: bool) -> Callable[[Any], Case]:
+    def take(value: Any) -> Case:
+        if value is None:
+            return 0, None, ""
+        if wrapped:
+            if not isinstance(value, Some):
+                raise BadValue.expected(f"{short(type_)} (Some or None)", value)
+            value = value.value
+        return 1, value, ""
+
+    return take
+
+
+def _outcome(type_: Result) -> Callable[[Any], Case]:
+    ok, err = type_.ok is not None, type_.err is not None
+
+    def take(value: Any) -> Case:
+        if isinstance(value, Ok):
+            if not ok and value.value is not None:
+                raise _no_value("ok", type_)
+            return 0, value.value, ".ok"
+        if isinstance(value, Err):
+            if not err and value.error is not None:
+                raise _no_value("err", type_)
+            return 1, value.error, ".err"
+        raise BadValue.expected(f"{short(type_)} (Ok or Err)", value)
+
+    return take
+
+
+def _case(type_: VariantType) -> Callable[[Any], Case]:
+    cases = {n: (i, x is None) for i, (n, x) in enumerate(type_.cases)}
+
+    def take(value: Any) -> Case:
+        if not isinstance(value, Variant):
+            raise BadValue.expected(f"{short(type_)} (a Variant)", value)
+        case = as_word(value.case, cases, type_)
+        number, bare = cases[case]
+        if bare and value.value is not None:
+            raise _no_value(case, type_)
+        return number, value.value, f".{case}"
+
+    return take
+
+
+def _no_value(case: str, type_: ValType) -> BadValue:
+    return BadValue.value(f"the case {case} of {short(type_)} has no value")
 
 
 def as_fields(type_: Record, cls: type) -> Callable[[Any], tuple[Any, ...]]:

@@ -45,6 +45,7 @@ class Classes:
     def __init__(self) -> None:
         """Begin with none."""
         self._made: dict[ValType, type[Any]] = {}
+        self._drafts: dict[ValType, type[Any]] = {}
         self._lock = threading.Lock()
 
     def record(self, type_: Record, hint: str) -> type[Any]:
@@ -59,6 +60,20 @@ class Classes:
 
         return self._once(type_, make)
 
+    def draft(self, type_: Record, hint: str) -> type[Any]:
+        """A twin of the record's class that is not frozen, to make instances of that class fast.
+
+        A frozen dataclass sets each field through a call; this one sets them at once.  Who makes an
+        instance of it sets its `__class__` to the record's before anybody else sees it.
+        """
+        final = self.record(type_, hint)
+
+        def make() -> type[Any]:
+            fields = [(f.name, Any) for f in dataclasses.fields(final)]
+            return dataclasses.make_dataclass(final.__name__, fields, slots=True, eq=False)
+
+        return self._once(type_, make, self._drafts)
+
     def words(self, type_: Enum | Flags, hint: str) -> dict[str, StrEnum]:
         """Word to member of the `StrEnum` for an enum or flags type; members are UPPER_CASE."""
 
@@ -72,9 +87,15 @@ class Classes:
 
         return {member.value: member for member in self._once(type_, make)}
 
-    def _once(self, type_: ValType, make: Callable[[], type[Any]]) -> type[Any]:
+    def _once(
+        self,
+        type_: ValType,
+        make: Callable[[], type[Any]],
+        known: dict[ValType, type[Any]] | None = None,
+    ) -> type[Any]:
+        known = self._made if known is None else known
         with self._lock:
-            made = self._made.get(type_)
+            made = known.get(type_)
             if made is None:
-                made = self._made[type_] = make()
+                made = known[type_] = make()
             return made

@@ -147,7 +147,7 @@ def _list(element: Lift) -> Lift:
 
 
 def _record(type_: t.Record, classes: Classes, hint: str) -> Lift:
-    make = classes.record(type_, hint)
+    final, draft = classes.record(type_, hint), classes.draft(type_, hint)
     lifts = [
         (lifter(x, classes, f"{hint}-{n}"), 48 * i + 16) for i, (n, x) in enumerate(type_.fields)
     ]
@@ -156,7 +156,9 @@ def _record(type_: t.Record, classes: Classes, hint: str) -> Lift:
     def lift(raw: Any, off: int, f: Frame) -> Any:
         f.charge(total)
         block = _read(_PAIR(raw, off)[1], total)
-        return make(*[go(block, at, f) for go, at in lifts])
+        made = draft(*[go(block, at, f) for go, at in lifts])
+        made.__class__ = final
+        return made
 
     return lift
 

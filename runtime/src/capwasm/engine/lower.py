@@ -17,14 +17,12 @@ import wasmtime
 
 from capwasm.errors import InternalError
 from capwasm.handles import Handle
-from capwasm.values import Err, Ok, Some
-from capwasm.values import Variant as VariantValue
 
 from . import checks
 from . import types as t
 from .capi import KINDS
 from .classes import Classes
-from .crossing import BadValue, GuestResource, over_limit, short
+from .crossing import BadValue, GuestResource, over_limit
 from .frame import Frame
 from .lift import FORMATS, WIDTHS
 
@@ -72,8 +70,7 @@ def lowerer(type_: t.ValType, classes: Classes, hint: str) -> Lower:
         case t.Enum():
             return _enum(type_)
         case t.Option(payload):
-            inner = lowerer(payload, classes, hint)
-            return _option(inner, type_, wrapped=isinstance(payload, t.Option))
+            return _option(lowerer(payload, classes, hint), type_)
         case t.Result(ok, err):
             return _result(
                 None if ok is None else lowerer(ok, classes, f"{hint}-ok"),
@@ -191,7 +188,7 @@ def _numbers(word: str, type_: t.List) -> Lower:
     one = _prim(word)
 
     def lower(value: Any, buf: bytearray, off: int, f: Frame) -> None:
-        items = _snapshot(value, type_, width, f)
+        items = checks.as_list(value, type_, width, f)
         size = len(items)
         if not size:
             _VEC(buf, off, _LIST, 0, _DANGLING)
@@ -213,19 +210,6 @@ def _numbers(word: str, type_: t.List) -> Lower:
     return lower
 
 
-def _snapshot(value: Any, type_: t.List, unit: int, f: Frame) -> Any:
-    """The items of a list as a tuple, charged at `unit` bytes each; refused before it is copied."""
-    try:
-        too_long = len(value) * unit > f.left
-    except TypeError:
-        too_long = False
-    if too_long:
-        raise over_limit(f.limit)
-    items = checks.as_sequence(value, type_)
-    f.charge(len(items) * unit)
-    return items
-
-
 def _each(element: Lower, items: Any, memory: bytearray, at: int, f: Frame) -> None:
     index = 0
     try:
@@ -238,7 +222,7 @@ def _each(element: Lower, items: Any, memory: bytearray, at: int, f: Frame) -> N
 
 def _list(element: Lower, type_: t.List) -> Lower:
     def lower(value: Any, buf: bytearray, off: int, f: Frame) -> None:
-        items = _snapshot(value, type_, 32, f)
+        items = checks.as_list(value, type_, 32, f)
         if not items:
             _VEC(buf, off, _LIST, 0, _DANGLING)
             return
@@ -284,11 +268,7 @@ def _tuple(lowers: list[Lower], type_: t.Tuple) -> Lower:
     count = len(lowers)
 
     def lower(value: Any, buf: bytearray, off: int, f: Frame) -> None:
-        if not isinstance(value, tuple | list):
-            raise BadValue.expected(type_, value)
-        items = tuple(value)
-        if len(items) != count:
-            raise BadValue.value(f"expected {short(type_)}, got {len(items)} items")
+        items = checks.as_items(value, type_)
         f.charge(32 * count)
         memory, at, address = f.alloc(32 * count)
         index = 0
@@ -332,71 +312,54 @@ def _flags(type_: t.Flags) -> Lower:
 # -- one of several ----------------------------------------------------------------------------
 
 
-def _payload(go: Lower, value: Any, f: Frame) -> int:
+def _payload(go: Lower | None, value: Any, step: str, f: Frame) -> int:
+    """The address of the payload, or null."""
+    if go is None:
+        return 0
     f.charge(32)
     memory, at, address = f.alloc(32)
-    go(value, memory, at, f)
+    try:
+        go(value, memory, at, f)
+    except BadValue as fault:
+        raise fault.at(step) from None
     return address
 
 
 def _variant(type_: t.Variant, classes: Classes, hint: str) -> Lower:
-    cases = {
-        n: (_Word(n), None if x is None else lowerer(x, classes, f"{hint}-{n}"))
+    apart = checks.as_case(type_)
+    cases = [
+        (_Word(n), None if x is None else lowerer(x, classes, f"{hint}-{n}"))
         for n, x in type_.cases
-    }
+    ]
 
     def lower(value: Any, buf: bytearray, off: int, f: Frame) -> None:
-        if not isinstance(value, VariantValue):
-            raise BadValue.expected(f"{short(type_)} (a Variant)", value)
-        case = checks.as_word(value.case, cases, type_)
-        word, go = cases[case]
-        pointer = 0
-        if go is None:
-            if value.value is not None:
-                raise BadValue.value(f"the case {case} of {short(type_)} has no value")
-        else:
-            try:
-                pointer = _payload(go, value.value, f)
-            except BadValue as fault:
-                raise fault.at(f".{case}") from None
+        number, inner, step = apart(value)
+        word, go = cases[number]
+        pointer = _payload(go, inner, step, f)
         _VEC(buf, off, _VARIANT, *word.pair)
         _CASE_POINTER(buf, off + 24, pointer)
 
     return lower
 
 
-def _option(inner: Lower, type_: t.Option, *, wrapped: bool) -> Lower:
+def _option(inner: Lower, type_: t.Option) -> Lower:
+    apart = checks.as_case(type_)
+
     def lower(value: Any, buf: bytearray, off: int, f: Frame) -> None:
-        if value is None:
-            _POINTER(buf, off, _OPTION, 0)
-            return
-        if wrapped:
-            if not isinstance(value, Some):
-                raise BadValue.expected(f"{short(type_)} (Some or None)", value)
-            value = value.value
-        _POINTER(buf, off, _OPTION, _payload(inner, value, f))
+        some, payload, step = apart(value)
+        pointer = _payload(inner, payload, step, f) if some else 0
+        _POINTER(buf, off, _OPTION, pointer)
 
     return lower
 
 
 def _result(ok: Lower | None, err: Lower | None, type_: t.Result) -> Lower:
+    apart = checks.as_case(type_)
+
     def lower(value: Any, buf: bytearray, off: int, f: Frame) -> None:
-        if isinstance(value, Ok):
-            good, go, inner, step = True, ok, value.value, ".ok"
-        elif isinstance(value, Err):
-            good, go, inner, step = False, err, value.error, ".err"
-        else:
-            raise BadValue.expected(f"{short(type_)} (Ok or Err)", value)
-        pointer = 0
-        if go is None:
-            if inner is not None:
-                raise BadValue.value(f"the case {step[1:]} of {short(type_)} has no value")
-        else:
-            try:
-                pointer = _payload(go, inner, f)
-            except BadValue as fault:
-                raise fault.at(step) from None
-        _OUTCOME(buf, off, _RESULT, good, pointer)
+        bad, payload, step = apart(value)
+        pointer = _payload(err if bad else ok, payload, step, f)
+        _OUTCOME(buf, off, _RESULT, not bad, pointer)
 
     return lower
 

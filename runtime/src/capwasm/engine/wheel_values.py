@@ -27,7 +27,7 @@ from capwasm.values import Variant as VariantValue
 from . import checks
 from . import types as t
 from .classes import Classes, field_name
-from .crossing import BadValue, Boundary, EngineFault, GuestResource, over_limit, short
+from .crossing import BadValue, Boundary, EngineFault, GuestResource, over_limit
 from .lift import FORMATS, WIDTHS
 
 __all__ = ["Session", "Value", "lift", "lower"]
@@ -49,7 +49,7 @@ class Session:
         self.keep: list[Any] = []
         self.boundary = boundary
         self.classes = classes
-        self.left = boundary.value_bytes
+        self.left = self.limit = boundary.value_bytes
         self.given: list[tuple[int, Any]] = []
         self.lent: list[tuple[int, Any]] = []
         self.taken: list[Handle] = []
@@ -76,11 +76,11 @@ class Session:
         """
         self.left -= size
         if self.left < 0:
-            raise over_limit(self.boundary.value_bytes)
+            raise over_limit(self.limit)
 
     def refill(self) -> None:
         """The other direction begins."""
-        self.left = self.boundary.value_bytes
+        self.left = self.limit
 
     def refuse(self) -> None:
         """The host function refused: what the guest gave it is closed."""
@@ -140,11 +140,7 @@ def lower(type_: t.ValType, value: Any, out: Any, s: Session, hint: str) -> None
             _kind(out, "RECORD")
             _point(out.of.record, entries, len(fields))
         case t.Tuple(parts):
-            if not isinstance(value, tuple | list):
-                raise BadValue.expected(type_, value)
-            items = tuple(value)
-            if len(items) != len(parts):
-                raise BadValue.value(f"expected {short(type_)}, got {len(items)} items")
+            items = checks.as_items(value, type_)
             s.charge(32 * len(items))
             memory = s.array(Value, len(items))
             for i, (part, item) in enumerate(zip(parts, items, strict=True)):
@@ -225,10 +221,7 @@ def _list_out(
         s.charge(checks.bytes_size(value))
         items = checks.as_bytes(value)
     else:
-        if isinstance(value, list | tuple) and len(value) * _unit(element) > s.left:
-            s.charge(len(value) * _unit(element))
-        items = checks.as_sequence(value, type_)
-        s.charge(len(items) * _unit(element))
+        items = checks.as_list(value, type_, _unit(element), s)
     memory = s.array(Value, len(items))
     for i, item in enumerate(items):
         _at(f"[{i}]", element, item, memory[i], s, hint)
@@ -255,16 +248,14 @@ def _case_hint(type_: t.ValType, case: str, hint: str) -> str:
 
 
 def _case_out(type_: t.ValType, value: Any, out: Any, s: Session, hint: str) -> None:
-    case, inner, step = _take_apart(type_, value)
-    part = _cases(type_)[case]
+    number, inner, step = checks.as_case(type_)(value)
+    case, part = list(_cases(type_).items())[number]
     pointer = None
     if part is not None:
         s.charge(32)
         memory = s.array(Value, 1)
         _at(step, part, inner, memory[0], s, _case_hint(type_, case, hint))
         pointer = ctypes.cast(memory, ctypes.POINTER(Value))
-    elif inner is not None:
-        raise BadValue.value(f"the case {case} of {short(type_)} has no value")
     match type_:
         case t.Option():
             out.of.option = pointer
@@ -277,29 +268,6 @@ def _case_out(type_: t.ValType, value: Any, out: Any, s: Session, hint: str) -> 
             s.name(case.encode(), out.of.variant.discriminant)
             out.of.variant.val = pointer
             _kind(out, "VARIANT")
-
-
-def _take_apart(type_: t.ValType, value: Any) -> tuple[str, Any, str]:
-    match type_:
-        case t.Option(payload):
-            if value is None:
-                return "none", None, ""
-            if isinstance(payload, t.Option):
-                if not isinstance(value, Some):
-                    raise BadValue.expected(f"{short(type_)} (Some or None)", value)
-                value = value.value
-            return "some", value, ""
-        case t.Result():
-            if isinstance(value, Ok):
-                return "ok", value.value, ".ok"
-            if isinstance(value, Err):
-                return "err", value.error, ".err"
-            raise BadValue.expected(f"{short(type_)} (Ok or Err)", value)
-        case _:
-            if not isinstance(value, VariantValue):
-                raise BadValue.expected(f"{short(type_)} (a Variant)", value)
-            case = checks.as_word(value.case, _cases(type_), type_)
-            return case, value.value, f".{case}"
 
 
 def _handle_out(resource: t.ResourceId, value: Any, s: Session, *, lend: bool) -> Any:
