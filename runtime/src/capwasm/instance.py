@@ -11,15 +11,14 @@ import threading
 import time
 from typing import Any, Protocol
 
-import wasmtime
-from wasmtime import component as wc
-
 from .call import CallRecord, current_call, entered
 from .capability import HostFunc
 from .engine.crossing import Boundary, EngineFault, GuestResource
 from .engine.engine import PluginEngine
 from .engine.exports import Export
 from .engine.link import Linked
+from .engine.start import Started
+from .engine.store import Store
 from .errors import (
     CallInterrupted,
     CapwasmError,
@@ -28,6 +27,7 @@ from .errors import (
     GuestTrap,
     HandleLimitExceeded,
     InstanceClosedError,
+    InstancesExceeded,
     InternalError,
     LimitExceeded,
     LinkError,
@@ -104,8 +104,8 @@ class Instance:
         self._served = served
         self._linked = linked
         self._functions: list[HostFunc | None] = [None] * len(linked.slots)
-        self._store: wasmtime.Store | None = engine.new_store(limits)
-        self._instance: wc.Instance | None = None
+        self._store: Store | None = engine.new_store(limits)
+        self._started: Started | None = None
         self._calls: dict[int, Any] = {}
         self._lock = threading.Lock()
         self._running: CallRecord | None = None
@@ -127,11 +127,8 @@ class Instance:
         """
         record = record or self.record("(start)")
 
-        def instantiate(store: wasmtime.Store) -> None:
-            try:
-                self._instance = self._linked.linker.instantiate(store, self._linked.component)
-            except wasmtime.WasmtimeError as exc:
-                raise EngineFault(str(exc)) from None
+        def instantiate(store: Store) -> None:
+            self._started = self._linked.startable.start(store)
 
         _, stats = self._enter(record, instantiate, starting=True)
         return stats
@@ -147,9 +144,9 @@ class Instance:
             store, self._store = self._store, None
         self._release(store)
 
-    def _release(self, store: wasmtime.Store | None) -> None:
+    def _release(self, store: Store | None) -> None:
         if store is not None:
-            self._instance = None
+            self._started = None
             self._calls.clear()
             try:
                 try:
@@ -181,7 +178,7 @@ class Instance:
         """
         record = record or self.record(export.whole)
 
-        def run(store: wasmtime.Store) -> Any:
+        def run(store: Store) -> Any:
             bound = self._calls.get(export.index)
             if bound is None:
                 bound = self._calls[export.index] = self._bind(store, export)
@@ -205,20 +202,11 @@ class Instance:
             raise ValueError("the resource belongs to another instance")
         return self._enter(record, lambda _store: resource.drop_in_instance())[1]
 
-    def _bind(self, store: wasmtime.Store, export: Export) -> Any:
-        instance = self._instance
-        if instance is None:
+    def _bind(self, store: Store, export: Export) -> Any:
+        if self._started is None:
             raise InternalError("the instance was never started")
-        parent = None
-        if export.interface:
-            parent = instance.get_export_index(store, export.interface)
-        index = instance.get_export_index(store, export.name, parent)
-        func = instance.get_func(store, index) if index is not None else None
-        if func is None:
-            raise InternalError(f"the component lost its export {export.whole}")
-        return self._linked.plans.export(export.interface, export.name).bind(
-            store, func, self.boundary
-        )
+        plan = self._linked.plans.export(export.interface, export.name)
+        return plan.bind(store, self._started.func(export), self.boundary)
 
     def _enter(
         self, record: CallRecord, run: Any, *, starting: bool = False
@@ -255,7 +243,7 @@ class Instance:
             raise failure
         return value, CallStats(record, max(0, self.limits.fuel - fuel_left))
 
-    def _claim(self, record: CallRecord) -> wasmtime.Store:
+    def _claim(self, record: CallRecord) -> Store:
         with self._lock:
             if self._running is not None:
                 raise GuestError(
@@ -310,6 +298,7 @@ _TRAPS: tuple[tuple[str, type[LimitExceeded], str], ...] = (
     ("call stack exhausted", StackExhausted, "the guest's call stack is exhausted"),
     ("memory minimum size", MemoryLimitExceeded, "needs more memory (limits.memory)"),
     ("memory count too high", MemoryLimitExceeded, "needs more memories (limits.memories)"),
+    ("maximum concurrent limit", InstancesExceeded, "no room for it now (Capacity.instances)"),
     ("table minimum size", TableLimitExceeded, "needs more table elements (limits.table-elements)"),
     ("table count too high", TableLimitExceeded, "needs more tables (limits.tables)"),
     ("instance count too high", LimitExceeded, "needs more instances (limits.instances)"),

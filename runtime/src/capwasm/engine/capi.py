@@ -11,7 +11,7 @@ below is a second ctypes object for the same symbol, with cheaper argument types
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_bool, c_char_p, c_size_t, c_uint32, c_void_p
+from ctypes import c_bool, c_char_p, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
 from importlib.metadata import version
 from typing import Any
 
@@ -29,17 +29,30 @@ __all__ = [
     "any_delete",
     "any_drop",
     "any_to_host",
+    "context_at",
     "error_new",
+    "export_index",
+    "export_index_delete",
     "func_call",
+    "get_fuel",
     "host_delete",
     "host_rep",
     "host_to_any",
     "host_type",
+    "instance_func",
+    "instantiate",
     "layout_faults",
     "linker_add_func",
     "linker_add_resource",
     "pointer_arg",
+    "set_epoch_deadline",
+    "set_fuel",
     "size_arg",
+    "store_context",
+    "store_delete",
+    "store_limiter",
+    "store_new",
+    "store_on_epoch",
     "take_error",
     "val_clone",
     "val_delete",
@@ -124,6 +137,22 @@ linker_add_resource = _bind(
 )
 _error_new = _bind("wasmtime_error_new", _P, c_char_p)
 
+# A store, from its making to its end; see `store.py`.
+store_new = _bind("wasmtime_store_new", _P, _P, _P, _P)
+store_context = _bind("wasmtime_store_context", _P, _P)
+store_limiter = _bind("wasmtime_store_limiter", None, _P, *[c_int64] * 5)
+store_on_epoch = _bind("wasmtime_store_epoch_deadline_callback", None, _P, _P, _P, _P)
+set_epoch_deadline = _bind("wasmtime_context_set_epoch_deadline", None, _P, c_uint64)
+set_fuel = _bind("wasmtime_context_set_fuel", _P, _P, c_uint64)
+get_fuel = _bind("wasmtime_context_get_fuel", _P, _P, _P)
+# A large guest's memory takes the system a while to take back.
+store_delete = _bind("wasmtime_store_delete", None, _P, releases_gil=True)
+# Runs the guest's start functions.
+instantiate = _bind(f"{_C}linker_instantiate", _P, _P, _P, _P, _P, releases_gil=True)
+instance_func = _bind(f"{_C}instance_get_func", c_bool, _P, _P, _P, _P)
+export_index = _bind(f"{_C}get_export_index", _P, _P, _P, c_char_p, c_size_t)
+export_index_delete = _bind(f"{_C}export_index_delete", None, _P)
+
 # The C side of a callback.  All pointers are integers, or None for null.
 CALLBACK = ctypes.CFUNCTYPE(c_size_t, _P, _P, _P, _P, c_size_t, _P, c_size_t)
 DESTRUCTOR = ctypes.CFUNCTYPE(c_size_t, _P, _P, c_uint32)
@@ -133,6 +162,12 @@ FINALIZER = ctypes.CFUNCTYPE(None, _P)
 def address(pointer: Any) -> int:
     """The address that a ctypes pointer holds."""
     return ctypes.cast(pointer, c_void_p).value or 0
+
+
+def context_at(store: Any) -> int:
+    """The address of a store's context: of ours, or of the wheel's."""
+    at: int | None = getattr(store, "context", None)
+    return address(store._context()) if at is None else at  # noqa: SLF001
 
 
 def error_new(message: str) -> int:

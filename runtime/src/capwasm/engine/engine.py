@@ -1,7 +1,7 @@
 """One engine a runtime: stores with every limit set, and a clock that no guest can outrun.
 
 The epoch clock is one thread that ticks every 10 ms.  At each tick a running guest calls back into
-`_on_epoch`, which asks the call's record whether it may go on; so a kill, an eviction and a deadline
+`store`, which asks the call's record whether it may go on; so a kill, an eviction and a deadline
 all take effect within one tick, and Ctrl-C is seen in the middle of an endless loop (LIFE-13).
 """
 
@@ -9,65 +9,42 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures.thread  # noqa: F401 - before `_register_atexit` below
-import ctypes
 import os
 import threading
 import time
 import weakref
-from typing import Any
 
-import wasmtime
-from wasmtime import _bindings as ffi
-
-from capwasm.call import CallRecord, call_under_way, current_call
-from capwasm.errors import InternalError
+from capwasm.call import CallRecord, call_under_way
+from capwasm.errors import InstancesExceeded, InternalError
 from capwasm.limits import Limits
 from capwasm.threads import is_worker
 
-from .config import make_config
-from .trampoline import guarded
+from . import capi
+from .pool import Capacity, make_engine
+from .store import Store
 
-__all__ = ["TICK_SECONDS", "PluginEngine", "error_pointer"]
+__all__ = ["TICK_SECONDS", "PluginEngine"]
 
 TICK_SECONDS = 0.010
 # A ticker that was held back this long by the GIL is late; this long, it is dead.
 _TICKER_DEAD_SECONDS = 5.0
-_CONTINUE = 0
-
-
-def error_pointer(message: str) -> int:
-    """A wasmtime error for a C callback to return; the engine takes ownership."""
-    error = wasmtime.WasmtimeError(message)
-    return ctypes.cast(error._consume(), ctypes.c_void_p).value or 0  # noqa: SLF001
-
-
-@guarded
-def _on_epoch(_context: Any, _data: Any, delta: Any, kind: Any) -> int:
-    # Nothing may leave this function: an exception in a C callback is undefined behaviour.
-    try:
-        current_call().check()
-        delta[0] = 1
-        kind[0] = _CONTINUE
-        return 0
-    except BaseException as exc:  # noqa: BLE001 - also a signal that is raised right here
-        try:
-            current_call().fail(exc)
-            return error_pointer("interrupted")
-        except BaseException:  # noqa: BLE001
-            return error_pointer("interrupted")
-
-
-_ARGTYPES: Any = ffi._wasmtime_store_epoch_deadline_callback.argtypes  # noqa: SLF001
-_EPOCH_CALLBACK = _ARGTYPES[1](_on_epoch)
-_NO_FINALIZER = _ARGTYPES[3]()
 
 
 class PluginEngine:
     """A wasmtime engine with its ticker.  Safe from many threads; not across a fork."""
 
-    def __init__(self) -> None:
-        """Start the engine and its clock."""
-        self.wasm = wasmtime.Engine(make_config())
+    def __init__(self, capacity: Capacity | None = None) -> None:
+        """Start the engine and its clock.
+
+        Args:
+            capacity: how many instances it holds; see there.
+        """
+        made = make_engine(capacity or Capacity())
+        self.wasm = made.wasm
+        self.instances = made.instances
+        self.why_not_pooled = made.why_not
+        self._wasm_at = capi.address(self.wasm.ptr())
+        self._live: set[int] = set()  # numbers of the stores that are open
         self._pid = os.getpid()
         self._stop = threading.Event()
         self._running: dict[CallRecord, bool] = {}  # whether on a thread of ours
@@ -131,26 +108,23 @@ class PluginEngine:
             if worker or not workers_only:
                 record.interrupt(reason)
 
-    def new_store(self, limits: Limits) -> wasmtime.Store:
-        """A store in which all five limits, the fuel and the epoch callback are set.
+    @property
+    def live(self) -> int:
+        """How many instances there are now."""
+        return len(self._live)
 
-        `limits.memory` is shared out over `limits.memories`, since the engine's own limit counts
-        each memory alone (RES-07).
+    def new_store(self, limits: Limits) -> Store:
+        """A store in which every limit is set.
+
+        Raises:
+            InstancesExceeded: the runtime holds as many instances as it may.
         """
-        store = wasmtime.Store(self.wasm)
-        store.set_limits(
-            memory_size=limits.memory // limits.memories,
-            table_elements=limits.table_elements,
-            instances=limits.instances,
-            tables=limits.tables,
-            memories=limits.memories,
-        )
-        store.set_fuel(limits.fuel)
-        ffi.wasmtime_store_epoch_deadline_callback(
-            store.ptr(), _EPOCH_CALLBACK, None, _NO_FINALIZER
-        )
-        store.set_epoch_deadline(1)
-        return store
+        if len(self._live) >= self.instances:
+            raise InstancesExceeded(
+                f"the runtime holds {self.instances} instances, as many as it may"
+                " (Capacity.instances)"
+            )
+        return Store(self.wasm, self._wasm_at, limits, self._live)
 
     def close(self, seconds: float = 1.0) -> None:
         """Take no more calls, interrupt those under way, and wait so long for them to end.

@@ -24,6 +24,7 @@ from .crossing import Boundary, HostKind
 from .engine import PluginEngine
 from .exports import ExportTable
 from .plan import Plans, define_func, define_resource
+from .start import Startable
 from .types import ComponentTypes, InterfaceType, ResourceId
 from .walk import walk
 
@@ -49,11 +50,10 @@ class Linked:
         kinds: for each imported resource, its number and the `Handle` class that stands for it.
     """
 
-    component: wasmtime.component.Component
+    startable: Startable
     types: ComponentTypes
     exports: ExportTable
     plans: Plans
-    linker: wasmtime.component.Linker
     slots: tuple[tuple[str, str], ...]
     kinds: Mapping[ResourceId, HostKind]
 
@@ -201,7 +201,8 @@ def _define(
                         slots.append((offer.name, name))
     except wasmtime.WasmtimeError as exc:
         raise InternalError(f"can't define the imports: {exc}") from exc
-    return Linked(component, types, ExportTable(types), plans, linker, tuple(slots), kinds)
+    startable = Startable(component, linker)
+    return Linked(startable, types, ExportTable(types), plans, tuple(slots), kinds)
 
 
 # -- what the linker's functions do: find the running instance, and ask it ------------------------

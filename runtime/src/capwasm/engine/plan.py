@@ -8,7 +8,7 @@ For the embedder of this layer (`instance.py`, `link.py`)::
     # one an instance
     boundary = Boundary(handles, kinds, value_bytes)
 
-    call = plans.export(interface, name).bind(store, func, boundary)    # func: wasmtime's Func
+    call = plans.export(interface, name).bind(store, func, boundary)
     value = call(args)                           # args: a tuple
 
     host = plans.host(interface, name)
@@ -38,6 +38,7 @@ from .frame import Frame, Frames
 from .host import check_defined, error_value, has_handles, hint_of
 from .lift import lifter
 from .lower import Lower, is_flat, lowerer
+from .store import Func, Store
 
 _headroom = trampoline.headroom
 
@@ -54,6 +55,8 @@ __all__ = [
     "define_resource",
 ]
 
+AnyStore: TypeAlias = Store | wasmtime.Store
+AnyFunc: TypeAlias = Func | wc.Func
 BoundCall: TypeAlias = Callable[[tuple[Any, ...]], Any]
 Invoke: TypeAlias = Callable[[tuple[Any, ...]], Any]
 OnFailure: TypeAlias = Callable[[BaseException], str]
@@ -65,7 +68,7 @@ class CallPlan(Protocol):
     name: str
     type: t.FuncType
 
-    def bind(self, store: wasmtime.Store, func: wc.Func, boundary: Boundary) -> BoundCall:
+    def bind(self, store: AnyStore, func: AnyFunc, boundary: Boundary) -> BoundCall:
         """The function of one instance, to be called with a tuple of arguments.
 
         Whoever calls it answers for the store: open, that of `func` and `boundary`, entered by no
@@ -197,7 +200,7 @@ class ExportPlan:
         self._flat = not self._owned and all(map(is_flat, types))
         self._frames = Frames(len(types) + 1, flat=self._flat)
 
-    def bind(self, store: wasmtime.Store, func: wc.Func, boundary: Boundary) -> BoundCall:
+    def bind(self, store: AnyStore, func: AnyFunc, boundary: Boundary) -> BoundCall:
         """See `CallPlan.bind`."""
         make = self._bind_flat if self._flat else self._bind_any
         return make(store, func._func, boundary)  # noqa: SLF001
@@ -223,10 +226,10 @@ class ExportPlan:
     def _named(self, fault: BadValue, off: int) -> TypeError | ValueError:
         return fault.at(f"argument {self.type.params[off // 32][0]}").to_error()
 
-    def _bind_flat(self, store: wasmtime.Store, raw: Any, _boundary: Boundary) -> BoundCall:
+    def _bind_flat(self, store: AnyStore, raw: Any, _boundary: Boundary) -> BoundCall:
         """For numbers only: all is in the slots, nothing to free."""
         lift, count, slot = self._lift, len(self._lowers), len(self._lowers) * 32
-        context = capi.address(store._context())  # noqa: SLF001
+        context = capi.context_at(store)
         function, where = capi.pointer_arg(ctypes.addressof(raw)), capi.pointer_arg(context)
         nargs, nresults = capi.size_arg(count), capi.size_arg(0 if lift is None else 1)
         free, new, enter, headroom = self._frames.free, self._frames.new, capi.func_call, _headroom
@@ -257,10 +260,10 @@ class ExportPlan:
 
         return call
 
-    def _bind_any(self, store: wasmtime.Store, raw: Any, boundary: Boundary) -> BoundCall:
+    def _bind_any(self, store: AnyStore, raw: Any, boundary: Boundary) -> BoundCall:
         frames, handles, lift, owned = self._frames, self._handles, self._lift, self._owned
         count, slot, limit = len(self._lowers), len(self._lowers) * 32, boundary.value_bytes
-        context = capi.address(store._context())  # noqa: SLF001
+        context = capi.context_at(store)
         function, where = capi.pointer_arg(ctypes.addressof(raw)), capi.pointer_arg(context)
         nargs, nresults = capi.size_arg(count), capi.size_arg(0 if lift is None else 1)
         lower_all, enter, headroom = self._lower_all, capi.func_call, _headroom

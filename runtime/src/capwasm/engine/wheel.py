@@ -24,6 +24,7 @@ from . import types as t
 from .classes import Classes
 from .crossing import BadValue, Boundary, EngineFault
 from .host import check_defined, error_value, hint_of
+from .store import Func, Store
 from .wheel_values import Session, Value, lift, lower
 
 __all__ = ["WheelExportPlan", "WheelImportPlan"]
@@ -40,7 +41,7 @@ class WheelExportPlan:
         self._hint = hint_of(name)
 
     def bind(
-        self, store: wasmtime.Store, func: wc.Func, boundary: Boundary
+        self, store: Store | wasmtime.Store, func: Func | wc.Func, boundary: Boundary
     ) -> Callable[[tuple[Any, ...]], Any]:
         """See `CallPlan.bind`."""
         params, result, hint = self.type.params, self.type.result, self._hint

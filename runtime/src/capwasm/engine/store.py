@@ -1,0 +1,134 @@
+"""One store an instance: with every limit set, closed once, and cheap to make.
+
+A store is what a guest's memory, tables and resources live in.  Making one through the wheel's classes
+costs more than the engine needs for it, so the C functions are called here, with addresses.
+
+The engine does not look after the order: closing a store that a call is in kills the process, from
+the same thread and from another.  `Instance` keeps it (closing waits until the call has returned);
+here a store is closed once, whoever asks how often, and what is asked of a closed one is refused before
+it reaches the engine.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+from typing import Any
+
+from wasmtime import _bindings as ffi
+
+from capwasm.call import current_call
+from capwasm.limits import Limits
+
+from . import capi
+from .trampoline import guarded
+
+__all__ = ["Func", "Store"]
+
+_CONTINUE = 0
+_NUMBERS = itertools.count(1)
+# What stands in the place of a context that is gone: nothing that ctypes would pass on.
+_CLOSED: Any = object()
+
+
+@guarded
+def _on_epoch(_context: Any, _data: Any, delta: Any, kind: Any) -> int:
+    # Nothing may leave this function: an exception in a C callback is undefined behaviour.
+    try:
+        current_call().check()
+        delta[0] = 1
+        kind[0] = _CONTINUE
+        return 0
+    except BaseException as exc:  # noqa: BLE001 - also a signal that is raised right here
+        try:
+            current_call().fail(exc)
+            return capi.error_new("interrupted")
+        except BaseException:  # noqa: BLE001
+            return capi.error_new("interrupted")
+
+
+_EPOCH_CALLBACK = ffi._wasmtime_store_epoch_deadline_callback.argtypes[1](_on_epoch)  # noqa: SLF001
+_ON_EPOCH = capi.address(_EPOCH_CALLBACK)
+
+
+class Func:
+    """A function of one instance: a few numbers, to be filled in by the engine."""
+
+    __slots__ = ("_func", "at")
+
+    def __init__(self) -> None:
+        """None yet."""
+        self._func = ffi.wasmtime_component_func_t()
+        self.at = ctypes.addressof(self._func)
+
+
+class Store:
+    """The store of one instance; fuel must be given before a guest can run.
+
+    Attributes:
+        context: the address that the engine's functions take, until the store is closed.
+    """
+
+    __slots__ = ("_at", "_engine", "_fuel", "_fuel_at", "_live", "_number", "context")
+
+    def __init__(self, engine: Any, engine_at: int, limits: Limits, live: set[int]) -> None:
+        """Make it, with all five limits and the epoch callback.
+
+        `limits.memory` is shared out over `limits.memories`, since the engine's own limit counts
+        each memory alone (RES-07).
+
+        Args:
+            engine: kept for as long as the store is.
+            engine_at: its address.
+            limits: of the instance.
+            live: has a number for each store that is open, and counts them thereby.
+        """
+        self._number = next(_NUMBERS)
+        self._engine = engine
+        self._live = live
+        self._fuel = ctypes.c_uint64()
+        self._fuel_at = ctypes.addressof(self._fuel)
+        at = self._at = capi.store_new(engine_at, None, None)
+        live.add(self._number)
+        capi.store_limiter(
+            at,
+            limits.memory // limits.memories,
+            limits.table_elements,
+            limits.instances,
+            limits.tables,
+            limits.memories,
+        )
+        capi.store_on_epoch(at, _ON_EPOCH, None, None)
+        self.context: int = capi.store_context(at)
+        capi.set_epoch_deadline(self.context, 1)
+
+    def set_fuel(self, fuel: int) -> None:
+        """What the guest may still use."""
+        error = capi.set_fuel(self.context, fuel)
+        if error:
+            raise capi.take_error(error)
+
+    def get_fuel(self) -> int:
+        """What is left."""
+        error = capi.get_fuel(self.context, self._fuel_at)
+        if error:
+            raise capi.take_error(error)
+        return self._fuel.value
+
+    def _context(self) -> Any:
+        """The context as the wheel's own classes have it, for `wheel.py`."""
+        return ctypes.cast(self.context, ctypes.POINTER(ffi.wasmtime_context_t))
+
+    def close(self) -> None:
+        """Give all of it back; later calls do nothing.  No call may be in it."""
+        try:
+            # One operation: of two threads that come at once, one goes on.
+            self._live.remove(self._number)
+        except KeyError:
+            return
+        self.context = _CLOSED
+        capi.store_delete(self._at)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_at"):
+            self.close()
