@@ -73,24 +73,38 @@ class Terms:
 
 
 class Serving:
-    """The served side of one instance.  Used by the thread that runs the instance, and closed once."""
+    """The served side of one instance.  Used by the thread that runs the instance, and closed once.
+
+    Most instances call no host function, or one; so making this costs nothing, and whatever it needs
+    is made by the first call that needs it.
+    """
+
+    __slots__ = ("_ctx", "_functions", "_stack", "_states", "_terms", "_wasi")
 
     def __init__(self, terms: Terms) -> None:
         """Nothing is opened yet."""
         self._terms = terms
-        self._states: dict[str, Any] = {}
-        self._functions: dict[str, Mapping[str, HostFunc]] = {}
-        self._stack = contextlib.ExitStack()
-        self._ctx = OpenContext(
-            plugin=terms.name,
-            plugin_id=terms.manifest.id,
-            instance=next(_NUMBERS),
-            limits=terms.limits,
-            recorder=terms.recorder,
-            data_dir=terms.data_dir,
-            opened=_Granted(self, terms),
-        )
-        self._wasi = WasiServer(self._ctx, terms.wasi)
+        self._ctx: OpenContext | None = None
+
+    def _begin(self) -> OpenContext:
+        """The context in which capabilities open, and places for what they give."""
+        ctx = self._ctx
+        if ctx is None:
+            terms = self._terms
+            self._states: dict[str, Any] = {}
+            self._functions: dict[str, Mapping[str, HostFunc]] = {}
+            self._stack = contextlib.ExitStack()
+            self._wasi: WasiServer | None = None
+            self._ctx = ctx = OpenContext(
+                plugin=terms.name,
+                plugin_id=terms.manifest.id,
+                instance=next(_NUMBERS),
+                limits=terms.limits,
+                recorder=terms.recorder,
+                data_dir=terms.data_dir,
+                opened=_Granted(self, terms),
+            )
+        return ctx
 
     def function(self, interface: str, name: str) -> HostFunc:
         """A function of a served interface; its capability is opened if it wasn't yet.
@@ -98,10 +112,11 @@ class Serving:
         Raises:
             CapabilityError: the host's side of the grant can't be used (any more).
         """
+        self._begin()
         functions = self._functions.get(interface)
         if functions is None:
             owner = self._terms.owners.get(interface)
-            served = self._wasi.serve(interface) if owner is None else self._serve(owner)
+            served = self._wasi_server().serve(interface) if owner is None else self._serve(owner)
             self._functions |= {i.name: i.functions for i in served}
             functions = self._functions[interface]
         return functions[name]
@@ -117,24 +132,31 @@ class Serving:
         served += [
             i for c in dict.fromkeys(used.values()) for i in self._serve(c) if i.name in used
         ]
-        return served + self._wasi.everything()
+        return served + self._wasi_server().everything()
 
     def state(self, capability: Capability[Any, Any]) -> Any:
         """The state of a capability, opened if it wasn't yet."""
-        name = capability.name
+        ctx, name = self._begin(), capability.name
         if name not in self._states:
             # Declared and not granted, or only used by another: it refuses everything.
             grant = self._terms.granted.get(name, _NOTHING)
-            self._states[name] = capability.open(grant, self._ctx)
+            self._states[name] = capability.open(grant, ctx)
             self._stack.callback(capability.close, self._states[name])
         return self._states[name]
 
     def _serve(self, capability: Capability[Any, Any]) -> Sequence[Interface]:
         return capability.serve(self.state(capability))
 
+    def _wasi_server(self) -> WasiServer:
+        ctx = self._begin()
+        if self._wasi is None:
+            self._wasi = WasiServer(ctx, self._terms.wasi)
+        return self._wasi
+
     def close(self) -> None:
         """Let go of all power, newest first."""
-        self._stack.close()
+        if self._ctx is not None:
+            self._stack.close()
 
 
 class _Granted(Mapping[str, Any]):
