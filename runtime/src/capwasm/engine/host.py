@@ -1,17 +1,30 @@
-"""What both ways of crossing share about host functions: names, refusals, definitions."""
+"""What all ways of crossing share about functions: names, refusals, faults, definitions."""
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Iterable
 from typing import Any
 
-from capwasm.errors import CapError, LinkError
-from capwasm.values import Err
+from capwasm.errors import CapError, InternalError, LinkError
+from capwasm.values import Err, Ok
 from capwasm.values import Variant as VariantValue
 
 from . import capi
 from . import types as t
+from .crossing import EngineFault
+from .lift import Lift
 
-__all__ = ["check_defined", "error_value", "has_handles", "hint_of"]
+__all__ = [
+    "call_fault",
+    "check_defined",
+    "error_value",
+    "has_handles",
+    "hint_of",
+    "lift_all",
+    "miscounted",
+    "returned",
+]
 
 
 def hint_of(name: str) -> str:
@@ -42,6 +55,58 @@ def error_value(result: t.ValType | None, refusal: CapError) -> Err[Any]:
                 case _:
                     pass
     raise refusal
+
+
+def returned(name: str, result: t.ValType | None, value: Any) -> Any:
+    """What a host function returned, as a value of its result type.
+
+    Raises:
+        InternalError: it returned a value and has no result.
+    """
+    if result is None:
+        if value is not None:
+            raise InternalError(f"{name} returned a value and has no result")
+        return None
+    if isinstance(result, t.Result) and not isinstance(value, Ok | Err):
+        return Ok(value)
+    return value
+
+
+def lift_all(lifts: Iterable[tuple[Lift, int]], raw: Any, frame: Any) -> tuple[Any, ...]:
+    """All the values; a dead handle is told of when the engine has let go of all of them.
+
+    Raises:
+        CapError: the first handle that was dead.
+    """
+    values: list[Any] = []
+    refused: CapError | None = None
+    for lift, off in lifts:
+        try:
+            values.append(lift(raw, off, frame))
+        except CapError as exc:
+            refused = refused or exc
+    if refused is not None:
+        raise refused
+    return tuple(values)
+
+
+def miscounted(type_: t.FuncType, name: str, got: int) -> TypeError:
+    """The fault of a call with too many or too few arguments."""
+    count = len(type_.params)
+    return TypeError(
+        f"{type_.signature(name)} takes {count} argument{'s' * (count != 1)}, got {got}"
+    )
+
+
+def call_fault(error: int) -> EngineFault:
+    """What the engine said, as far as there is room left on the stack to ask."""
+    try:
+        cause = capi.take_error(error)
+        fault = EngineFault(str(cause))
+    except (RecursionError, ctypes.ArgumentError):
+        return EngineFault("")
+    fault.__cause__ = cause
+    return fault
 
 
 def check_defined(error: int | None, name: str) -> None:

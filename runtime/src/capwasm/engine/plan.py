@@ -4,6 +4,7 @@ For the embedder of this layer (`instance.py`, `link.py`)::
 
     types = walk(component, engine)              # walk.py
     plans = Plans(types)                         # one a component; shared by threads and instances
+    plans = Plans(types, lane=chosen(types))     # a component that was composed with the lane
 
     # one an instance
     boundary = Boundary(handles, kinds, value_bytes)
@@ -13,6 +14,7 @@ For the embedder of this layer (`instance.py`, `link.py`)::
 
     host = plans.host(interface, name)
     define_func(linker_instance, host, invoke, on_failure, lambda: boundary)
+    define_func(lanes_instance, plans.lane_host(interface, name), invoke, …)    # for each chosen
     define_resource(linker_instance, name, type_id, on_drop, on_failure)
 """
 
@@ -28,19 +30,28 @@ import wasmtime
 from wasmtime import component as wc
 
 from capwasm.errors import CapError, InternalError
-from capwasm.values import Err, Ok
 
 from . import capi, trampoline
 from . import types as t
 from .classes import Classes
-from .crossing import BadValue, Boundary, EngineFault
+from .crossing import BadValue, Boundary
 from .frame import Frame, Frames
-from .host import check_defined, error_value, has_handles, hint_of
+from .host import (
+    call_fault,
+    check_defined,
+    error_value,
+    has_handles,
+    hint_of,
+    lift_all,
+    miscounted,
+    returned,
+)
+from .lane.choose import Chosen
 from .lift import lifter
 from .lower import Lower, is_flat, lowerer
 from .store import Func, Store
 
-_headroom = trampoline.headroom
+_headroom, pointer_arg, addressof = trampoline.headroom, capi.pointer_arg, ctypes.addressof
 
 __all__ = [
     "BoundCall",
@@ -63,10 +74,15 @@ OnFailure: TypeAlias = Callable[[BaseException], str]
 
 
 class CallPlan(Protocol):
-    """How an exported function is called."""
+    """How an exported function is called.
+
+    Attributes:
+        where: the interface and the name under which `func` is looked up.
+    """
 
     name: str
     type: t.FuncType
+    where: tuple[str, str]
 
     def bind(self, store: AnyStore, func: AnyFunc, boundary: Boundary) -> BoundCall:
         """The function of one instance, to be called with a tuple of arguments.
@@ -126,11 +142,25 @@ class Plans:
     conversions, and a RuntimeWarning is given once.
     """
 
-    def __init__(self, types: t.ComponentTypes, *, fast: bool | None = None) -> None:
-        """Plan for that component; `fast` overrides the check, for tests."""
+    def __init__(
+        self, types: t.ComponentTypes, *, fast: bool | None = None, lane: Chosen | None = None
+    ) -> None:
+        """Plan for that component.
+
+        Args:
+            types: its own, without the lane's.
+            fast: overrides the check, for tests.
+            lane: what takes the lane, if it was composed with one.
+
+        Raises:
+            InternalError: there is a lane, and the wheel's structures are not the known ones.
+        """
         self.types = types
         self.classes = Classes()
         self._fast = _layout_is_known() if fast is None else fast
+        self._lane = lane or Chosen((), ())
+        if self._lane and not self._fast:
+            raise InternalError("a component with a lane needs the layout that was checked")
         self._made: dict[tuple[str, str, str], Any] = {}
         self._lock = threading.Lock()
 
@@ -152,6 +182,15 @@ class Plans:
         plan: HostPlan = self._plan("import", interface, name)
         return plan
 
+    def lane_host(self, interface: str, name: str) -> HostPlan:
+        """The plan of an imported function that takes the lane: its name is the lane's.
+
+        Raises:
+            KeyError: it doesn't.
+        """
+        plan: HostPlan = self._plan("lane", interface, name)
+        return plan
+
     def _plan(self, side: str, interface: str, name: str) -> Any:
         key = (side, interface, name)
         plan = self._made.get(key)
@@ -162,14 +201,31 @@ class Plans:
         type_ = found.function(name) if found else None
         if type_ is None:
             raise KeyError(f"no {side} {interface} {name}")
+        plan = self._make(side, interface, name, type_)
+        with self._lock:
+            return self._made.setdefault(key, plan)
+
+    def _make(self, side: str, interface: str, name: str, type_: t.FuncType) -> Any:
+        number = None
+        if side != "import":
+            find = self._lane.export if side == "export" else self._lane.host
+            number = find(interface, name)
+        if number is not None:
+            from .lane.plan import LaneExportPlan, LaneImportPlan
+
+            laned = LaneExportPlan if side == "export" else LaneImportPlan
+            return laned(number, name, type_, self.classes)
+        if side == "lane":
+            raise KeyError(f"{interface} {name} does not take the lane")
         if self._fast:
-            cls: Any = ExportPlan if export else ImportPlan
+            cls: Any = ExportPlan if side == "export" else ImportPlan
         else:
             from .wheel import WheelExportPlan, WheelImportPlan
 
-            cls = WheelExportPlan if export else WheelImportPlan
-        with self._lock:
-            return self._made.setdefault(key, cls(name, type_, self.classes))
+            cls = WheelExportPlan if side == "export" else WheelImportPlan
+        plan = cls(name, type_, self.classes)
+        plan.where = interface, name
+        return plan
 
 
 _warned = threading.Event()
@@ -186,6 +242,8 @@ def _layout_is_known() -> bool:
 class ExportPlan:
     """The fast `CallPlan`."""
 
+    where: tuple[str, str]
+
     def __init__(self, name: str, type_: t.FuncType, classes: Classes) -> None:
         """Build the converters."""
         self.name = name
@@ -199,6 +257,7 @@ class ExportPlan:
         self._handles = has_handles(result) or any(map(has_handles, types))
         self._flat = not self._owned and all(map(is_flat, types))
         self._frames = Frames(len(types) + 1, flat=self._flat)
+        self._counts = capi.size_arg(len(types)), capi.size_arg(0 if result is None else 1)
 
     def bind(self, store: AnyStore, func: AnyFunc, boundary: Boundary) -> BoundCall:
         """See `CallPlan.bind`."""
@@ -207,7 +266,7 @@ class ExportPlan:
 
     def _lower_all(self, args: tuple[Any, ...], frame: Frame) -> None:
         if len(args) != len(self._lowers):
-            raise self._miscounted(len(args))
+            raise miscounted(self.type, self.name, len(args))
         off, buf = 0, frame.buf
         try:
             for lower, value in zip(self._lowers, args):  # noqa: B905 - counted
@@ -216,13 +275,6 @@ class ExportPlan:
         except BadValue as fault:
             raise self._named(fault, off) from None
 
-    def _miscounted(self, got: int) -> TypeError:
-        count = len(self._lowers)
-        return TypeError(
-            f"{self.type.signature(self.name)} takes {count} "
-            f"argument{'s' * (count != 1)}, got {got}"
-        )
-
     def _named(self, fault: BadValue, off: int) -> TypeError | ValueError:
         return fault.at(f"argument {self.type.params[off // 32][0]}").to_error()
 
@@ -230,15 +282,15 @@ class ExportPlan:
         """For numbers only: all is in the slots, nothing to free."""
         lift, count, slot = self._lift, len(self._lowers), len(self._lowers) * 32
         context = capi.context_at(store)
-        function, where = capi.pointer_arg(ctypes.addressof(raw)), capi.pointer_arg(context)
-        nargs, nresults = capi.size_arg(count), capi.size_arg(0 if lift is None else 1)
+        function, where = pointer_arg(addressof(raw)), pointer_arg(context)
+        nargs, nresults = self._counts
         free, new, enter, headroom = self._frames.free, self._frames.new, capi.func_call, _headroom
         lowers = self._lowers
 
         def call(args: tuple[Any, ...], _keep: Any = (store, raw)) -> Any:
             headroom()
             if len(args) != count:
-                raise self._miscounted(len(args))
+                raise miscounted(self.type, self.name, len(args))
             try:
                 frame = free.pop()
             except IndexError:
@@ -253,7 +305,7 @@ class ExportPlan:
                 raise self._named(fault, off) from None
             error = enter(function, where, frame.args, nargs, frame.result, nresults)
             if error:
-                raise _fault(error)
+                raise call_fault(error)
             value = None if lift is None else lift(buf, slot, frame)
             free.append(frame)
             return value
@@ -262,10 +314,10 @@ class ExportPlan:
 
     def _bind_any(self, store: AnyStore, raw: Any, boundary: Boundary) -> BoundCall:
         frames, handles, lift, owned = self._frames, self._handles, self._lift, self._owned
-        count, slot, limit = len(self._lowers), len(self._lowers) * 32, boundary.value_bytes
+        slot, limit = len(self._lowers) * 32, boundary.value_bytes
         context = capi.context_at(store)
-        function, where = capi.pointer_arg(ctypes.addressof(raw)), capi.pointer_arg(context)
-        nargs, nresults = capi.size_arg(count), capi.size_arg(0 if lift is None else 1)
+        function, where = pointer_arg(addressof(raw)), pointer_arg(context)
+        nargs, nresults = self._counts
         lower_all, enter, headroom = self._lower_all, capi.func_call, _headroom
 
         def call(args: tuple[Any, ...], _keep: Any = (store, raw)) -> Any:
@@ -280,7 +332,7 @@ class ExportPlan:
                 entered = True
                 error = enter(function, where, frame.args, nargs, frame.result, nresults)
                 if error:
-                    raise _fault(error)
+                    raise call_fault(error)
                 returned = True
                 if lift is None:
                     return None
@@ -295,17 +347,6 @@ class ExportPlan:
                 frames.give_back(frame)
 
         return call
-
-
-def _fault(error: int) -> EngineFault:
-    """What the engine said, as far as there is room left on the stack to ask."""
-    try:
-        cause = capi.take_error(error)
-        fault = EngineFault(str(cause))
-    except (RecursionError, ctypes.ArgumentError):
-        return EngineFault("")
-    fault.__cause__ = cause
-    return fault
 
 
 class ImportPlan:
@@ -342,7 +383,6 @@ class ImportPlan:
     ) -> Callable[[int, int, int], None]:
         frames, lifts, lower, handles = self._frames, self._lifts, self._lower, self._handles
         size, result, name = 32 * len(lifts), self.type.result, self.name
-        wraps = isinstance(result, t.Result)
         read, clone = ctypes.string_at, capi.val_clone
 
         def run(context: int, args: int, results: int) -> None:
@@ -354,7 +394,7 @@ class ImportPlan:
             try:
                 try:
                     if handles:
-                        values = _lift_all(lifts, read(args, size), frame)
+                        values = lift_all(lifts, read(args, size), frame)
                     elif lifts:
                         raw = read(args, size)
                         values = tuple([lift(raw, off, frame) for lift, off in lifts])
@@ -365,13 +405,10 @@ class ImportPlan:
                     value = error_value(result, refusal)
                     if handles:
                         frame.rollback()
+                value = returned(name, result, value)
                 if lower is None:
-                    if value is not None:
-                        raise InternalError(f"{name} returned a value and has no result")
                     crossed = True
                     return
-                if wraps and not isinstance(value, Ok | Err):
-                    value = Ok(value)
                 frame.left = frame.limit
                 try:
                     lower(value, frame.buf, 0, frame)
@@ -385,20 +422,6 @@ class ImportPlan:
                 frames.give_back(frame)
 
         return run
-
-
-def _lift_all(lifts: tuple[Any, ...], raw: bytes, frame: Any) -> tuple[Any, ...]:
-    """All the arguments; a dead handle is told of when the engine has let go of all of them."""
-    values: list[Any] = []
-    refused: CapError | None = None
-    for lift, off in lifts:
-        try:
-            values.append(lift(raw, off, frame))
-        except CapError as exc:
-            refused = refused or exc
-    if refused is not None:
-        raise refused
-    return tuple(values)
 
 
 def define_func(

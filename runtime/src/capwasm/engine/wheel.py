@@ -17,13 +17,12 @@ from wasmtime import _ffi as ffi
 from wasmtime import component as wc
 
 from capwasm.errors import CapError, InternalError
-from capwasm.values import Err, Ok
 
 from . import trampoline
 from . import types as t
 from .classes import Classes
 from .crossing import BadValue, Boundary, EngineFault
-from .host import check_defined, error_value, hint_of
+from .host import check_defined, error_value, hint_of, miscounted, returned
 from .store import Func, Store
 from .wheel_values import Session, Value, lift, lower
 
@@ -32,6 +31,8 @@ __all__ = ["WheelExportPlan", "WheelImportPlan"]
 
 class WheelExportPlan:
     """The slow `CallPlan`."""
+
+    where: tuple[str, str]
 
     def __init__(self, name: str, type_: t.FuncType, classes: Classes) -> None:
         """Keep what to convert."""
@@ -48,11 +49,7 @@ class WheelExportPlan:
 
         def call(args: tuple[Any, ...]) -> Any:
             if len(args) != len(params):
-                count = len(params)
-                raise TypeError(
-                    f"{self.type.signature(self.name)} takes {count} "
-                    f"argument{'s' * (count != 1)}, got {len(args)}"
-                )
+                raise miscounted(self.type, self.name, len(args))
             trampoline.headroom()
             session = Session(store, boundary, self._classes)
             values, out = (Value * max(1, len(params)))(), Value()
@@ -131,12 +128,8 @@ class WheelImportPlan:
             except CapError as refusal:
                 value = error_value(result, refusal)
                 session.refuse()
-            if result is None:
-                if value is not None:
-                    raise InternalError(f"{self.name} returned a value and has no result")
-            else:
-                if isinstance(result, t.Result) and not isinstance(value, Ok | Err):
-                    value = Ok(value)
+            value = returned(self.name, result, value)
+            if result is not None:
                 session.refill()
                 out = Value()
                 try:

@@ -14,11 +14,31 @@ from capwasm.engine import types as t
 
 from .layout import owned
 
-__all__ = ["MAX_OWNED", "Chosen", "Function", "chosen"]
+__all__ = [
+    "LANE_EXPORTS",
+    "LANE_IMPORTS",
+    "MAX_HANDLES",
+    "MAX_OWNED",
+    "Chosen",
+    "Function",
+    "chosen",
+    "function_name",
+]
+
+# Where the lane's own functions stand in a composed component; no plugin may use these names.
+LANE_EXPORTS, LANE_IMPORTS = "capwasm:lane/exports@0.1.0", "capwasm:lane/imports@0.1.0"
+
+# Handles among the parameters of one import: with the string, all are passed flat.
+MAX_HANDLES = 14
 
 # Handles that the result of one import may hold: each is a value of its own beside the string.
 MAX_OWNED = 5
 MAX_FLAGS = 32
+
+
+def function_name(k: int) -> str:
+    """What the function of that number is called in the lane's interfaces."""
+    return f"f{k}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +111,7 @@ def _import_pays(type_: t.FuncType) -> bool:
         any(map(_has_list, params + result))
         and not any(map(_strange, params + result))
         and not any(map(_has_handle, inner))
+        and len(params) - len(inner) <= MAX_HANDLES
         and not any(map(_guests, params + result))
         and not any(x for x in result if _has_borrow(x) or _handle_in_list(x))
         and sum(1 for _ in owned(type_.result)) <= MAX_OWNED

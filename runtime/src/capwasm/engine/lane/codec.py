@@ -286,6 +286,10 @@ class Codec:
             raise EngineFault("the adapter did not return a string")
         self._decode_at(at, length, pointer)
 
+    def forget(self) -> None:
+        """What stood at `result` was deleted: the engine drops what stands there before it writes."""
+        self.buf[_RESULT] = 0
+
     def decode(self, at: int, length: int, pointer: int) -> None:
         """Decode a string of the engine's to the offset `at`: its size, its address.
 
