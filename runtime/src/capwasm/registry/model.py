@@ -19,6 +19,7 @@ from capwasm.capsule.trust import ORIGINS, Role
 from capwasm.capsule.verify import Signer, VerifiedArtifact
 from capwasm.errors import Fault
 from capwasm.grants.manifest import Manifest
+from capwasm.grants.semver import SemVer
 
 __all__ = [
     "TRANSITIONS",
@@ -36,6 +37,8 @@ __all__ = [
     "Step",
     "Verdict",
     "VersionRecord",
+    "is_older",
+    "order",
     "publishers",
     "utc_text",
 ]
@@ -186,23 +189,24 @@ class PluginRecord:
     Attributes:
         serving: the version that serves; it may be suspended or revoked, and then nothing does.
         state: of that version, or None.
-        highest: the highest version ever accepted; kept for ever.
+        highest: the highest version ever accepted; kept for ever.  None if none was.
         owners: key ids of the publisher whom the id belongs to (trust on first use).
         pinned: the version that no update leaves, or None.
-        removed: since when it is a tombstone, or None.
-        versions: oldest first by their install; empty in a listing.
-        permits: exceptions in force; empty in a listing.
         waiting: the version that waits for a person, or None.
+        removed: since when it is a tombstone (`2027-01-31T00:00:00Z`), or None.
+        changed: its last step.
+        versions: in the order of SemVer; empty in a listing.
+        permits: exceptions in force; empty in a listing.
     """
 
     id: str
     serving: str | None
     state: State | None
-    highest: str
+    highest: str | None
     owners: frozenset[str]
     pinned: str | None
     waiting: str | None
-    removed: Mark | None
+    removed: str | None
     changed: Mark
     versions: tuple[VersionRecord, ...] = ()
     permits: tuple[Permit, ...] = ()
@@ -224,6 +228,16 @@ class PluginRecord:
     def is_by_owner(self, signers: Iterable[Signer]) -> bool:
         """Whether one of the publisher's keys signed again; how many must is the trust store's."""
         return bool(publishers(signers) & self.owners)
+
+
+def is_older(version: str, other: str) -> bool:
+    """Whether a version comes before another; build metadata does not count."""
+    return SemVer.parse(version) < SemVer.parse(other)
+
+
+def order(record: VersionRecord) -> tuple[object, ...]:
+    """What sorts versions: SemVer, and their text where that says nothing."""
+    return (*SemVer.parse(record.version).precedence, record.version)
 
 
 def publishers(signers: Iterable[Signer]) -> frozenset[str]:

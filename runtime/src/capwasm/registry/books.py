@@ -1,0 +1,126 @@
+"""The database, its key and its head, as one thing that is read or changed.
+
+A reader sees one state of it, checked; a writer is alone, and what he does is committed whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from capwasm.errors import RegistryError
+
+from .db import Connection, Database
+from .ledger import Ledger
+from .seal import Head, Sealer
+
+__all__ = ["Books"]
+
+_STALE_SECONDS: Final = 3600
+
+
+class Books:
+    """`registry.db`, `registry.key` and `registry.head` of one directory."""
+
+    def __init__(self, root: Path) -> None:
+        """Use those of `root`; nothing is read or made yet."""
+        self._root = root
+        self._sealed_by: Sealer | None = None
+        self._db = Database(root / "registry.db", self._begin)
+
+    @property
+    def exist(self) -> bool:
+        """Whether anything was ever kept here."""
+        return self._db.exists
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._db.close()
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Ledger | None]:
+        """The ledger as it stands, or None where there is none.
+
+        Raises:
+            RegistryError: it can't be read, or can't be believed.
+        """
+        if not self.exist:
+            self._check_gone()
+            yield None
+            return
+        sealer = self._sealer()
+        with self._db.transaction(write=False) as db:
+            # The head is read before the database's first row: so it is never ahead of it.
+            yield Ledger(db, sealer, self._head(sealer).read())
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Ledger]:
+        """The ledger, with nobody else writing; committed at the end, or as it was.
+
+        Raises:
+            RegistryError: it can't be read or written, or can't be believed.
+        """
+        self._check_gone()
+        sealer = self._sealer()
+        with self._db.transaction(write=True) as db:
+            head = self._head(sealer)
+            seen = head.read()
+            ledger = Ledger(db, sealer, seen)
+            if seen is not None and seen[1] < ledger.sequence:  # a kill came in between
+                head.write(ledger.name, ledger.sequence)
+            yield ledger
+
+    def note(self) -> None:
+        """Note in the head that a change is on the disk.
+
+        Under the write lock, so that the head never goes back.  If it can't be done now, the next
+        change does it first.
+        """
+        with contextlib.suppress(RegistryError), self._db.transaction(write=True) as db:
+            sealer = self._sealer()
+            head = self._head(sealer)
+            ledger = Ledger(db, sealer, head.read())
+            head.write(ledger.name, ledger.sequence)
+
+    def sweep(self) -> None:
+        """Remove what killed writers left beside the database.
+
+        Raises:
+            RegistryError: the directory can't be written.
+        """
+        try:
+            for left in self._root.glob(".registry.*.tmp"):
+                with contextlib.suppress(FileNotFoundError):
+                    if time.time() - left.lstat().st_mtime > _STALE_SECONDS:
+                        left.unlink()
+        except OSError as exc:
+            raise RegistryError(
+                f"can't be cleaned: {exc.strerror}", context=ascii(str(self._root))[1:-1]
+            ) from exc
+
+    def _head(self, sealer: Sealer) -> Head:
+        return Head(self._root / "registry.head", sealer)
+
+    def _sealer(self) -> Sealer:
+        if self._sealed_by is None:
+            # A key is made for a registry that is yet to be made, never for one that lost its own.
+            get = Sealer.load if self.exist else Sealer.make
+            self._sealed_by = get(self._root / "registry.key")
+        return self._sealed_by
+
+    def _begin(self, db: Connection) -> None:
+        Ledger.begin(db, self._sealer(), secrets.token_hex(16))
+
+    def _check_gone(self) -> None:
+        if not self.exist and os.path.lexists(self._root / "registry.head"):
+            raise RegistryError(
+                "registry.db is gone, and registry.head tells that there was one.  Put back a copy"
+                " of the whole directory; to begin anew, move registry.* and store/ away",
+                code="registry.rolled-back",
+                context=ascii(str(self._root))[1:-1],
+            )

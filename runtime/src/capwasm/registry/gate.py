@@ -1,0 +1,243 @@
+"""What may follow from a plugin's record: pure questions that pass, or raise what is in the way."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from capwasm.capsule.identity import check_version
+from capwasm.capsule.verify import VerifiedArtifact
+from capwasm.errors import Fault, RegistryError, VerificationError
+
+from .draft import Draft
+from .model import (
+    Candidate,
+    Decision,
+    PermitKind,
+    PluginRecord,
+    State,
+    Step,
+    Verdict,
+    VersionRecord,
+    is_older,
+)
+
+__all__ = [
+    "active",
+    "admit",
+    "check_subject",
+    "known",
+    "obey",
+    "other",
+    "served_before",
+    "take_in",
+    "version_of",
+]
+
+_KEY_ID: Final = re.compile(r"[0-9a-f]{64}")
+
+
+def known(plugin: PluginRecord | None, plugin_id: str) -> PluginRecord:
+    """The record, if there is one.
+
+    Raises:
+        RegistryError: `registry.unknown`.
+    """
+    if plugin is None:
+        raise RegistryError(
+            "no such plugin is installed", code="registry.unknown", context=ascii(plugin_id)[1:-1]
+        )
+    return plugin
+
+
+def version_of(plugin: PluginRecord, version: str) -> VersionRecord:
+    """That version's record.
+
+    Raises:
+        RegistryError: `registry.unknown`.
+    """
+    record = plugin.version(version)
+    if record is None:
+        have = ", ".join(v.version for v in plugin.versions) or "none"
+        raise RegistryError(
+            f"no version {ascii(version)[1:-1]} is installed; there is: {have}",
+            code="registry.unknown",
+            context=plugin.id,
+        )
+    return record
+
+
+def active(plugin: PluginRecord) -> VersionRecord:
+    """The version whose code may run.
+
+    Raises:
+        RegistryError: `registry.unknown` for a tombstone, `registry.pending` when the first version
+            waits for a person, `registry.state` for one that was suspended.
+        VerificationError: `verify.revoked`.
+    """
+    if plugin.serving is None:
+        if plugin.waiting is not None:
+            raise RegistryError(
+                f"version {plugin.waiting} waits for a person's decision",
+                code="registry.pending",
+                context=plugin.id,
+                faults=[Fault("", "not active", f"capwasm activate {plugin.id}")],
+            )
+        since = f": it was removed at {plugin.removed}" if plugin.removed else ""
+        raise RegistryError(
+            f"no version of it is installed{since}", code="registry.unknown", context=plugin.id
+        )
+    record = version_of(plugin, plugin.serving)
+    if record.state is State.REVOKED:
+        raise VerificationError(
+            f"it was revoked: {record.changed.why}", code="verify.revoked", context=record.name
+        )
+    if record.state is not State.ACTIVE:
+        raise RegistryError(
+            f"it is {record.state}: {record.changed.why}",
+            code="registry.state",
+            context=record.name,
+        )
+    return record
+
+
+def admit(plugin: PluginRecord, artifact: VerifiedArtifact) -> None:
+    """Pass if a verified capsule of this plugin may be loaded, wherever it comes from.
+
+    Raises:
+        VerificationError: `verify.revoked`, `verify.rollback`.
+        RegistryError: `registry.version-taken`, `registry.name-taken`, `registry.state`.
+    """
+    name = f"{artifact.id}@{artifact.version}"
+    record = plugin.version(artifact.version)
+    if record is not None and record.state is State.REVOKED:
+        raise VerificationError(
+            f"it was revoked: {record.changed.why}", code="verify.revoked", context=name
+        )
+    if record is not None and record.archive != artifact.digest:
+        raise RegistryError(
+            f"another content was installed as this version: {record.archive}",
+            code="registry.version-taken",
+            context=name,
+        )
+    if plugin.state is State.SUSPENDED or (record and record.state is State.SUSPENDED):
+        raise RegistryError("the plugin is suspended", code="registry.state", context=name)
+    if (
+        plugin.highest is not None
+        and is_older(artifact.version, plugin.highest)
+        and not plugin.permits_for(PermitKind.DOWNGRADE, artifact.version)
+    ):
+        raise VerificationError(
+            f"version {plugin.highest} was accepted before", code="verify.rollback", context=name
+        )
+    if plugin.owners and not plugin.is_by_owner(artifact.signers):
+        raise RegistryError(
+            "the id belongs to other keys: " + ", ".join(sorted(plugin.owners)),
+            code="registry.name-taken",
+            context=name,
+        )
+
+
+def obey(decision: Decision, name: str) -> None:
+    """Raise what the rules refuse.
+
+    Raises:
+        VerificationError: for a `verify.` code.
+        RegistryError: for any other.
+    """
+    if decision.verdict is not Verdict.REFUSE:
+        return
+    message = "; ".join(decision.reasons)
+    kind = VerificationError if decision.code.startswith("verify.") else RegistryError
+    raise kind(message, code=decision.code, context=name, faults=decision.faults)
+
+
+def take_in(
+    draft: Draft, plugin: PluginRecord | None, candidate: Candidate, decision: Decision
+) -> tuple[str, str, tuple[str, ...]]:
+    """Enter a candidate that the rules don't refuse; what was done, its version, and reasons.
+
+    Raises:
+        RegistryError: `registry.name-taken`: the same content, but signed by others.
+    """
+    record = candidate.record
+    version = record.version
+    before = None if plugin is None else plugin.version(version)
+    pending = decision.verdict is Verdict.PENDING
+    if before is not None and before.bundle == record.bundle and not _goes_back(draft, before):
+        return "unchanged", version, before.pending or (f"it is {before.state}",)
+    if before is not None and before.bundle != record.bundle and pending:
+        raise RegistryError(
+            "the same content, signed by others: " + "; ".join(decision.reasons),
+            code="registry.name-taken",
+            context=record.name,
+        )
+    if before is not None:
+        if before.bundle != record.bundle:
+            draft.renew(record)
+        if not _goes_back(draft, before):
+            return "renewed", version, ()
+    else:
+        draft.submit(candidate, decision.reasons if pending else ())
+    if pending:
+        draft.park(version)
+        return "pending", version, decision.reasons
+    draft.use(*decision.used)
+    draft.serve(version)
+    return "installed" if plugin is None or plugin.serving is None else "updated", version, ()
+
+
+def _goes_back(draft: Draft, before: VersionRecord) -> bool:
+    """Whether this is an older version that was permitted to serve again."""
+    return (
+        before.state is State.REVIEWED
+        and draft.serving != before.version
+        and draft.has_permit(PermitKind.DOWNGRADE, before.version)
+    )
+
+
+def other(plugin: PluginRecord, version: str) -> str:
+    """That version, if it is not the one that serves.
+
+    Raises:
+        RegistryError: `registry.state`.
+    """
+    if version == plugin.serving:
+        raise RegistryError(
+            "it is the version that serves", code="registry.state", context=f"{plugin.id}@{version}"
+        )
+    return version
+
+
+def served_before(plugin: PluginRecord, steps: Sequence[Step]) -> str:
+    """The version that served last before the one that serves now, and may serve again.
+
+    Raises:
+        RegistryError: `registry.unknown`.
+    """
+    for step in reversed(steps):
+        record = plugin.version(step.version)
+        if (
+            step.before is State.ACTIVE
+            and step.after is State.REVIEWED
+            and step.version != plugin.serving
+            and record is not None
+            and record.state is State.REVIEWED
+        ):
+            return step.version
+    raise RegistryError(
+        "no version that served before is still here", code="registry.unknown", context=plugin.id
+    )
+
+
+def check_subject(kind: PermitKind, subject: str) -> None:
+    """Pass if an exception can speak of that: a version, or a key id.
+
+    Raises:
+        ValueError: it can't.
+    """
+    if kind is not PermitKind.SIGNER:
+        check_version(subject)
+    elif not _KEY_ID.fullmatch(subject):
+        raise ValueError("not a key id: 64 hex digits, as `capwasm inspect` shows them")

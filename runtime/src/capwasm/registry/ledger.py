@@ -1,0 +1,312 @@
+"""The rows of the registry, read and written under their seals.  The only file that holds SQL.
+
+A `Ledger` lives for one transaction.  What it returns was checked: the row's own seal, the seals of
+all that belongs to the plugin, the one digest over all plugins, and the count in `registry.head`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Final, NoReturn, cast
+
+from capwasm.capsule.identity import Kind
+from capwasm.capsule.verify import Signer
+from capwasm.errors import RegistryError
+
+from .db import Connection
+from .model import Mark, Permit, PermitKind, PluginRecord, State, Step, VersionRecord, order
+from .seal import Sealer
+
+__all__ = ["Ledger"]
+
+Row = tuple[Any, ...]
+_STATES: Final[dict[str | None, State | None]] = {None: None, **{s.value: s for s in State}}
+
+
+class Ledger:
+    """The tables, within one transaction."""
+
+    def __init__(self, db: Connection, sealer: Sealer, head: tuple[str, int] | None) -> None:
+        """Check what the whole stands on.
+
+        Args:
+            db: within a transaction.
+            sealer: whose seals count.
+            head: of `registry.head`, read before the transaction's first statement.
+
+        Raises:
+            RegistryError: `registry.tampered`, `registry.rolled-back`.
+        """
+        self._db, self._sealer = db, sealer
+        row = db.execute("SELECT name, sequence, root, seal FROM meta").fetchone()
+        if row is None or not sealer.is_true(row[3], "meta", row[:3]):
+            self._tampered("meta")
+        self.name, self.sequence, self._root = row[:3]
+        if head is None and self.sequence > 1:
+            self._rolled_back("registry.head, which tells how far it has counted, is gone")
+        if head is not None and (head[0] != self.name or head[1] > self.sequence):
+            self._rolled_back(
+                f"it has counted {self.sequence} changes; registry.head tells of {head[1]}"
+                if head[0] == self.name
+                else "registry.head is that of another registry"
+            )
+        self._whole = False
+
+    @staticmethod
+    def begin(db: Connection, sealer: Sealer, name: str) -> None:
+        """Write the first row of a new database."""
+        row = (name, 0, Sealer.root([]))
+        db.execute("INSERT INTO meta VALUES (1, ?, ?, ?, ?)", (*row, sealer.seal("meta", row)))
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def plugins(self) -> list[PluginRecord]:
+        """All plugins and tombstones, by id, without what belongs to them."""
+        rows = self._db.execute("SELECT * FROM plugins ORDER BY id").fetchall()
+        for row in rows:
+            if not self._sealer.is_true(row[-1], "plugins", row[:-1]):
+                self._tampered(f"plugins: {row[0]}")
+        self._check_root([row[-1] for row in rows])
+        return [_plugin(row) for row in rows]
+
+    def plugin(self, plugin_id: str) -> PluginRecord | None:
+        """One plugin with all that belongs to it, or None if nobody has seen it."""
+        self._check_root()
+        row = self._db.execute("SELECT * FROM plugins WHERE id = ?", (plugin_id,)).fetchone()
+        if row is None:
+            return None
+        if not self._sealer.is_true(row[-1], "plugins", row[:-1]):
+            self._tampered(f"plugins: {plugin_id}")
+        versions = self._rows("versions", plugin_id)
+        permits = self._rows("permits", plugin_id)
+        if self._parts(plugin_id, versions, permits) != row[-2]:
+            self._tampered(f"what belongs to {plugin_id}")
+        return replace(
+            _plugin(row),
+            versions=tuple(sorted(map(_version, versions), key=order)),
+            permits=tuple(map(_permit, permits)),
+        )
+
+    def steps(self, plugin_id: str) -> tuple[Step, ...]:
+        """The history of a plugin, oldest first; call `plugin` as well, which shows its end."""
+        found, before = [], b""
+        rows = self._db.execute(
+            "SELECT * FROM steps WHERE plugin = ? ORDER BY number", (plugin_id,)
+        )
+        for number, row in enumerate(rows, start=1):
+            if row[1] != number or not self._sealer.is_true(row[-1], "steps", row[:-1], before):
+                self._tampered(f"steps: {plugin_id} {number}")
+            before = row[-1]
+            found.append(_step(row))
+        return tuple(found)
+
+    def bundles(self) -> dict[str, list[str]]:
+        """The digests that versions refer to, and which versions those are."""
+        found: dict[str, list[str]] = {}
+        for plugin, version, bundle in self._db.execute(
+            "SELECT plugin, version, bundle FROM versions"
+        ):
+            found.setdefault(bundle, []).append(f"{plugin}@{version}")
+        return found
+
+    def damage(self) -> list[str]:
+        """What SQLite itself finds wrong with the file's pages."""
+        rows = self._db.execute("PRAGMA quick_check(20)")
+        return [f"registry.db: {text}" for (text,) in rows if text != "ok"]
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def save(self, plugin: PluginRecord, steps: Sequence[Step]) -> None:
+        """Write a plugin's new state, and how it came to it."""
+        self._check_root()
+        # The others refer to the plugin's row, which comes last, for its seal covers theirs.
+        self._db.execute("PRAGMA defer_foreign_keys = ON")
+        versions = self._replace("versions", plugin.id, map(_version_row, plugin.versions))
+        permits = self._replace("permits", plugin.id, map(_permit_row, plugin.permits))
+        number, before = self._last_step(plugin.id)
+        for step in steps:
+            number += 1
+            row = _step_row(replace(step, number=number))
+            before = self._sealer.seal("steps", row, before)
+            self._insert("steps", (*row, before))
+        whole = (*_plugin_row(plugin), self._parts(plugin.id, versions, permits))
+        self._db.execute("DELETE FROM plugins WHERE id = ?", (plugin.id,))
+        self._insert("plugins", (*whole, self._sealer.seal("plugins", whole)))
+        self.sequence += 1
+        meta = (self.name, self.sequence, Sealer.root(self._seals()))
+        self._db.execute(
+            "UPDATE meta SET name = ?, sequence = ?, root = ?, seal = ?",
+            (*meta, self._sealer.seal("meta", meta)),
+        )
+        self._root = meta[2]
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _rows(self, table: str, plugin_id: str) -> list[Row]:
+        query = f"SELECT * FROM {table} WHERE plugin = ? ORDER BY 1, 2, 3"  # noqa: S608  a constant
+        rows = self._db.execute(query, (plugin_id,)).fetchall()
+        for row in rows:
+            if not self._sealer.is_true(row[-1], table, row[:-1]):
+                self._tampered(f"{table}: {plugin_id} {row[1]}")
+        return rows
+
+    def _replace(self, table: str, plugin_id: str, rows: Any) -> list[Row]:
+        sealed = [(*row, self._sealer.seal(table, row)) for row in rows]
+        self._db.execute(f"DELETE FROM {table} WHERE plugin = ?", (plugin_id,))  # noqa: S608  a constant
+        for row in sealed:
+            self._insert(table, row)
+        return self._rows(table, plugin_id)
+
+    def _insert(self, table: str, row: Row) -> None:
+        marks = ",".join("?" * len(row))
+        self._db.execute(f"INSERT INTO {table} VALUES ({marks})", row)  # noqa: S608  a constant
+
+    def _last_step(self, plugin_id: str) -> tuple[int, bytes]:
+        row = self._db.execute(
+            "SELECT number, seal FROM steps WHERE plugin = ? ORDER BY number DESC LIMIT 1",
+            (plugin_id,),
+        ).fetchone()
+        return (0, b"") if row is None else (row[0], row[1])
+
+    def _parts(self, plugin_id: str, versions: list[Row], permits: list[Row]) -> bytes:
+        """One seal for all that belongs to a plugin: none can be left out or put back."""
+        number, last = self._last_step(plugin_id)
+        counts = (plugin_id, len(versions), len(permits), number)
+        return self._sealer.seal("parts", counts, *(r[-1] for r in (*versions, *permits)), last)
+
+    def _seals(self) -> list[bytes]:
+        return [seal for (seal,) in self._db.execute("SELECT seal FROM plugins ORDER BY id")]
+
+    def _check_root(self, seals: list[bytes] | None = None) -> None:
+        if self._whole:
+            return
+        if Sealer.root(self._seals() if seals is None else seals) != self._root:
+            self._tampered("a plugin's row is gone, or is an older one")
+        self._whole = True
+
+    def _tampered(self, what: str) -> NoReturn:
+        raise RegistryError(
+            f"the registry was changed by hand: {what}.  Nothing of it is believed; put back a "
+            "copy of the whole directory, or move it away and install again",
+            code="registry.tampered",
+        )
+
+    def _rolled_back(self, why: str) -> NoReturn:
+        raise RegistryError(
+            f"the registry is an older copy: {why}.  Put back a copy of the whole directory",
+            code="registry.rolled-back",
+        )
+
+
+# -- rows and records, column by column -----------------------------------------------------------
+
+
+def _plugin(row: Row) -> PluginRecord:
+    id_, serving, state, highest, owners, pinned, waiting, removed, who, at, why, _, _ = row
+    return PluginRecord(
+        id_,
+        serving,
+        _STATES[state],
+        highest,
+        frozenset(owners.split()),
+        pinned,
+        waiting,
+        removed,
+        Mark(who, at, why),
+    )
+
+
+def _plugin_row(p: PluginRecord) -> Row:
+    return (
+        p.id,
+        p.serving,
+        None if p.state is None else p.state.value,
+        p.highest,
+        " ".join(sorted(p.owners)),
+        p.pinned,
+        p.waiting,
+        p.removed,
+        p.changed.who,
+        p.changed.when,
+        p.changed.why,
+    )
+
+
+def _version(row: Row) -> VersionRecord:
+    plugin, version, kind, state, bundle, size, archive, code, manifest = row[:9]
+    signers, source, published, pending = row[9:13]
+    return VersionRecord(
+        plugin,
+        version,
+        cast("Kind", kind),
+        State(state),
+        bundle,
+        size,
+        archive,
+        code,
+        manifest,
+        tuple(
+            Signer(name, key_id, frozenset(roles)) for name, key_id, roles in json.loads(signers)
+        ),
+        source,
+        None if published is None else datetime.fromisoformat(published),
+        tuple(json.loads(pending)),
+        Mark(*row[13:16]),
+        Mark(*row[16:19]),
+    )
+
+
+def _version_row(v: VersionRecord) -> Row:
+    return (
+        v.plugin,
+        v.version,
+        v.kind,
+        v.state.value,
+        v.bundle,
+        v.size,
+        v.archive,
+        v.code,
+        v.manifest,
+        json.dumps([[s.name, s.key_id, sorted(s.roles)] for s in v.signers]),
+        v.source,
+        None if v.published is None else v.published.isoformat(),
+        json.dumps(v.pending),
+        v.installed.who,
+        v.installed.when,
+        v.installed.why,
+        v.changed.who,
+        v.changed.when,
+        v.changed.why,
+    )
+
+
+def _permit(row: Row) -> Permit:
+    plugin, kind, subject, *mark, _ = row
+    return Permit(plugin, PermitKind(kind), subject, Mark(*mark))
+
+
+def _permit_row(p: Permit) -> Row:
+    return p.plugin, p.kind.value, p.subject, p.mark.who, p.mark.when, p.mark.why
+
+
+def _step(row: Row) -> Step:
+    plugin, number, version, before, after, action, *mark, _ = row
+    return Step(plugin, number, version, _STATES[before], _STATES[after], action, Mark(*mark))
+
+
+def _step_row(s: Step) -> Row:
+    before, after = (None if x is None else x.value for x in (s.before, s.after))
+    return (
+        s.plugin,
+        s.number,
+        s.version,
+        before,
+        after,
+        s.action,
+        s.mark.who,
+        s.mark.when,
+        s.mark.why,
+    )

@@ -1,0 +1,432 @@
+"""What is installed, and each way to change it: verify, store the capsule, one transaction.
+
+The capsule is in the store, whole, before the database speaks of it; every change is one
+transaction, recorded in the audit log before it is committed.  So a kill at any moment leaves the
+old state or the new one, and at worst a capsule that nobody refers to, which `collect` removes.
+
+Nothing is believed because it stands here.  `serving` takes the capsule by its digest from the
+store and verifies it again, against the trust and the floor of today.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from os import PathLike
+from typing import Any
+
+from capwasm.capability import Capability
+from capwasm.capsule.artifact import read_artifact
+from capwasm.capsule.identity import check_id, check_version
+from capwasm.capsule.trust import TrustStore, utc_now
+from capwasm.errors import AuditError, CapwasmError, RegistryError
+from capwasm.events import ALLOWED, DENIED, Event, Recorder
+from capwasm.grants.manifest import Manifest
+from capwasm.grants.policy import Policy
+
+from . import gate
+from .draft import Draft
+from .ledger import Ledger
+from .model import (
+    Candidate,
+    Current,
+    Decision,
+    Outcome,
+    Permit,
+    PermitKind,
+    PluginRecord,
+    State,
+    is_older,
+)
+from .rules import decide
+from .shelf import Shelf
+from .texts import clean, mark_of
+
+__all__ = ["Registry"]
+
+Rules = Callable[[Current | None, Candidate, Policy, datetime], Decision]
+Work = Callable[[Draft, PluginRecord | None], tuple[str, str, tuple[str, ...]]]
+
+
+class Registry(Shelf):
+    """The plugins installed in one home directory.  For many threads and processes at once.
+
+    Every verb takes `who` (a person or a program) and `why`.
+    """
+
+    def __init__(
+        self,
+        root: str | PathLike[str],
+        *,
+        trust: TrustStore,
+        policy: Policy,
+        capabilities: Sequence[Capability[Any, Any]],
+        recorder: Recorder,
+        rules: Rules = decide,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        """Use the registry of a home directory; nothing is read or made before the first use.
+
+        Args:
+            root: as for `Shelf`, and so `trust`, `policy` and `capabilities`.
+            trust: whose signatures count.
+            policy: the operator's, for the rules too.
+            capabilities: those that a manifest may ask for.
+            recorder: takes an event of each change before it is committed.
+            rules: the update rules.
+            now: the time, with a zone.
+        """
+        super().__init__(root, trust=trust, policy=policy, capabilities=capabilities)
+        self._recorder, self._rules, self._now = recorder, rules, now
+
+    # -- changes ----------------------------------------------------------------------------------
+
+    def install(
+        self,
+        source: str | PathLike[str] | bytes,
+        *,
+        who: str,
+        why: str = "",
+        source_name: str = "",
+        published: datetime | None = None,
+    ) -> Outcome:
+        """Take in a capsule: the first of its id, or a new version of it.
+
+        What the rules accept serves from now on; what they want a person to see is parked, and the
+        old version serves on.
+
+        Args:
+            source: the path of a capsule, or its bytes.
+            who: a person or a program.
+            why: for the history.
+            source_name: where it came from, for people.
+            published: when, by the word of its repository; with a time zone.
+
+        Raises:
+            ArtifactError, VerificationError, ManifestError: as for a load.
+            VerificationError: `verify.rollback`, `verify.revoked`.
+            RegistryError: `registry.name-taken`, `registry.version-taken`; or it can't be written,
+                and nothing changed.
+            AuditError: it can't be recorded, and so did not happen.
+        """
+        mark = mark_of(who, why, self._now())
+        name = ""
+        with self._refusals("install", lambda: name):
+            artifact = read_artifact(source)
+            where = clean(source_name or artifact.name)
+            candidate = self._intake.examine(artifact, source=where, published=published)
+            name = candidate.record.name
+            memo: dict[str, Manifest | None] = {}
+            current = self.find(candidate.record.plugin)
+            gate.obey(self._decide(current, candidate, memo), name)  # before anything is written
+            self.store.put(artifact.data)
+
+            def work(draft: Draft, plugin: PluginRecord | None) -> tuple[str, str, tuple[str, ...]]:
+                decision = self._decide(plugin, candidate, memo)
+                gate.obey(decision, name)
+                if not self.store.has(candidate.record.bundle):  # a collector was faster
+                    self.store.put(artifact.data)
+                return gate.take_in(draft, plugin, candidate, decision)
+
+            return self._change(candidate.record.plugin, "install", mark, work, new=True)
+
+    def activate(
+        self, plugin_id: str, version: str | None = None, *, who: str, why: str = ""
+    ) -> Outcome:
+        """Have a version serve that waited for a person, or that was taken out of service.
+
+        It is verified again; the rules may still refuse it, but what they only wanted a person to
+        see has now been seen.
+
+        Args:
+            plugin_id: the plugin.
+            version: the one that waits, if None; else the one that serves and was suspended.
+            who: a person or a program.
+            why: for the history.
+
+        Raises:
+            As `install`; `registry.unknown` if there is none, `registry.bundle`.
+        """
+
+        def choose(plugin: PluginRecord) -> str:
+            chosen = version or plugin.waiting
+            if chosen is None and plugin.state is State.SUSPENDED:
+                chosen = plugin.serving
+            if chosen is None:
+                raise RegistryError(
+                    "no version of it waits", code="registry.unknown", context=plugin_id
+                )
+            return chosen
+
+        def work(draft: Draft, chosen: Candidate, decision: Decision) -> str:
+            gate.obey(decision, chosen.record.name)
+            draft.use(*decision.used)
+            draft.serve(chosen.record.version)
+            return "activated"
+
+        return self._serve(plugin_id, "activate", choose, work, who, why)
+
+    def rollback(
+        self, plugin_id: str, to: str | None = None, *, who: str, why: str = ""
+    ) -> Outcome:
+        """Go back to the version that served before; the one that is left is suspended.
+
+        The exception that this needs is written with it, and holds for that version alone.
+
+        Args:
+            plugin_id: the plugin.
+            to: the version to go back to; the one that served before, if None.
+            who: a person or a program.
+            why: for the history.
+
+        Raises:
+            As `activate`.
+        """
+
+        def choose(plugin: PluginRecord) -> str:
+            return (
+                gate.other(plugin, to)
+                if to
+                else gate.served_before(plugin, self.history(plugin_id))
+            )
+
+        def work(draft: Draft, chosen: Candidate, _decision: Decision) -> str:
+            version = chosen.record.version
+            if draft.highest is not None and is_older(version, draft.highest):
+                draft.permit(PermitKind.DOWNGRADE, version)
+            draft.leave()
+            draft.serve(version)
+            return "rolled-back"
+
+        return self._serve(plugin_id, "rollback", choose, work, who, why)
+
+    def reject(self, plugin_id: str, *, who: str, why: str = "") -> Outcome:
+        """Forget the version that waits for a person.
+
+        Raises:
+            RegistryError: `registry.unknown` if there is none; as `install`.   AuditError.
+        """
+
+        def work(draft: Draft, _plugin: PluginRecord | None) -> tuple[str, str, tuple[str, ...]]:
+            version = draft.waiting
+            draft.move(version, None)
+            draft.waiting = None
+            return "rejected", version or "", ()
+
+        return self._change(plugin_id, "reject", mark_of(who, why, self._now()), work)
+
+    def suspend(self, plugin_id: str, *, who: str, why: str = "") -> Outcome:
+        """Take the version that serves out of service, until `activate`.
+
+        Raises:
+            RegistryError: `registry.unknown`, `registry.state`; as `install`.   AuditError.
+        """
+
+        def work(draft: Draft, _plugin: PluginRecord | None) -> tuple[str, str, tuple[str, ...]]:
+            draft.move(draft.serving, State.SUSPENDED)
+            return "suspended", draft.serving or "", ()
+
+        return self._change(plugin_id, "suspend", mark_of(who, why, self._now()), work)
+
+    def revoke(self, plugin_id: str, version: str, *, who: str, why: str = "") -> Outcome:
+        """End a version for good.  If it serves, nothing serves any more.
+
+        Raises:
+            RegistryError: `registry.unknown`, `registry.state`; as `install`.   AuditError.
+        """
+
+        def work(draft: Draft, _plugin: PluginRecord | None) -> tuple[str, str, tuple[str, ...]]:
+            draft.move(version, State.REVOKED)
+            if draft.waiting == version:
+                draft.waiting = None
+            return "revoked", version, ()
+
+        return self._change(plugin_id, "revoke", mark_of(who, why, self._now()), work)
+
+    def remove(self, plugin_id: str, *, who: str, why: str = "") -> Outcome:
+        """Remove a plugin.  Its id stays its publisher's, and no lower version can come after it.
+
+        Raises:
+            RegistryError: `registry.unknown`; as `install`.   AuditError.
+        """
+
+        def work(draft: Draft, plugin: PluginRecord | None) -> tuple[str, str, tuple[str, ...]]:
+            if plugin is not None and plugin.removed is not None:
+                raise RegistryError(
+                    f"it was removed at {plugin.removed}",
+                    code="registry.unknown",
+                    context=plugin_id,
+                )
+            version = draft.serving or ""
+            draft.bury()
+            draft.note()
+            return "removed", version, ()
+
+        return self._change(plugin_id, "remove", mark_of(who, why, self._now()), work)
+
+    def pin(self, plugin_id: str, version: str | None, *, who: str, why: str = "") -> Outcome:
+        """Have no update leave a version; None: have them again.
+
+        Raises:
+            RegistryError: `registry.unknown`; as `install`.   AuditError.
+            ValueError: it is no version.
+        """
+
+        def work(draft: Draft, _plugin: PluginRecord | None) -> tuple[str, str, tuple[str, ...]]:
+            draft.pinned = None if version is None else check_version(version)
+            draft.note(version or "")
+            return "pinned" if version else "unpinned", version or "", ()
+
+        return self._change(plugin_id, "pin", mark_of(who, why, self._now()), work)
+
+    def permit(
+        self, plugin_id: str, kind: PermitKind, subject: str, *, who: str, why: str = ""
+    ) -> Permit:
+        """Make an exception, of a plugin that is installed, was removed, or is yet to come.
+
+        Raises:
+            RegistryError: as `install`.   AuditError.
+            ValueError: the id or the subject is malformed.
+        """
+        gate.check_subject(kind, subject)
+        made: list[Permit] = []
+
+        def work(draft: Draft, _plugin: PluginRecord | None) -> tuple[str, str, tuple[str, ...]]:
+            made.append(draft.permit(kind, subject))
+            draft.note()
+            return "permitted", "", (f"{kind} {subject}",)
+
+        mark = mark_of(who, why, self._now())
+        self._change(check_id(plugin_id), "permit", mark, work, new=True)
+        return made[0]
+
+    def collect(self) -> tuple[int, int]:
+        """Remove capsules that no version refers to, and what killed writers left.
+
+        Returns:
+            How many capsules went, and their bytes.
+
+        Raises:
+            RegistryError: it can't be read or written, or can't be believed.
+        """
+        if not self._books.exist:
+            return self.store.collect(())
+        # Nobody can enter a reference meanwhile; who stored a capsule before sees that it is gone.
+        with self._books.writing() as ledger:
+            self._books.sweep()
+            return self.store.collect(ledger.bundles())
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _serve(
+        self,
+        plugin_id: str,
+        action: str,
+        choose: Callable[[PluginRecord], str],
+        work: Callable[[Draft, Candidate, Decision], str],
+        who: str,
+        why: str,
+    ) -> Outcome:
+        """Have a version serve whose capsule is in the store: proven again, and then decided on."""
+        mark = mark_of(who, why, self._now())
+        with self._refusals(action, lambda: plugin_id):
+            plugin = self.show(plugin_id)
+            version = choose(plugin)
+            record = gate.version_of(plugin, version)
+            candidate = self._intake.again(self.store, record)
+
+            def change(draft: Draft, now: PluginRecord | None) -> tuple[str, str, tuple[str, ...]]:
+                if now is None or now.version(version) != record:
+                    raise RegistryError(
+                        "it was changed meanwhile; try again",
+                        code="registry.state",
+                        context=record.name,
+                    )
+                return work(draft, candidate, self._decide(now, candidate)), version, ()
+
+            return self._change(plugin_id, action, mark, change)
+
+    def _decide(
+        self,
+        plugin: PluginRecord | None,
+        candidate: Candidate,
+        memo: dict[str, Manifest | None] | None = None,
+    ) -> Decision:
+        """Ask the rules; `memo` keeps the manifests that were proven within one verb."""
+        current = None
+        if plugin is not None:
+            memo = {} if memo is None else memo
+            serving = plugin.version(plugin.serving or "")
+            if serving is not None and serving.bundle not in memo:
+                memo[serving.bundle] = self._intake.manifest(self.store, serving)
+            current = Current(plugin, memo[serving.bundle] if serving else None)
+        return self._rules(current, candidate, self._intake.policy, self._now())
+
+    def _change(
+        self, plugin_id: str, action: str, mark: Any, work: Work, *, new: bool = False
+    ) -> Outcome:
+        """One change of one plugin: decided, written, recorded, committed."""
+        with self._books.writing() as ledger:
+            plugin = ledger.plugin(plugin_id)
+            if not new:
+                gate.known(plugin, plugin_id)
+            draft = Draft(plugin or Draft.blank(plugin_id, mark), action, mark)
+            told, version, reasons = work(draft, plugin)
+            after = draft.done()
+            before = None if plugin is None else plugin.serving
+            if draft.steps:
+                ledger.save(after, draft.steps)
+                self._tell(ledger, told, version, before, after, reasons)
+        if draft.steps:
+            self._books.note()
+        return Outcome(told, version, before, after, reasons)
+
+    def _tell(
+        self,
+        ledger: Ledger,
+        told: str,
+        version: str,
+        before: str | None,
+        after: PluginRecord,
+        reasons: tuple[str, ...],
+    ) -> None:
+        record = after.version(version)
+        details: dict[str, Any] = {"who": after.changed.who, "sequence": ledger.sequence}
+        if before not in (None, version):
+            details["before"] = before
+        if record is not None:
+            details |= {"bundle": record.bundle, "signers": sorted(record.key_ids)}
+        if reasons:
+            details["reasons"] = list(reasons)
+        self._recorder.record(
+            Event(
+                "install",
+                ALLOWED,
+                plugin=f"{after.id}@{version}" if version else after.id,
+                action=told,
+                target="" if record is None else record.archive,
+                reason=after.changed.why,
+                details=details,
+            )
+        )
+
+    @contextlib.contextmanager
+    def _refusals(self, action: str, name: Callable[[], str]) -> Iterator[None]:
+        """Record what was refused, and why."""
+        try:
+            yield
+        except CapwasmError as exc:
+            if not isinstance(exc, AuditError):
+                self._recorder.record(
+                    Event(
+                        "install",
+                        DENIED,
+                        plugin=name(),
+                        action=action,
+                        target=exc.message[:300],
+                        reason=exc.code,
+                        details={"faults": [f"{f.path}: {f.message}" for f in exc.faults[:20]]},
+                    )
+                )
+            raise

@@ -1,0 +1,188 @@
+"""What is installed, to be read: every row under its seal, every capsule proven again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
+
+from capwasm.capability import Capability
+from capwasm.capsule.trust import TrustStore
+from capwasm.capsule.verify import VerifiedArtifact
+from capwasm.grants.policy import Policy
+
+from . import gate
+from .books import Books
+from .intake import Intake
+from .model import PluginRecord, Step, VersionRecord
+from .store import Store
+
+__all__ = ["Shelf", "ShelfReport"]
+
+
+@dataclass(frozen=True, slots=True)
+class ShelfReport:
+    """What looking at everything again found.
+
+    Attributes:
+        plugins, capsules, size: how many there are, and the capsules' bytes.
+        sequence: changes that the registry has counted.
+        orphans: digests that no version refers to; `collect` removes them.
+        problems: what is wrong, one line each; none if all is well.
+    """
+
+    plugins: int
+    capsules: int
+    size: int
+    sequence: int
+    orphans: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+class Shelf:
+    """The reading side of a registry.  For many threads and processes at once."""
+
+    def __init__(
+        self,
+        root: str | PathLike[str],
+        *,
+        trust: TrustStore,
+        policy: Policy,
+        capabilities: Sequence[Capability[Any, Any]],
+    ) -> None:
+        """Use the registry of a home directory; nothing is read or made before the first use.
+
+        Args:
+            root: the home directory (0700): `registry.db`, `registry.key`, `registry.head`,
+                `store/`.
+            trust: whose signatures count.
+            policy: the operator's.
+            capabilities: those that a manifest may ask for.
+        """
+        self.root = Path(root).absolute()
+        self.store = Store(self.root / "store")
+        self._books = Books(self.root)
+        self._intake = Intake(trust, policy, tuple(capabilities))
+
+    def close(self) -> None:
+        """Let go of the database.  Used again, it is opened again."""
+        self._books.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def list(self, *, removed: bool = False) -> tuple[PluginRecord, ...]:
+        """All plugins by id, without their versions and permits; tombstones too if `removed`.
+
+        Raises:
+            RegistryError: it can't be read, or can't be believed.
+        """
+        with self._books.reading() as ledger:
+            found = ledger.plugins() if ledger is not None else []
+        return tuple(p for p in found if removed or p.removed is None)
+
+    def find(self, plugin_id: str) -> PluginRecord | None:
+        """What is known of a plugin, also when it was removed; None if nobody has seen it.
+
+        Raises:
+            RegistryError: it can't be read, or can't be believed.
+        """
+        with self._books.reading() as ledger:
+            return None if ledger is None else ledger.plugin(plugin_id)
+
+    def show(self, plugin_id: str) -> PluginRecord:
+        """What is known of a plugin, also when it was removed.
+
+        Raises:
+            RegistryError: `registry.unknown`; it can't be read, or can't be believed.
+        """
+        return gate.known(self.find(plugin_id), plugin_id)
+
+    def history(self, plugin_id: str) -> tuple[Step, ...]:
+        """Every step of a plugin, oldest first, also when it was removed.
+
+        Raises:
+            RegistryError: `registry.unknown`; it can't be read, or can't be believed.
+        """
+        with self._books.reading() as ledger:
+            gate.known(None if ledger is None else ledger.plugin(plugin_id), plugin_id)
+            assert ledger is not None
+            return ledger.steps(plugin_id)
+
+    def serving(self, plugin_id: str) -> tuple[VerifiedArtifact, VersionRecord]:
+        """The version that serves, taken from the store and proven anew: what a load goes on with.
+
+        Raises:
+            RegistryError: `registry.unknown`, `registry.pending`, `registry.state`,
+                `registry.bundle`, `registry.name-taken`; it can't be read, or can't be believed.
+            VerificationError: `verify.rollback`, `verify.revoked`; as for any load.
+            ManifestError: as for any load.
+        """
+        plugin = self.show(plugin_id)
+        record = gate.active(plugin)
+        artifact = self._intake.again(self.store, record).artifact
+        gate.admit(plugin, artifact)
+        return artifact, record
+
+    def admit(self, artifact: VerifiedArtifact) -> None:
+        """Pass if a capsule that did not come from here may be loaded, for all that is known of it.
+
+        Raises:
+            VerificationError: `verify.rollback`, `verify.revoked`.
+            RegistryError: `registry.name-taken`, `registry.version-taken`, `registry.state`; it
+                can't be read, or can't be believed.
+        """
+        plugin = self.find(artifact.id)
+        if plugin is not None:
+            gate.admit(plugin, artifact)
+
+    def verify(self, told: int = 0) -> ShelfReport:
+        """Look at everything: the database's pages, every seal and step, every capsule's bytes.
+
+        A capsule that is damaged is moved aside; installing it again puts it back.
+
+        Args:
+            told: the highest count of changes that the audit log tells of.  A registry that has
+                counted fewer is an older copy, even if `registry.head` came back with it.
+
+        Raises:
+            RegistryError: it can't be read, or can't be believed.
+        """
+        problems: list[str] = []
+        with self._books.reading() as ledger:
+            # Within the transaction: what is referred to here was stored before.
+            found = self.store.verify()
+            wanted = {} if ledger is None else ledger.bundles()
+            plugins = [] if ledger is None else ledger.plugins()
+            sequence = 0 if ledger is None else ledger.sequence
+            if ledger is not None:
+                problems += ledger.damage()
+                for plugin in plugins:
+                    ledger.plugin(plugin.id)
+                    ledger.steps(plugin.id)
+        with self._books.reading() as ledger:  # some may have been removed meanwhile
+            still = {} if ledger is None else ledger.bundles()
+        problems += [f"{name}: not what it should be; moved aside" for name in found.quarantined]
+        problems += [
+            f"{digest}: the capsule of {', '.join(names)} is gone from the store"
+            for digest, names in wanted.items()
+            if digest not in found.sound and digest in still
+        ]
+        # A change is told of before it is committed, so the log may be ahead by one that never was.
+        if told > sequence + 1:
+            problems.append(
+                f"the audit log tells of {told} changes, the registry of {sequence}: an older copy"
+            )
+        return ShelfReport(
+            plugins=len(plugins),
+            capsules=len(found.sound),
+            size=found.size,
+            sequence=sequence,
+            orphans=tuple(sorted(found.sound - wanted.keys())),
+            problems=tuple(problems),
+        )
