@@ -199,6 +199,7 @@ CODES: dict[str, str] = {
     "repository.protocol": "The server's answer is not HTTP as it should be, or breaks off.",
     "repository.too-large": "The answer is larger than declared or allowed.",
     "audit.sink": "The audit log can't be written: the operation was refused.",
+    "audit.busy": "Another process writes this audit log.",
     "audit.tampered": "The audit log's chain does not verify.",
     "internal": "A defect of this runtime; the instance was discarded.",
 }

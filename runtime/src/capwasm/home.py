@@ -11,6 +11,10 @@
     audit.key      signs its anchors, 0600       made at need
     cache/         compiled code, authenticated  made at need
     data/          plugins' own stores           made at need
+    registry.db    what is installed             absent: nothing is; with registry.key, which seals
+                                                 it, and registry.head, which tells its age
+    store/         installed capsules            made at need
+    audit-commands/  the audit of operators' commands, for `audit/` is its runtime's alone
 """
 
 from __future__ import annotations
@@ -18,14 +22,15 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from .capability import Capability
 from .capsule.trust import TrustStore
-from .errors import CapabilityError, Fault, PolicyError
-from .events import Event
+from .errors import AuditError, CapabilityError, Fault, PolicyError
+from .events import Event, Recorder
 from .grants.policy import Policy
 from .record.metrics import Metrics
 from .record.recorders import Recorders
@@ -34,8 +39,11 @@ from .record.redact import Redactor
 if TYPE_CHECKING:
     from .caps.secrets import Vault
     from .capsule.keys import PrivateKey
+    from .registry.registry import Registry
 
 __all__ = ["Home", "make_private"]
+
+COMMAND_SECONDS: Final = 10.0
 
 
 def make_private(path: Path) -> None:
@@ -77,6 +85,7 @@ class Home:
         self.vault_key = self.root / "vault.key"
         self.audit = self.root / "audit"
         self.audit_key = self.root / "audit.key"
+        self.audit_commands = self.root / "audit-commands"
 
     def protected(self) -> list[Path]:
         """What no grant of files may overlap: the directory, and what links in it lead to (FS-21).
@@ -155,6 +164,48 @@ class Home:
 
         with AuditLog.open(self.audit, redactor, key=self._anchor_key()) as log:
             yield Recorders(log, redactor, metrics=metrics, hook=hook)
+
+    def registry(
+        self,
+        recorder: Recorder,
+        *,
+        trust: TrustStore,
+        policy: Policy,
+        capabilities: Sequence[Capability[Any, Any]],
+    ) -> Registry:
+        """What is installed; nothing is read or made before it is used."""
+        from .registry.registry import Registry
+
+        return Registry(
+            self.root, trust=trust, policy=policy, capabilities=capabilities, recorder=recorder
+        )
+
+    @contextlib.contextmanager
+    def commands_recorder(self, wait: float = COMMAND_SECONDS) -> Iterator[Recorder]:
+        """The audit log of operators' commands; closed at the end.
+
+        It is another than the runtime's, which may run for months and writes its own log alone.
+
+        Args:
+            wait: seconds to wait for another command.
+
+        Raises:
+            AuditError: `audit.busy`; it can't be written, or does not verify.
+        """
+        from .record.audit import AuditLog
+
+        make_private(self.root)
+        until = time.monotonic() + wait
+        while True:
+            try:
+                log = AuditLog.open(self.audit_commands, Redactor(), key=self._anchor_key())
+                break
+            except AuditError as exc:
+                if exc.code != "audit.busy" or time.monotonic() > until:
+                    raise
+                time.sleep(0.05)
+        with log:
+            yield log
 
     def _anchor_key(self) -> PrivateKey:
         from .capsule.keys import PrivateKey

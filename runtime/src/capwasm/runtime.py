@@ -27,7 +27,7 @@ from .engine.advisories import reachable_line
 from .engine.compile import CompileLimits, Compiler
 from .engine.engine import PluginEngine
 from .engine.link import link
-from .errors import CapabilityError, CapwasmError, GrantDeniedError
+from .errors import CapabilityError, CapwasmError, GrantDeniedError, RegistryError
 from .events import ALLOWED, DENIED, Event, Recorder, record_all
 from .grants.consent import Subject, consent_for
 from .grants.consent_store import ConsentStore
@@ -40,6 +40,7 @@ from .plugin import Opener, Plugin
 from .record.logs import get_logger
 from .record.metrics import Metrics
 from .record.redact import Redactor
+from .registry.shelf import Shelf
 from .serving import Serving, Terms
 from .threads import Workers
 from .wasi import unserved_reason
@@ -64,6 +65,7 @@ class Runtime:
         core_version: str,
         capabilities: Sequence[Capability[Any, Any]],
         consents: ConsentStore | None = None,
+        registry: Shelf | None = None,
         compile_limits: CompileLimits | None = None,
         on_slow: Callable[[str], None] | None = None,
         workers: int = 256,
@@ -79,6 +81,7 @@ class Runtime:
             core_version: the version of the application, which a manifest's `requires-core` names.
             capabilities: those that plugins may be granted, in the order in which they open.
             consents: where consents are kept; none: only what policy consents to by itself.
+            registry: what is installed, and which versions may no longer be loaded.
             compile_limits: see there.
             on_slow: told one line when something will take seconds (compiling a large plugin).
             workers: threads at most for `acall` and for calls from the main thread; each plugin takes
@@ -95,6 +98,7 @@ class Runtime:
         self.trust = trust
         self.recorder = recorder
         self.consents = consents
+        self.registry = registry
         self.core_version = core_version
         self.capabilities = tuple(capabilities)
         self._closers = owned or contextlib.ExitStack()
@@ -176,6 +180,9 @@ class Runtime:
                 core_version=core_version,
                 capabilities=capabilities,
                 consents=ConsentStore(place.consents, recorder=recorder),
+                registry=stack.enter_context(
+                    place.registry(recorder, trust=trust, policy=policy, capabilities=capabilities)
+                ),
                 on_slow=on_slow,
                 owned=stack.pop_all(),
             )
@@ -194,12 +201,17 @@ class Runtime:
     def load(self, source: str | PathLike[str] | bytes, *, at_most: Limits = CEILING) -> Plugin:
         """Verify, grant, compile, link and start a plugin.
 
+        What the registry knows of the plugin counts too: its owner, and the versions that may no
+        longer run.
+
         Args:
             source: the path of a `.capsule`, or its bytes.
             at_most: limits that this core sets on top; they can only lower what is granted.
 
         Raises:
-            ArtifactError, VerificationError: not what a trusted key signed.
+            ArtifactError, VerificationError: not what a trusted key signed, or older than what was
+                accepted, or revoked.
+            RegistryError: the plugin is suspended or another's, or the registry can't be believed.
             ManifestError: its declaration is malformed.
             GrantDeniedError: it asks for more than is allowed; every missing permission with the
                 line that would allow it.
@@ -207,10 +219,42 @@ class Runtime:
             GuestError: its start failed.
             AuditError: the load can't be recorded, and so does not happen.
         """
-        self._check_open()
-        name = ""
-        try:
+
+        def prove() -> VerifiedArtifact:
             artifact = self.verify(source)
+            if self.registry is not None:
+                self.registry.admit(artifact)
+            return artifact
+
+        return self._load(prove, "", at_most)
+
+    def load_installed(self, plugin_id: str, *, at_most: Limits = CEILING) -> Plugin:
+        """Load the version of an installed plugin that serves.
+
+        Its capsule is taken from the store by its digest and verified again, as any other; nothing
+        is believed because it was installed.
+
+        Args:
+            plugin_id: as signed.
+            at_most: as for `load`.
+
+        Raises:
+            RegistryError: `registry.unknown`, `registry.pending`, `registry.state`; the capsule or
+                the registry is not what it was.
+            The others as for `load`.
+        """
+
+        def prove() -> VerifiedArtifact:
+            if self.registry is None:
+                raise RegistryError("this runtime has no registry", code="registry.unknown")
+            return self.registry.serving(plugin_id)[0]
+
+        return self._load(prove, plugin_id, at_most)
+
+    def _load(self, prove: Callable[[], VerifiedArtifact], name: str, at_most: Limits) -> Plugin:
+        self._check_open()
+        try:
+            artifact = prove()
             name = f"{artifact.id}@{artifact.version}"
             manifest = parse_manifest(artifact.manifest_bytes, self.capabilities, context=name)
             artifact.check_identity(manifest.id, manifest.version, manifest.plugin.kind)

@@ -179,7 +179,7 @@ class FileSink:
         """Open or make the directory (0700), lock it, and find where the log goes on.
 
         Raises:
-            AuditError: `audit.sink` when it can't be used or another process has it;
+            AuditError: `audit.sink` when it can't be used; `audit.busy` when another process has it;
                 `audit.tampered` when records that had reached the disk are gone or changed.
         """
         if os.name != "posix":
@@ -339,7 +339,9 @@ def _lock_alone(fd: int, directory: Path) -> None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise AuditError(
-            "another runtime writes this log; give each its own directory", context=str(directory)
+            "another runtime writes this log; give each its own directory",
+            code="audit.busy",
+            context=str(directory),
         ) from None
 
 
