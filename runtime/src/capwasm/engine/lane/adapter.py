@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from capwasm.engine import types as t
 
 from .choose import Function
-from .codec import functions
+from .codec import GROUP, PACKED, functions, most_bytes
 from .layout import (
     BASE,
     MEMORY,
@@ -59,11 +59,11 @@ _MAX_HANDLES = 14
 def pages_for(value_bytes: int) -> int:
     """How large the memory of an adapter may become, for values of at most so many bytes.
 
-    It holds the arguments, the result, and one of them as a string, with what alignment and empty
-    options add.  The sizes are few, since each is a composition of its own.
+    It holds the arguments or the result, as a block and then in its place as a string.  The sizes are
+    few, since each is a composition of its own.
     """
-    size = 1 << (value_bytes - 1).bit_length()
-    return -(-(8 * size + (1 << 20)) // PAGE)
+    block = most_bytes(1 << (value_bytes - 1).bit_length())
+    return -(-(block // GROUP * PACKED + RBASE) // PAGE) + 1
 
 
 def memory_module(base: int, pages: int) -> str:
@@ -114,20 +114,19 @@ _USES = """
   (import "m" "room" (func $room (param i32)))
   (import "m" "enc" (func $enc (param i32 i32 i32) (result i32)))
   (import "m" "dec" (func $dec (param i32 i32 i32) (result i32)))
-  ;; The block from $at to the top, as a string behind it: where, and how long.
+  ;; The block from $at to the top becomes a string, in its place: where, and how long.
   (func $encode (param $at i32) (result i32 i32)
-    (local $size i32) (local $out i32)
+    (local $size i32)
     (local.set $size (i32.and (i32.const -16)
       (i32.add (i32.sub (global.get $top) (local.get $at)) (i32.const 15))))
-    (local.set $out (i32.add (local.get $at) (local.get $size)))
-    (call $room (i32.add (local.get $out)
+    (call $room (i32.add (local.get $at)
       (i32.mul (i32.shr_u (local.get $size) (i32.const 4)) (i32.const 19))))
-    (local.get $out)
-    (i32.sub (call $enc (local.get $at) (local.get $size) (local.get $out)) (local.get $out)))
-  ;; The string at $p, as the block at $to, of which the end is returned.
-  (func $decode (param $p i32) (param $n i32) (param $to i32) (result i32)
-    (call $dec (local.get $p)
-      (i32.mul (i32.div_u (local.get $n) (i32.const 19)) (i32.const 16)) (local.get $to)))"""
+    (local.get $at)
+    (i32.sub (call $enc (local.get $at) (local.get $size) (local.get $at)) (local.get $at)))
+  ;; The string at $p becomes a block, at $to.
+  (func $decode (param $p i32) (param $n i32) (param $to i32)
+    (drop (call $dec (local.get $p)
+      (i32.mul (i32.div_u (local.get $n) (i32.const 19)) (i32.const 16)) (local.get $to))))"""
 
 
 def export_glue(laned: Sequence[Function]) -> Iterator[str]:
@@ -152,21 +151,22 @@ def _export(k: int, type_: t.FuncType) -> Iterator[str]:
         values = " ".join(
             f"({core}.load offset={BASE + SLOT * i} (i32.const 0))" for i, core in enumerate(slots)
         )
+    # The result takes the place of the arguments, which are read before there is one.
+    size = SLOT * len(results)
+    if indirect and type_.result is not None:
+        size = MEMORY.size(type_.result)
     yield f'  (func $f{k} (export "f{k}") (param $p i32) (param $n i32) (result i32)'
-    yield "    (local $ret i32) (local $out i32) (local $size i32)"
-    yield f"    (local.set $ret (call $decode (local.get $p) (local.get $n) (i32.const {BASE})))"
-    size = MEMORY.size(type_.result) if indirect and type_.result is not None else SLOT
-    if type_.result is None:
-        size = 0
-    yield f"    (global.set $top (i32.add (local.get $ret) (i32.const {size})))"
+    yield "    (local $out i32) (local $size i32)"
+    yield f"    (call $decode (local.get $p) (local.get $n) (i32.const {BASE}))"
+    yield f"    (global.set $top (i32.const {BASE + size}))"
     yield "    (call $room (global.get $top))"
     if indirect:
-        yield f"    (call $p{k} {values} (local.get $ret))"
+        yield f"    (call $p{k} {values} (i32.const {BASE}))"
     elif results:
-        yield f"    {_store(results[0], '(local.get $ret)', 0, f'(call $p{k} {values})')}"
+        yield f"    {_store(results[0], BASE, f'(call $p{k} {values})')}"
     else:
         yield f"    (call $p{k} {values})"
-    yield "    (call $encode (local.get $ret)) (local.set $size) (local.set $out)"
+    yield f"    (call $encode (i32.const {BASE})) (local.set $size) (local.set $out)"
     yield f"    (global.set $top (i32.const {BASE}))"
     yield f"    (i32.store (i32.const {_RETURNED}) (local.get $out))"
     yield f"    (i32.store (i32.const {_RETURNED + 4}) (local.get $size))"
@@ -208,14 +208,14 @@ def _import(k: int, type_: t.FuncType) -> Iterator[str]:
     yield f'  (func $f{k} (export "f{k}") {_signature(params, results)}'
     yield "    (local $out i32) (local $size i32)"
     for i, core in enumerate(params):
-        yield f"    {_store(core, f'(i32.const {start + SLOT * i})', 0, f'(local.get {i})')}"
+        yield f"    {_store(core, start + SLOT * i, f'(local.get {i})')}"
     yield f"    (call $encode (i32.const {start})) (local.set $size) (local.set $out)"
     yield f"    (global.set $top (i32.const {RBASE}))"
     passed = " ".join(f"(local.get {places[i]})" for i, _ in handles)
     yield (f"    (call $h{k} {passed} (local.get $out) (local.get $size) (i32.const {_RETURNED}))")
     yield (
-        f"    (drop (call $decode (i32.load (i32.const {_RETURNED})) "
-        f"(i32.load (i32.const {_RETURNED + 4})) (i32.const {RBASE})))"
+        f"    (call $decode (i32.load (i32.const {_RETURNED})) "
+        f"(i32.load (i32.const {_RETURNED + 4})) (i32.const {RBASE}))"
     )
     for j, (offset, _) in enumerate(owned(type_.result)):
         at = _RETURNED + 8 + 8 * j
@@ -262,10 +262,10 @@ def _signature(params: Sequence[str], results: Sequence[str]) -> str:
     return f"(param {' '.join(params)}) (result {' '.join(results)})"
 
 
-def _store(core: str, at: str, offset: int, value: str) -> str:
-    """Store a flat value in a slot, zero-extended."""
+def _store(core: str, at: int, value: str) -> str:
+    """Store a flat value in the slot at that address, zero-extended."""
     if core == "f32":
         value = f"(i32.reinterpret_f32 {value})"
     if core in ("i32", "f32"):
-        return f"(i64.store offset={offset} {at} (i64.extend_i32_u {value}))"
-    return f"({core}.store offset={offset} {at} {value})"
+        return f"(i64.store (i32.const {at}) (i64.extend_i32_u {value}))"
+    return f"({core}.store (i32.const {at}) {value})"

@@ -28,7 +28,7 @@ from capwasm.errors import InternalError
 
 from .layout import BASE
 
-__all__ = ["GROUP", "PACKED", "Codec", "Codecs", "functions"]
+__all__ = ["GROUP", "PACKED", "Codec", "Codecs", "functions", "most_bytes"]
 
 # So many bytes of a block are so many of the string.
 GROUP, PACKED = 16, 19
@@ -53,6 +53,11 @@ _RESULT = 32
 _POINTER_AT = _RESULT + 16
 
 _P = ctypes.c_void_p
+
+
+def most_bytes(limit: int) -> int:
+    """The size of the largest block there is for values of at most `limit` bytes."""
+    return limit * _ROOM_FACTOR + _ROOM
 
 
 def functions() -> str:
@@ -164,7 +169,7 @@ class Codec:
     def begin(self, limit: int) -> None:
         """A new crossing, of values of at most `limit` bytes each way."""
         self.left = self.limit = limit
-        most = limit * _ROOM_FACTOR + _ROOM
+        most = most_bytes(limit)
         self._cap = min(self._size, most)
 
     def charge(self, size: int) -> None:
@@ -220,7 +225,7 @@ class Codec:
         return at
 
     def _make_room(self, end: int) -> None:
-        most = self.limit * _ROOM_FACTOR + _ROOM
+        most = most_bytes(self.limit)
         if end > most:
             raise over_limit(self.limit)
         self._grow(end)

@@ -1,27 +1,30 @@
 ;; Sixteen bytes as nineteen that are below 0x80, and back: the low seven bits of each, then the
 ;; sixteen high bits in three (7, 7 and 2).  A string may hold any such bytes, so a block crosses as
 ;; one.  `n` is the block's size, a multiple of 16.  Both give the end of what they wrote.
-;; The four bytes at the end of each group are read and written whole: up to one byte past the last
-;; group is touched.  Decoding may be in place: it reads ahead of what it writes.
+;; Both may be in place: decoding goes forward and reads ahead of what it writes; encoding goes
+;; backward.  Decoding reads the three bytes as four: one byte past the last group is read.
 
 (func $enc (param $src i32) (param $n i32) (param $dst i32) (result i32)
-  (local $end i32) (local $v v128) (local $high i32)
-  (local.set $end (i32.add (local.get $src) (local.get $n)))
+  (local $end i32) (local $at i32) (local $v v128) (local $high i32)
+  (local.set $end (i32.add (local.get $dst)
+    (i32.mul (i32.shr_u (local.get $n) (i32.const 4)) (i32.const 19))))
+  (local.set $at (local.get $end))
+  (local.set $n (i32.add (local.get $src) (local.get $n)))
   (block $done
     (loop $next
-      (br_if $done (i32.ge_u (local.get $src) (local.get $end)))
-      (local.set $v (v128.load (local.get $src)))
+      (br_if $done (i32.le_u (local.get $n) (local.get $src)))
+      (local.set $n (i32.sub (local.get $n) (i32.const 16)))
+      (local.set $at (i32.sub (local.get $at) (i32.const 19)))
+      (local.set $v (v128.load (local.get $n)))
       (local.set $high (i8x16.bitmask (local.get $v)))
-      (v128.store (local.get $dst)
+      (v128.store (local.get $at)
         (v128.and (local.get $v) (v128.const i32x4 0x7f7f7f7f 0x7f7f7f7f 0x7f7f7f7f 0x7f7f7f7f)))
-      (i32.store offset=16 (local.get $dst)
+      (i32.store16 offset=16 (local.get $at)
         (i32.or (i32.and (local.get $high) (i32.const 0x7f))
-          (i32.or (i32.and (i32.shl (local.get $high) (i32.const 1)) (i32.const 0x7f00))
-                  (i32.and (i32.shl (local.get $high) (i32.const 2)) (i32.const 0x30000)))))
-      (local.set $src (i32.add (local.get $src) (i32.const 16)))
-      (local.set $dst (i32.add (local.get $dst) (i32.const 19)))
+                (i32.and (i32.shl (local.get $high) (i32.const 1)) (i32.const 0x7f00))))
+      (i32.store8 offset=18 (local.get $at) (i32.shr_u (local.get $high) (i32.const 14)))
       (br $next)))
-  (local.get $dst))
+  (local.get $end))
 
 (func $dec (param $src i32) (param $n i32) (param $dst i32) (result i32)
   (local $end i32) (local $high i32)

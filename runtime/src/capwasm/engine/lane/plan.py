@@ -116,18 +116,19 @@ class LaneExportPlan:
                 except BadValue as fault:
                     at = f"argument {self.type.params[index][0]}"
                     raise fault.at(at).to_error() from None
-                end = codec.lend(BASE)
+                codec.lend(BASE)
                 error = enter(function, where, codec.args, one, codec.result, one)
                 if error:
                     raise call_fault(error)
                 returned = True
                 codec.left = limit
-                codec.decode_result(end)
+                # The adapter lets go of the arguments when it has passed them on: same place.
+                codec.decode_result(BASE)
                 if lift is None:
                     return None
-                if size > codec.high - end:
+                if size > codec.high - BASE:
                     raise EngineFault("the adapter's result is cut off")
-                return lift(codec.buf, end, codec)
+                return lift(codec.buf, BASE, codec)
             finally:
                 if returned:
                     delete(codec.result)
