@@ -45,20 +45,20 @@ LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 # Module of power -> who may import it.  A room stands for all its modules.
 POWER: dict[str, set[str]] = {
     "os": {
-        "_files", "_sqlite", "engine.engine", "engine.compile", "runtime", "home", "machine", "caps._descriptors", "record", "grants", "capsule",
-        "registry",
+        "_files", "_sqlite", "engine.engine", "engine.cache", "engine.sealed", "engine.compile_process", "engine._compiler", "runtime", "home", "machine", "caps._descriptors", "record", "grants", "capsule",
+        "registry", "repository",
         "caps.fs", "caps.kv", "caps.random", "caps.secrets", "cli", "demo",
     },
     "socket": {"caps.net", "cli", "demo"},
     "ssl": {"caps.net", "web"},
-    "subprocess": {"engine.compile", "machine", "cli"},
+    "subprocess": {"engine.compile_process", "machine", "cli"},
     "sqlite3": {"_sqlite", "caps.kv", "registry.db"},
     "ctypes": {"engine", "threads", "machine", "caps.fs"},
     "wasmtime": {"engine", "instance", "machine"},
-    "cryptography": {"capsule", "caps.secrets"},
+    "cryptography": {"engine.cache", "capsule", "caps.secrets"},
     "httpcore": {"caps.net", "web"},
     "zlib": {"caps.net", "capsule.container"},
-    "tempfile": {"_files", "engine.compile", "cli", "demo"},
+    "tempfile": {"_files", "cli", "demo"},
 }  # fmt: skip
 NEVER = {"pickle", "marshal", "shelve", "imp", "telnetlib", "xml", "yaml", "requests", "urllib3"}
 

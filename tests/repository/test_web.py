@@ -13,7 +13,7 @@ from capwasm.errors import RepositoryError
 from capwasm.web import Patience, Web, checked_url
 from tests.caps.net.servers import Got, Origin, http, make_tls, redirect
 
-QUICK = Patience(idle=0.4, total=0.8)
+QUICK = Patience(idle=0.4, total=0.8)  # only where the server is meant to be too slow
 
 
 def get(web: Web, url: str, limit: int = 1000) -> bytes:
@@ -54,7 +54,7 @@ def test_an_answer_of_one_byte_too_many_is_refused(declared: bool) -> None:
             yield b"HTTP/1.1 200 X\r\n\r\n" + b"x" * 1001
 
     with Origin(answer) as origin:
-        error = refusal(Web(patience=QUICK), f"http://127.0.0.1:{origin.port}/")
+        error = refusal(Web(), f"http://127.0.0.1:{origin.port}/")
     assert error.code == "repository.too-large"
 
 
@@ -122,14 +122,14 @@ def test_an_answer_that_is_not_as_it_should_be_is_refused(head: bytes) -> None:
         yield b""  # hang up
 
     with Origin(answer) as origin:
-        error = refusal(Web(patience=QUICK), f"http://127.0.0.1:{origin.port}/")
+        error = refusal(Web(), f"http://127.0.0.1:{origin.port}/")
     assert error.code in {"repository.protocol", "repository.unreachable"}
 
 
 def test_nobody_there_is_unreachable() -> None:
     with Origin() as origin:
         port = origin.port
-    error = refusal(Web(patience=QUICK), f"http://127.0.0.1:{port}/")
+    error = refusal(Web(), f"http://127.0.0.1:{port}/")
     assert error.code == "repository.unreachable"
     assert error.context == f"http://127.0.0.1:{port}/"
 
