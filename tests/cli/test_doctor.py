@@ -24,6 +24,7 @@ NAMES = [
     "python",
     "engine",
     "calls",
+    "instances",
     "files",
     "landlock",
     "seccomp",
@@ -115,6 +116,16 @@ def test_allows_the_slow_ways_with_a_note(monkeypatch: pytest.MonkeyPatch) -> No
     assert data()["ok"] is True
 
 
+def test_allows_instances_without_a_pool_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert check("instances").value == "a pool for 4096"
+    monkeypatch.setattr("capwasm.engine.pool._has_room", lambda *_: False)
+    found = check("instances")
+
+    assert (found.status, found.required) == ("note", False)
+    assert found.value.startswith("no pool: no address space for 4096 instances of 4 GiB")
+    assert data()["ok"] is True
+
+
 def test_allows_a_machine_without_a_sandbox_for_processes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -126,7 +137,7 @@ def test_allows_a_machine_without_a_sandbox_for_processes(
     monkeypatch.setattr(sys, "executable", str(refuser))
     found = {c["name"]: c for c in data()["checks"]}
 
-    assert {n: found[n]["status"] for n in NAMES[6:]} == dict.fromkeys(NAMES[6:], "lacks")
+    assert {n: found[n]["status"] for n in NAMES[7:]} == dict.fromkeys(NAMES[7:], "lacks")
     assert found["landlock"]["value"] == "ENOSYS"
     assert found["user-namespaces"]["value"] == "EPERM"
     monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .capsule.trust import TrustStore
     from .capsule.verify import VerifiedArtifact
     from .engine.crossing import GuestResource
+    from .engine.pool import Capacity
     from .errors import (
         ArtifactError,
         AuditError,
@@ -79,6 +80,7 @@ _HOME = {
     "CapError": "errors",
     "Capability": "capability",
     "CapabilityError": "errors",
+    "Capacity": "engine.pool",
     "CapwasmError": "errors",
     "Clause": "lattice",
     "ClauseSet": "lattice",
@@ -148,6 +150,7 @@ __all__ = [
     "CapError",
     "Capability",
     "CapabilityError",
+    "Capacity",
     "CapwasmError",
     "Clause",
     "ClauseSet",
