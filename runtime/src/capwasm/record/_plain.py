@@ -1,0 +1,108 @@
+"""An event's fields as plain values within bounds, ready to be sealed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from .redact import Redactor
+
+__all__ = ["Plain"]
+
+FIELD_CHARS: Final = 1024
+DETAIL_CHARS: Final = 1024
+DETAIL_ITEMS: Final = 64
+DETAIL_DEPTH: Final = 4
+DETAIL_TOTAL: Final = 4_000  # characters over all, an item counting 8: so a line always fits
+
+
+class Plain:
+    """Turns an event into plain values within bounds.  Never calls `repr`: it may hold anything.
+
+    `texts` collects every text on the way, so that all are searched for secrets at once.
+    """
+
+    __slots__ = ("_redactor", "_room", "texts")
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+        self._room = DETAIL_TOTAL
+        self.texts: list[str] = []
+
+    def field(self, text: str) -> str:
+        if type(text) is not str:  # an enum's member, or a caller's mistake
+            text = str(text)
+        if len(text) > FIELD_CHARS:
+            text = self._cut(text, FIELD_CHARS)
+        self.texts.append(text)
+        return text
+
+    def details(self, value: Mapping[Any, Any]) -> dict[str, Any]:
+        """The details; the usual ones, few and short, without the detours."""
+        if len(value) > 16:
+            return self.mapping(value)
+        for key, item in value.items():
+            kind = type(item)
+            if type(key) is not str or len(key) > 32:
+                return self.mapping(value)
+            self.texts.append(key)
+            if kind is int and -(2**63) < item < 2**63:
+                if not -100_000 < item < 100_000:
+                    self.texts.append(str(item))
+            elif kind is str and len(item) <= 200:
+                self.texts.append(item)
+            elif not (kind is bool or item is None or (kind is float and abs(item) < 1e300)):
+                return self.mapping(value)
+        return dict(value)
+
+    def mapping(self, value: Mapping[Any, Any], depth: int = 1) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for index, (key, item) in enumerate(value.items()):
+            if index >= DETAIL_ITEMS or self._room <= 0:
+                out["…"] = f"[+{len(value) - index}]"
+                break
+            name = self._text(str(key) if isinstance(key, str | int) else type(key).__name__)
+            out[name] = self._any(item, depth)
+        return out
+
+    def _any(self, value: Any, depth: int) -> Any:
+        self._room -= 8
+        if isinstance(value, str):
+            return self._text(str(value))
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, int):
+            if -100_000 < value < 100_000:
+                return int(value)
+            if value.bit_length() > 64:
+                return "[a huge number]"
+            self.texts.append(str(int(value)))
+            return int(value)
+        if isinstance(value, float):
+            return float(value) if abs(value) < 1e300 else "[not a finite number]"
+        if depth < DETAIL_DEPTH:
+            if isinstance(value, Mapping):
+                return self.mapping(value, depth + 1)
+            if isinstance(value, list | tuple | set | frozenset):
+                return self._items(value, depth + 1)
+        return f"[{type(value).__name__}]"
+
+    def _items(self, value: Any, depth: int) -> list[Any]:
+        out: list[Any] = []
+        for index, item in enumerate(value):
+            if index >= DETAIL_ITEMS or self._room <= 0:
+                out.append(f"[+{len(value) - index}]")
+                break
+            out.append(self._any(item, depth))
+        return out
+
+    def _text(self, text: str) -> str:
+        if len(text) > DETAIL_CHARS or len(text) > self._room:
+            text = self._cut(text, max(0, min(DETAIL_CHARS, self._room)))
+        self._room -= len(text)
+        self.texts.append(text)
+        return text
+
+    def _cut(self, text: str, limit: int) -> str:
+        kept, left_off = self._redactor.cut(text, limit)
+        return f"{kept}…[+{left_off}]" if left_off else kept
