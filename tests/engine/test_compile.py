@@ -6,20 +6,20 @@ import contextlib
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from unittest import mock
 
+import psutil
 import pytest
 import wasmtime
 import wasmtime.component
 
-from capwasm.engine import compile as module
-from capwasm.engine.compile import CompileLimits, Compiler
+from capwasm.engine import compile_process as module
+from capwasm.engine.compile import CompileLimits, Compiler, Compiling
 from capwasm.engine.config import fingerprint, make_config
 from capwasm.engine.engine import PluginEngine
+from capwasm.engine.sealed import Sealed
 from capwasm.errors import ArtifactError, InternalError
 from tests.kit import guest
 
@@ -76,7 +76,6 @@ OFF = {
     "shared memory": ("(memory 1 1 shared)", ("RES-10",)),
     "garbage collection": ("(type (struct (field i32)))", ("RES-11",)),
     "64-bit memory": ("(memory i64 1)", ()),
-    "many memories": ("(memory 1) (memory 1)", ()),
     "exceptions": ("(tag)", ()),
 }
 
@@ -96,23 +95,93 @@ def test_refuses_proposals_that_are_off(engine: PluginEngine, text: str) -> None
     assert caught.value.code == "artifact.compile"
 
 
-@pytest.mark.case("RES-22")
-def test_refuses_code_that_compiles_longer_than_allowed(engine: PluginEngine) -> None:
-    # Many locals that are all alive at once: slow to allocate registers for.
+def slow(many: int = 40) -> bytes:
+    """Code with many locals that are all alive at once: slow to allocate registers for."""
     body = "".join(f"(local.set {i} (i32.load (i32.const {i * 4})))" for i in range(4_000))
     use = "".join(f"(i32.add (local.get {i}))" for i in range(4_000))
-    text = (
-        f'(component (core module (memory 1) (func (export "f") (result i32)'
-        f" (local {'i32 ' * 4_000}) {body} (i32.const 0) {use})))"
+    module = (
+        '(core module (memory 1) (func (export "f") (result i32)'
+        f" (local {'i32 ' * 4_000}) {body} (i32.const 0) {use}))"
     )
-    inner = text.removeprefix("(component ").removesuffix(")")
-    many = f"(component {inner * 40})"
+    return wasm(f"(component {module * many})")
+
+
+@pytest.mark.case("RES-22")
+def test_refuses_code_that_compiles_longer_than_allowed(engine: PluginEngine) -> None:
     limits = CompileLimits(seconds=1)
     began = time.monotonic()
     with pytest.raises(ArtifactError) as caught:
-        Compiler(engine, None, limits).compile(wasm(many))
+        Compiler(engine, None, limits).compile(slow())
     assert caught.value.code == "artifact.compile-limit"
     assert time.monotonic() - began < 30
+
+
+class Enough(Exception):
+    """What an embedder raises to give up."""
+
+
+@pytest.mark.case("RES-22")
+def test_tells_how_far_it_is_and_refuses_to_go_on_for_whoever_gives_up(
+    engine: PluginEngine,
+) -> None:
+    told: list[Compiling] = []
+
+    def tell(how_far: Compiling) -> None:
+        told.append(how_far)
+        if len(told) == 3:
+            raise Enough
+
+    with pytest.raises(Enough):
+        Compiler(engine, None, on_compile=tell).compile(slow())
+    assert psutil.Process().children() == []
+    assert [c.done for c in told] == [False, False, False, True]
+    assert 0.5 <= told[0].seconds < told[1].seconds < told[2].seconds
+    assert {c.code_bytes for c in told} == {len(slow())}
+    assert not any(c.elsewhere for c in told)
+    # And nothing of what is quick.
+    Compiler(engine, None, on_compile=told.append).compile(guest("hostile"))
+    assert len(told) == 4
+
+
+@pytest.mark.case("RES-22")
+def test_refuses_to_go_on_compiling_for_a_process_that_was_killed() -> None:
+    script = (
+        "from capwasm.engine.compile import Compiler\n"
+        "from capwasm.engine.engine import PluginEngine\n"
+        "from tests.engine.test_compile import slow\n"
+        "tell = lambda how_far: print('slow', flush=True)\n"
+        "Compiler(PluginEngine(), None, on_compile=tell).compile(slow(400))\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "slow\n"
+    (child,) = psutil.Process(parent.pid).children()
+    parent.kill()
+    parent.communicate()
+    assert psutil.wait_procs([child], timeout=3)[1] == []
+
+
+def test_the_compile_process_has_nothing_of_its_parents(
+    engine: PluginEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    spy = tmp_path / "spy"
+    spy.write_text(
+        f"#!{sys.executable}\n"
+        "import os, sys\n"
+        "fds = sorted(map(int, os.listdir('/proc/self/fd')))\n"
+        "sys.stderr.write(f'{dict(os.environ)} {fds[:4]} {sys.argv[1:3]}')\n"
+        "sys.exit(1)\n"
+    )
+    spy.chmod(0o755)
+    monkeypatch.setenv("CAPWASM_SECRET", "nothing of worth")
+    monkeypatch.setattr(module.sys, "executable", str(spy))
+    with (tmp_path / "open").open("w") as file:
+        os.set_inheritable(file.fileno(), True)
+        with pytest.raises(InternalError) as caught:
+            Compiler(engine, None).compile(guest("hostile"))
+    # The fourth is the listing's own.
+    assert "[0, 1, 2, 3] ['-I', '-S']" in caught.value.message
+    assert "CAPWASM_SECRET" not in caught.value.message
 
 
 @pytest.mark.case("RES-22")
@@ -142,100 +211,9 @@ def test_refuses_or_survives_components_of_thousands_of_parts(engine: PluginEngi
         assert time.monotonic() - began < 60
 
 
-# -- the cache ---------------------------------------------------------------------------------------
-
-
-def compiles(compiler: Compiler, code: bytes) -> bool:
-    """Whether the code was compiled, and not taken from the cache."""
-    with mock.patch.object(Compiler, "_compile_apart", wraps=compiler._compile_apart) as spy:
-        compiler.compile(code)
-    return bool(spy.called)
-
-
-def entries(directory: Path) -> list[Path]:
-    return sorted(directory.glob("*.cwasm"))
-
-
-def test_what_was_compiled_once_is_taken_from_the_cache(
-    engine: PluginEngine, tmp_path: Path
-) -> None:
-    assert compiles(Compiler(engine, tmp_path), guest("hostile"))
-    assert not compiles(Compiler(engine, tmp_path), guest("hostile"))
-    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
-    assert tmp_path.stat().st_mode & 0o777 == 0o700
-
-
-@pytest.mark.case("SIG-22", "PER-04")
-@pytest.mark.parametrize("at", [0, 31, 32, 100, -1])
-def test_refuses_a_cache_entry_of_which_one_byte_changed(
-    engine: PluginEngine, tmp_path: Path, at: int
-) -> None:
-    compiler = Compiler(engine, tmp_path)
-    compiler.compile(guest("hostile"))
-    (entry,) = entries(tmp_path)
-    data = bytearray(entry.read_bytes())
-    data[at] ^= 1
-    entry.write_bytes(data)
-    with mock.patch.object(Compiler, "_load", side_effect=AssertionError("it was run")):
-        assert compiler._read(entry.stem) is None
-    assert compiles(compiler, guest("hostile"))
-
-
-@pytest.mark.case("SIG-22", "PER-04")
-def test_refuses_cache_entries_of_other_code_other_machines_and_half_a_write(
-    engine: PluginEngine, tmp_path: Path
-) -> None:
-    compiler = Compiler(engine, tmp_path / "a")
-    compiler.compile(guest("hostile"))
-    compiler.compile(guest("caller"))
-    one, two = entries(tmp_path / "a")
-    swapped = one.read_bytes()
-    one.write_bytes(two.read_bytes())
-    assert compiler._read(one.stem) is None
-    one.write_bytes(swapped[: len(swapped) // 2])
-    assert compiler._read(one.stem) is None
-    other = Compiler(engine, tmp_path / "b")
-    (tmp_path / "b" / two.name).write_bytes(two.read_bytes())
-    assert other._read(two.stem) is None
-
-
-@pytest.mark.case("SIG-22", "SIG-25")
-def test_refuses_a_key_that_others_can_read(engine: PluginEngine, tmp_path: Path) -> None:
-    Compiler(engine, tmp_path).compile(guest("hostile"))
-    (tmp_path / "key").chmod(0o644)
-    again = Compiler(engine, tmp_path)
-    assert compiles(again, guest("hostile"))
-    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
-
-
-@pytest.mark.case("PER-02")
-def test_a_cache_that_can_not_be_written_costs_time_only(
-    engine: PluginEngine, tmp_path: Path
-) -> None:
-    compiler = Compiler(engine, tmp_path)
-    with mock.patch.object(module.tempfile, "mkstemp", side_effect=OSError(28, "full")):
-        compiler.compile(guest("hostile"))
-    assert entries(tmp_path) == []
-
-
-@pytest.mark.case("PER-06")
-def test_many_compile_the_same_code_at_once(engine: PluginEngine, tmp_path: Path) -> None:
-    errors: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            Compiler(engine, tmp_path).compile(guest("hostile"))
-        except BaseException as exc:
-            errors.append(exc)
-
-    threads = [threading.Thread(target=work) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert errors == []
-    assert len(entries(tmp_path)) == 1
-    assert not compiles(Compiler(engine, tmp_path), guest("hostile"))
+def load(engine: PluginEngine, compiled: bytes) -> None:
+    with Sealed.holding(compiled) as sealed:
+        Compiler(engine, None)._load(sealed)
 
 
 @pytest.mark.case("TYP-11")
@@ -244,9 +222,9 @@ def test_compiled_code_is_bound_to_the_settings_of_the_engine(engine: PluginEngi
     config = wasmtime.Config()
     foreign = wasmtime.component.Component(wasmtime.Engine(config), guest("hostile")).serialize()
     with pytest.raises(ArtifactError):
-        Compiler(engine, None)._load(bytes(foreign))
+        load(engine, bytes(foreign))
     same = wasmtime.component.Component(wasmtime.Engine(make_config()), guest("hostile"))
-    Compiler(engine, None)._load(bytes(same.serialize()))
+    load(engine, bytes(same.serialize()))
     assert len(fingerprint()) == 64
 
 
@@ -264,8 +242,6 @@ def amplified(depth: int, width: int) -> bytes:
 
 @pytest.mark.case("RES-22", "RES-23")
 def test_refuses_to_let_a_few_hundred_bytes_take_the_process_down(engine: PluginEngine) -> None:
-    import psutil
-
     code = amplified(9, 10)
     assert len(code) < 1_000
     before = psutil.Process().memory_info().rss
@@ -325,51 +301,6 @@ def test_a_failure_of_the_compile_process_is_not_told_as_the_components(
     monkeypatch.setattr(module.sys, "executable", "/bin/false")
     with pytest.raises(InternalError):
         Compiler(engine, None).compile(guest("hostile"))
-
-
-@pytest.mark.parametrize("kind", ["file", "link", "key directory", "key fifo", "key link"])
-def test_a_cache_that_can_not_be_used_costs_time_only(
-    engine: PluginEngine, tmp_path: Path, kind: str
-) -> None:
-    cache, key = tmp_path / "cache", tmp_path / "cache" / "key"
-    other = tmp_path / "other"
-    other.mkdir(mode=0o755)
-    if kind == "file":
-        cache.write_text("")
-    elif kind == "link":
-        cache.symlink_to(other)
-    else:
-        cache.mkdir()
-        if kind == "key directory":
-            key.mkdir()
-        elif kind == "key fifo":
-            os.mkfifo(key)
-        else:
-            (tmp_path / "known").write_bytes(b"k" * 32)
-            (tmp_path / "known").chmod(0o600)
-            key.symlink_to(tmp_path / "known")
-    told: list[str] = []
-    compiler = Compiler(engine, cache, on_slow=told.append)
-    compiler.compile(guest("hostile"))
-    if kind == "key fifo":  # unsafe, and replaced
-        assert key.is_file()
-        return
-    assert len(told) == 1
-    assert "not cached" in told[0]
-    assert not list(other.iterdir())
-    assert other.stat().st_mode & 0o777 == 0o755
-
-
-def test_what_a_killed_process_left_in_the_cache_is_swept(
-    engine: PluginEngine, tmp_path: Path
-) -> None:
-    old, new = tmp_path / ".new-old", tmp_path / ".new-young"
-    old.write_bytes(b"half")
-    new.write_bytes(b"half")
-    os.utime(old, (1, 1))
-    Compiler(engine, tmp_path)
-    assert not old.exists()
-    assert new.exists()
 
 
 @pytest.mark.case("LOG-07")

@@ -24,9 +24,10 @@ from .capsule.artifact import read_artifact
 from .capsule.trust import TrustStore
 from .capsule.verify import VerifiedArtifact, verify
 from .engine.advisories import reachable_line
-from .engine.compile import CompileLimits, Compiler
+from .engine.compile import CompileLimits, Compiler, Compiling
 from .engine.engine import PluginEngine
 from .engine.link import link
+from .engine.pool import Capacity
 from .errors import CapabilityError, CapwasmError, GrantDeniedError, RegistryError
 from .events import ALLOWED, DENIED, Event, Recorder, record_all
 from .grants.consent import Subject, consent_for
@@ -68,7 +69,9 @@ class Runtime:
         registry: Shelf | None = None,
         compile_limits: CompileLimits | None = None,
         on_slow: Callable[[str], None] | None = None,
+        on_compile: Callable[[Compiling], None] | None = None,
         workers: int = 256,
+        capacity: Capacity | None = None,
         owned: contextlib.ExitStack | None = None,
     ) -> None:
         """Wire a runtime.  Most cores want `Runtime.open`.
@@ -84,8 +87,11 @@ class Runtime:
             registry: what is installed, and which versions may no longer be loaded.
             compile_limits: see there.
             on_slow: told one line when something will take seconds (compiling a large plugin).
+            on_compile: told how far it is with a compilation that takes long; see `Compiler`.
             workers: threads at most for `acall` and for calls from the main thread; each plugin takes
                 up to its `limits.concurrency` of them, and they are started when needed.
+            capacity: how many instances there may be at a time, and whether room for them is set
+                aside.
             owned: closed last, when the closing of the plugins has been recorded; also if this
                 fails.
 
@@ -107,21 +113,27 @@ class Runtime:
         self._closed = False
         with contextlib.ExitStack() as undo:
             undo.callback(self._closers.close)
-            self._start_up(compile_limits, on_slow, workers)
+            self._start_up(workers, capacity, compile_limits, on_slow, on_compile)
             undo.pop_all()
 
     def _start_up(
         self,
+        workers: int,
+        capacity: Capacity | None,
         compile_limits: CompileLimits | None,
         on_slow: Callable[[str], None] | None,
-        workers: int,
+        on_compile: Callable[[Compiling], None] | None,
     ) -> None:
         make_private(self._home)
         if (line := reachable_line()) is not None:
             get_logger(Redactor()).warning(line)
-        self._engine = PluginEngine()
+        self._engine = PluginEngine(capacity)
+        if self._engine.why_not_pooled and (capacity is None or capacity.pooled):
+            get_logger(Redactor()).warning(f"no pool of instances: {self._engine.why_not_pooled}")
         self._closers.callback(self._engine.close)
-        self._compiler = Compiler(self._engine, self._home / "cache", compile_limits, on_slow)
+        self._compiler = Compiler(
+            self._engine, self._home / "cache", compile_limits, on_slow, on_compile
+        )
         self._workers = Workers(workers)
         self._closers.callback(self._workers.close)
         self._record(
@@ -140,7 +152,10 @@ class Runtime:
         home: str | PathLike[str],
         *,
         core_version: str,
+        capacity: Capacity | None = None,
+        compile_limits: CompileLimits | None = None,
         on_slow: Callable[[str], None] | None = None,
+        on_compile: Callable[[Compiling], None] | None = None,
         metrics: Metrics | None = None,
         hook: Callable[[Event], None] | None = None,
         **options: Any,
@@ -151,7 +166,10 @@ class Runtime:
             home: holds `policy.toml`, `trust.toml` (or `trust/`), `consents/`, `vault/`, `audit/`;
                 what is missing there is missing, and so denied.
             core_version: the version of the application that embeds the runtime.
+            capacity: how many instances there may be at a time; see there.
+            compile_limits: of each compilation, and of the cache.
             on_slow: told one line when something will take seconds.
+            on_compile: told how far it is with a compilation that takes long; see `Compiler`.
             metrics: counts every event; see `metrics.Metrics`.
             hook: given every event once it is recorded; quick, on the thread that caused it.
             options: for `standard_capabilities`: `resolver`, `tls_ca_file`, …
@@ -183,7 +201,10 @@ class Runtime:
                 registry=stack.enter_context(
                     place.registry(recorder, trust=trust, policy=policy, capabilities=capabilities)
                 ),
+                capacity=capacity,
+                compile_limits=compile_limits,
                 on_slow=on_slow,
+                on_compile=on_compile,
                 owned=stack.pop_all(),
             )
 
@@ -293,7 +314,7 @@ class Runtime:
     def _start(
         self, artifact: VerifiedArtifact, manifest: Manifest, grants: Grants, name: str
     ) -> Plugin:
-        component = self._compiler.compile(artifact.code)
+        component = self._compiler.compile(artifact.code, sha256=artifact.code_digest)
         terms = Terms(
             capabilities=self.capabilities,
             manifest=manifest,

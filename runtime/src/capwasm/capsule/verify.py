@@ -96,13 +96,13 @@ class VerifiedArtifact(Proof):
         return self.digests[MANIFEST]
 
     @property
-    def code(self) -> bytes:
-        """`plugin.wasm`, exactly as signed; each access makes a copy.
+    def code(self) -> memoryview:
+        """`plugin.wasm`, exactly as signed.
 
         Raises:
             ValueError: for a native plugin, which has a `library` for each target.
         """
-        return bytes(self.members[self._code_name()])
+        return self.members[self._code_name()]
 
     @property
     def code_digest(self) -> str:

@@ -1,25 +1,16 @@
 """Verified code to a compiled component, without trusting the compiler's input or the cache.
 
-Compiling untrusted code can take seconds and gigabytes (RES-22, RES-23), can't be interrupted, and
-is outside of the engine's own security promise; so it happens in a child process under hard limits
-of time and memory.  What comes back is kept in a cache that only this machine's key can write:
-`deserialize` runs what it is given, so the bytes that are checked are the bytes that are mapped
-(SIG-21, SIG-22, PER-04).
+Code is compiled once: in a process apart (`compile_process.py`), by whoever comes first of all the
+threads and processes that want it.  What comes back is kept for the others and for the next start
+(`cache.py`).  `deserialize` runs what it is given, so the bytes that were checked are the bytes that
+are mapped (`sealed.py`; SIG-21, SIG-22, PER-04).
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
-import hmac
-import os
-import secrets
-import stat
-import subprocess
-import sys
-import tempfile
-import time
+import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,46 +18,40 @@ from pathlib import Path
 import wasmtime
 import wasmtime.component
 
-from capwasm._files import read_file
-from capwasm.errors import ArtifactError, InternalError
-from capwasm.record.redact import printable
+from capwasm.errors import ArtifactError
 
-from ._compiler import INVALID
+from .cache import CodeCache
+from .compile_process import CompileLimits, compile_apart, first_lines
 from .config import fingerprint
 from .engine import PluginEngine
+from .sealed import Sealed
 
-__all__ = ["CompileLimits", "Compiler", "check_component"]
+__all__ = ["CompileLimits", "Compiler", "Compiling", "check_component"]
 
 COMPONENT_MAGIC = b"\0asm\x0d\0\x01\0"
 CORE_MAGIC = b"\0asm\x01\0\0\0"
-_MAC_BYTES = 32
-# What a killed process left half-written is swept after this long.
-_STALE_SECONDS = 3600
+# What is over sooner is not told.
+_SLOW_SECONDS = 0.5
+_SLOW_BYTES = 1_000_000
+# For somebody else who compiles the same code, and may hang.
+_PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class CompileLimits:
-    """What one compilation may use.
+class Compiling:
+    """How far it is with compiling something.
 
     Attributes:
-        code_bytes: the largest component taken, in bytes.
-        seconds: processor time, and twice that in wall-clock time.
-        memory_bytes: address space of the compile process.
-        output_bytes: the largest compiled component taken, in bytes.
-        output_base, output_ratio: and no larger than so many bytes, and so many for each of the
-            code's: what is loaded takes many times its size in this process.
+        code_bytes: the component's size.
+        seconds: since it began.
+        done: whether it has ended, well or not; told once, the last.
+        elsewhere: whether another thread or process compiles this very code, and this one waits.
     """
 
-    code_bytes: int = 64 * 1024 * 1024
-    seconds: int = 120
-    memory_bytes: int = 6 * 1024 * 1024 * 1024
-    output_bytes: int = 1024 * 1024 * 1024
-    output_base: int = 16 * 1024 * 1024
-    output_ratio: int = 32
-
-    def output(self, code_bytes: int) -> int:
-        """The largest compiled form of a component of that size."""
-        return min(self.output_bytes, self.output_base + self.output_ratio * code_bytes)
+    code_bytes: int
+    seconds: float
+    done: bool = False
+    elsewhere: bool = False
 
 
 def check_component(code: bytes | memoryview) -> None:
@@ -100,6 +85,7 @@ class Compiler:
         cache_dir: Path | None,
         limits: CompileLimits | None = None,
         on_slow: Callable[[str], None] | None = None,
+        on_compile: Callable[[Compiling], None] | None = None,
     ) -> None:
         """Cache below `cache_dir`, or not at all.
 
@@ -107,27 +93,37 @@ class Compiler:
             engine: the engine that will run the result.
             cache_dir: made with mode 0700 if it isn't there; where it can't be used, nothing is
                 cached.
-            limits: of each compilation.
+            limits: of each compilation, and of the cache.
             on_slow: told one line when a compilation is not in the cache and will take a while, or
                 when there can be no cache.
+            on_compile: told ten times a second how far it is with one that takes longer than half a
+                second, on the thread that wants the code; what it raises ends the compilation.
         """
         self._engine = engine
-        self._dir: Path | None = None
         self._limits = limits or CompileLimits()
-        self._on_slow = on_slow
+        self._on_slow, self._on_compile = on_slow, on_compile
         self._fingerprint = fingerprint()
-        self._key = b""
+        self._lock = threading.Lock()
+        self._loaded: weakref.WeakValueDictionary[str, wasmtime.component.Component] = (
+            weakref.WeakValueDictionary()
+        )
+        self._cache: CodeCache | None = None
         if cache_dir is not None:
             try:
-                _make_private(cache_dir)
-                self._key = _machine_key(cache_dir)
-                self._dir = cache_dir
+                self._cache = CodeCache(cache_dir, self._limits.cache_bytes)
             except OSError as exc:
                 if on_slow is not None:
                     on_slow(f"compiled code is not cached: {exc.strerror}: {cache_dir}")
 
-    def compile(self, code: bytes) -> wasmtime.component.Component:
+    def compile(
+        self, code: bytes | memoryview, *, sha256: str | None = None
+    ) -> wasmtime.component.Component:
         """The compiled component for these verified bytes.
+
+        Args:
+            code: the component.
+            sha256: its digest, in hex, if it was proven already; it decides which entry of the cache
+                is run, so nobody but `verify` may have made it.
 
         Raises:
             ArtifactError: not a component, invalid, or over the limits of compiling.
@@ -139,191 +135,87 @@ class Compiler:
                 code="artifact.compile-limit",
             )
         self._engine.check()
-        name = hashlib.sha256(
-            hashlib.sha256(code).digest() + self._fingerprint.encode()
-        ).hexdigest()
-        cached = self._read(name)
-        if cached is not None:
-            return cached
-        payload = self._compile_apart(code)
-        self._write(name, payload)
-        return self._load(payload)
+        digest = sha256 or hashlib.sha256(code).hexdigest()
+        name = hashlib.sha256(bytes.fromhex(digest) + self._fingerprint.encode()).hexdigest()
+        with self._lock:
+            component = self._loaded.get(name)
+        if component is None:
+            component = self._find(name) or self._make(name, code)
+            with self._lock:
+                # Of two that came at once the first counts: its code is in memory once.
+                component = self._loaded.setdefault(name, component)
+        return component
 
-    # -- the compile process --------------------------------------------------------------------
-
-    def _compile_apart(self, code: bytes) -> bytes:
-        if self._on_slow is not None and len(code) > 1_000_000:
-            self._on_slow(f"compiling {len(code) / 1e6:.1f} MB of WebAssembly (once; then cached)")
-        limits = self._limits
-        # -I: no PYTHON* variables, no user site, no current directory on the path.
-        package_root = str(Path(__file__).resolve().parents[2])
-        wasmtime_root = str(Path(wasmtime.__file__).resolve().parents[1])
-        argv = [
-            sys.executable,
-            "-I",
-            "-c",
-            (
-                "import sys; sys.path[:0] = sys.argv[4:6]; "
-                "from capwasm.engine._compiler import main; main(*map(int, sys.argv[1:4]))"
-            ),
-            str(limits.seconds),
-            str(limits.memory_bytes),
-            str(limits.output(len(code))),
-            package_root,
-            wasmtime_root,
-        ]
-        started = time.monotonic()
-        try:
-            status, payload, message = self._run(argv, code)
-        except OSError as exc:
-            raise ArtifactError(
-                f"the compile process can't be started: {exc.strerror}", code="artifact.compile"
-            ) from exc
-        if status == 0 and payload:
-            return payload
-        if status == INVALID:
-            raise ArtifactError(
-                f"not a valid component: {_first_lines(message)}", code="artifact.compile"
-            )
-        if status == 1:  # Python's own: an exception that nobody expected
-            raise InternalError(f"the compile process failed: {message.strip()[-600:]}")
-        raise ArtifactError(
-            f"compiling was stopped after {time.monotonic() - started:.1f} s "
-            f"(at most {limits.seconds} s, {limits.memory_bytes >> 20} MiB, and "
-            f"{limits.output(len(code)) >> 20} MiB of compiled code)",
-            code="artifact.compile-limit",
-        )
-
-    def _run(self, argv: list[str], code: bytes) -> tuple[int, bytes, str]:
-        """The exit status of the compile process, what it made, and what it said."""
-        limits = self._limits
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            process = subprocess.Popen(  # noqa: S603 - fixed argv, no shell
-                argv, stdin=subprocess.PIPE, stdout=out, stderr=err, env={}, close_fds=True
-            )
+    def _find(self, name: str) -> wasmtime.component.Component | None:
+        """The component, if the cache has a good entry for it."""
+        if self._cache is None:
+            return None
+        found = self._cache.find(f"{name}.cwasm", self._limits.output_bytes)
+        if found is None:
+            return None
+        with found:
             try:
-                process.communicate(code, timeout=limits.seconds * 2)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            except BaseException:
-                process.kill()
-                process.wait()
-                raise
-            out.seek(0)
-            err.seek(0)
-            payload = out.read(limits.output(len(code)))
-            return process.returncode, payload, err.read(4000).decode("utf-8", "replace")
+                return self._load(found)
+            except ArtifactError:
+                self._cache.drop(f"{name}.cwasm")
+                return None
 
-    def _load(self, payload: bytes) -> wasmtime.component.Component:
+    def _make(self, name: str, code: bytes | memoryview) -> wasmtime.component.Component:
+        progress = _Progress(len(code), self._on_compile)
         try:
-            return wasmtime.component.Component.deserialize(self._engine.wasm, payload)
+            if self._cache is None:
+                with self._compile_apart(code, progress) as made:
+                    return self._load(made)
+            with self._cache.turn(name, _PATIENCE_SECONDS, progress.wait):
+                # Whoever had the turn before may have made it.
+                if (component := self._find(name)) is not None:
+                    return component
+                with self._compile_apart(code, progress) as made:
+                    component = self._load(made)
+                    self._cache.keep(f"{name}.cwasm", made)
+                    return component
+        finally:
+            progress.end()
+
+    def _compile_apart(self, code: bytes | memoryview, progress: _Progress) -> Sealed:
+        if self._on_slow is not None and len(code) > _SLOW_BYTES:
+            self._on_slow(f"compiling {len(code) / 1e6:.1f} MB of WebAssembly (once; then cached)")
+        return compile_apart(code, self._limits, progress.work)
+
+    def _load(self, compiled: Sealed) -> wasmtime.component.Component:
+        try:
+            return wasmtime.component.Component.deserialize_file(self._engine.wasm, compiled.path)
         except wasmtime.WasmtimeError as exc:
+            first = exc
+        try:
+            # Where /proc is not mounted: a copy of the same sealed bytes.
+            with compiled.view() as view:
+                return wasmtime.component.Component.deserialize(self._engine.wasm, bytes(view))
+        except wasmtime.WasmtimeError:
             raise ArtifactError(
-                f"the compiled code does not fit this engine: {_first_lines(str(exc))}",
+                f"the compiled code does not fit this engine: {first_lines(str(first))}",
                 code="artifact.compile",
             ) from None
 
-    # -- the cache ------------------------------------------------------------------------------
 
-    def _mac(self, name: str, payload: bytes) -> bytes:
-        mac = hmac.new(self._key, name.encode() + b"\0", hashlib.sha256)
-        mac.update(payload)
-        return mac.digest()
+class _Progress:
+    """Tells of one compilation, if it takes long."""
 
-    def _read(self, name: str) -> wasmtime.component.Component | None:
-        if self._dir is None:
-            return None
-        try:
-            blob = read_file(
-                self._dir / f"{name}.cwasm",
-                self._limits.output_bytes + _MAC_BYTES,
-                ArtifactError,
-                code="artifact.unreadable",
-                follow=False,
-            )
-        except ArtifactError:
-            return None
-        mac, payload = blob[:_MAC_BYTES], blob[_MAC_BYTES:]
-        if not hmac.compare_digest(mac, self._mac(name, payload)):
-            # Torn, corrupted or foreign: never run, and made anew.
-            (self._dir / f"{name}.cwasm").unlink(missing_ok=True)
-            return None
-        try:
-            return self._load(payload)
-        except ArtifactError:
-            return None
+    def __init__(self, code_bytes: int, tell: Callable[[Compiling], None] | None) -> None:
+        self._size, self._tell, self._last = code_bytes, tell, 0.0
 
-    def _write(self, name: str, payload: bytes) -> None:
-        if self._dir is None:
-            return
-        # A cache that can't be written costs time, not safety.
-        temporary: str | None = None
-        try:
-            fd, temporary = tempfile.mkstemp(dir=self._dir, prefix=".new-")
-            with os.fdopen(fd, "wb") as file:
-                file.write(self._mac(name, payload))
-                file.write(payload)
-            Path(temporary).replace(self._dir / f"{name}.cwasm")
-        except OSError:
-            if temporary is not None:
-                Path(temporary).unlink(missing_ok=True)
+    def work(self, seconds: float) -> None:
+        self._say(seconds, elsewhere=False)
 
+    def wait(self, seconds: float) -> None:
+        if seconds - self._last >= 0.1:
+            self._say(seconds, elsewhere=True)
 
-def _make_private(directory: Path) -> None:
-    """A directory of this user's own that nobody else can enter, without what crashes left in it.
+    def _say(self, seconds: float, *, elsewhere: bool) -> None:
+        if self._tell is not None and seconds >= _SLOW_SECONDS:
+            self._last = seconds
+            self._tell(Compiling(self._size, seconds, elsewhere=elsewhere))
 
-    Raises:
-        OSError: it is another user's, a link, not a directory, or can't be made.
-    """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fchmod(fd, 0o700)
-    finally:
-        os.close(fd)
-    for left in (*directory.glob(".new-*"), *directory.glob(".key-*")):
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - left.lstat().st_mtime > _STALE_SECONDS:
-                left.unlink()
-
-
-def _machine_key(directory: Path) -> bytes:
-    """The key of this cache: 32 random bytes in a file that only its owner can read.
-
-    Whoever can read it can have this user run any code; so can whoever can write the user's files.
-
-    Raises:
-        OSError: it can't be had.
-    """
-    path = directory / "key"
-    for _ in range(2):
-        try:
-            # O_NONBLOCK: a FIFO in its place must not make us wait.
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError:
-            fresh = directory / f".key-{secrets.token_hex(8)}"
-            new = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with os.fdopen(new, "wb") as file:
-                file.write(secrets.token_bytes(32))
-            try:
-                # A link fails where another process was first: the first key stays.
-                os.link(fresh, path)
-            except FileExistsError:
-                pass
-            finally:
-                fresh.unlink(missing_ok=True)
-            continue
-        with os.fdopen(fd, "rb") as file:
-            status = os.fstat(file.fileno())
-            key = file.read(64) if stat.S_ISREG(status.st_mode) else b""
-        if len(key) == 32 and status.st_uid == os.geteuid() and not status.st_mode & 0o077:
-            return key
-        path.unlink(missing_ok=True)  # unsafe or damaged: a new key makes every old entry worthless
-    raise OSError(errno.EACCES, "another process keeps putting an unsafe key there")
-
-
-def _first_lines(text: str, count: int = 4) -> str:
-    # Names in the text are the component's own.
-    lines = [printable(line.strip()) for line in text.split("\n") if line.strip()]
-    return " / ".join(lines[:count])[:600]
+    def end(self) -> None:
+        if self._tell is not None and self._last:
+            self._tell(Compiling(self._size, self._last, done=True))
