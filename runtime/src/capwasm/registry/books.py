@@ -17,9 +17,10 @@ from capwasm.errors import RegistryError
 
 from .db import Connection, Database
 from .ledger import Ledger
+from .model import Listed, PluginRecord, Step
 from .seal import Head, Sealer
 
-__all__ = ["Books"]
+__all__ = ["Books", "known"]
 
 _STALE_SECONDS: Final = 3600
 
@@ -41,6 +42,48 @@ class Books:
     def close(self) -> None:
         """Let go of the database."""
         self._db.close()
+
+    # -- questions --------------------------------------------------------------------------------
+
+    def list(self, *, removed: bool = False) -> tuple[Listed, ...]:
+        """All plugins by id; tombstones too if `removed`.
+
+        Raises:
+            RegistryError: it can't be read, or can't be believed.
+        """
+        with self.reading() as ledger:
+            found = ledger.plugins() if ledger is not None else []
+        return tuple(p for p in found if removed or p.removed is None)
+
+    def find(self, plugin_id: str) -> PluginRecord | None:
+        """What is known of a plugin, also when it was removed; None if nobody has seen it.
+
+        Raises:
+            RegistryError: it can't be read, or can't be believed.
+        """
+        with self.reading() as ledger:
+            return None if ledger is None else ledger.plugin(plugin_id)
+
+    def show(self, plugin_id: str) -> PluginRecord:
+        """What is known of a plugin, also when it was removed.
+
+        Raises:
+            RegistryError: `registry.unknown`; it can't be read, or can't be believed.
+        """
+        return known(self.find(plugin_id), plugin_id)
+
+    def history(self, plugin_id: str) -> tuple[Step, ...]:
+        """Every step of a plugin, oldest first, also when it was removed.
+
+        Raises:
+            RegistryError: `registry.unknown`; it can't be read, or can't be believed.
+        """
+        with self.reading() as ledger:
+            known(None if ledger is None else ledger.plugin(plugin_id), plugin_id)
+            assert ledger is not None
+            return ledger.steps(plugin_id)
+
+    # -- transactions -----------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Ledger | None]:
@@ -124,3 +167,16 @@ class Books:
                 code="registry.rolled-back",
                 context=ascii(str(self._root))[1:-1],
             )
+
+
+def known(plugin: PluginRecord | None, plugin_id: str) -> PluginRecord:
+    """The record, if there is one.
+
+    Raises:
+        RegistryError: `registry.unknown`.
+    """
+    if plugin is None:
+        raise RegistryError(
+            "no such plugin is installed", code="registry.unknown", context=ascii(plugin_id)[1:-1]
+        )
+    return plugin

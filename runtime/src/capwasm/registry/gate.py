@@ -27,7 +27,6 @@ __all__ = [
     "active",
     "admit",
     "check_subject",
-    "known",
     "obey",
     "other",
     "served_before",
@@ -36,19 +35,6 @@ __all__ = [
 ]
 
 _KEY_ID: Final = re.compile(r"[0-9a-f]{64}")
-
-
-def known(plugin: PluginRecord | None, plugin_id: str) -> PluginRecord:
-    """The record, if there is one.
-
-    Raises:
-        RegistryError: `registry.unknown`.
-    """
-    if plugin is None:
-        raise RegistryError(
-            "no such plugin is installed", code="registry.unknown", context=ascii(plugin_id)[1:-1]
-        )
-    return plugin
 
 
 def version_of(plugin: PluginRecord, version: str) -> VersionRecord:

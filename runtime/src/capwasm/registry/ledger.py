@@ -10,15 +10,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final, NoReturn, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
-from capwasm.capsule.identity import Kind
-from capwasm.capsule.verify import Signer
 from capwasm.errors import RegistryError
 
 from .db import Connection
-from .model import Mark, Permit, PermitKind, PluginRecord, State, Step, VersionRecord, order
+from .model import Listed, Mark, Permit, PermitKind, PluginRecord, State, Step, VersionRecord, order
 from .seal import Sealer
+
+if TYPE_CHECKING:
+    from capwasm.capsule.identity import Kind
 
 __all__ = ["Ledger"]
 
@@ -63,14 +64,15 @@ class Ledger:
 
     # -- reading ----------------------------------------------------------------------------------
 
-    def plugins(self) -> list[PluginRecord]:
-        """All plugins and tombstones, by id, without what belongs to them."""
+    def plugins(self) -> list[Listed]:
+        """All plugins and tombstones, by id."""
         rows = self._db.execute("SELECT * FROM plugins ORDER BY id").fetchall()
+        is_true = self._sealer.is_true
         for row in rows:
-            if not self._sealer.is_true(row[-1], "plugins", row[:-1]):
+            if not is_true(row[-1], "plugins", row[:-1]):
                 self._tampered(f"plugins: {row[0]}")
         self._check_root([row[-1] for row in rows])
-        return [_plugin(row) for row in rows]
+        return [Listed._make(row[:-2]) for row in rows]
 
     def plugin(self, plugin_id: str) -> PluginRecord | None:
         """One plugin with all that belongs to it, or None if nobody has seen it."""
@@ -236,6 +238,8 @@ def _plugin_row(p: PluginRecord) -> Row:
 
 
 def _version(row: Row) -> VersionRecord:
+    from capwasm.capsule.verify import Signer
+
     plugin, version, kind, state, bundle, size, archive, code, manifest = row[:9]
     signers, source, published, pending = row[9:13]
     return VersionRecord(

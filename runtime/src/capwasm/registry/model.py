@@ -12,20 +12,22 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from capwasm.capsule.identity import Kind
-from capwasm.capsule.trust import ORIGINS, Role
-from capwasm.capsule.verify import Signer, VerifiedArtifact
 from capwasm.errors import Fault
-from capwasm.grants.manifest import Manifest
-from capwasm.grants.semver import SemVer
+
+if TYPE_CHECKING:  # to list ten thousand plugins takes less time than to import these
+    from capwasm.capsule.identity import Kind
+    from capwasm.capsule.trust import Role
+    from capwasm.capsule.verify import Signer, VerifiedArtifact
+    from capwasm.grants.manifest import Manifest
 
 __all__ = [
     "TRANSITIONS",
     "Candidate",
     "Current",
     "Decision",
+    "Listed",
     "Mark",
     "Outcome",
     "Permit",
@@ -195,8 +197,8 @@ class PluginRecord:
         waiting: the version that waits for a person, or None.
         removed: since when it is a tombstone (`2027-01-31T00:00:00Z`), or None.
         changed: its last step.
-        versions: in the order of SemVer; empty in a listing.
-        permits: exceptions in force; empty in a listing.
+        versions: in the order of SemVer.
+        permits: exceptions in force.
     """
 
     id: str
@@ -230,13 +232,43 @@ class PluginRecord:
         return bool(publishers(signers) & self.owners)
 
 
+class Listed(NamedTuple):
+    """A plugin in a listing of all: what its own row says, and cheap to make.
+
+    Attributes:
+        serving, state, highest, pinned, waiting, removed: as in `PluginRecord`.
+        who, when, why: of its last step.
+    """
+
+    id: str
+    serving: str | None
+    state: str | None
+    highest: str | None
+    key_ids: str
+    pinned: str | None
+    waiting: str | None
+    removed: str | None
+    who: str
+    when: str
+    why: str
+
+    @property
+    def owners(self) -> frozenset[str]:
+        """Key ids of the publisher whom the id belongs to."""
+        return frozenset(self.key_ids.split())
+
+
 def is_older(version: str, other: str) -> bool:
     """Whether a version comes before another; build metadata does not count."""
+    from capwasm.grants.semver import SemVer
+
     return SemVer.parse(version) < SemVer.parse(other)
 
 
 def order(record: VersionRecord) -> tuple[object, ...]:
     """What sorts versions: SemVer, and their text where that says nothing."""
+    from capwasm.grants.semver import SemVer
+
     return (*SemVer.parse(record.version).precedence, record.version)
 
 
@@ -245,7 +277,7 @@ def publishers(signers: Iterable[Signer]) -> frozenset[str]:
     found = tuple(signers)
     roles: tuple[Role, ...] = ("publisher", "marketplace", "official")
     for role in roles:
-        if ids := frozenset(s.key_id for s in found if role in s.roles and s.roles & ORIGINS):
+        if ids := frozenset(s.key_id for s in found if role in s.roles):
             return ids
     return frozenset()
 

@@ -26,6 +26,7 @@ from capwasm.grants.manifest import Manifest
 from capwasm.grants.policy import Policy
 
 from . import gate
+from .books import known
 from .draft import Draft
 from .ledger import Ledger
 from .model import (
@@ -370,7 +371,7 @@ class Registry(Shelf):
         with self._books.writing() as ledger:
             plugin = ledger.plugin(plugin_id)
             if not new:
-                gate.known(plugin, plugin_id)
+                known(plugin, plugin_id)
             draft = Draft(plugin or Draft.blank(plugin_id, mark), action, mark)
             told, version, reasons = work(draft, plugin)
             after = draft.done()

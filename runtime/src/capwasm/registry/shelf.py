@@ -16,7 +16,7 @@ from capwasm.grants.policy import Policy
 from . import gate
 from .books import Books
 from .intake import Intake
-from .model import PluginRecord, Step, VersionRecord
+from .model import Listed, PluginRecord, Step, VersionRecord
 from .store import Store
 
 __all__ = ["Shelf", "ShelfReport"]
@@ -76,43 +76,21 @@ class Shelf:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def list(self, *, removed: bool = False) -> tuple[PluginRecord, ...]:
-        """All plugins by id, without their versions and permits; tombstones too if `removed`.
-
-        Raises:
-            RegistryError: it can't be read, or can't be believed.
-        """
-        with self._books.reading() as ledger:
-            found = ledger.plugins() if ledger is not None else []
-        return tuple(p for p in found if removed or p.removed is None)
+    def list(self, *, removed: bool = False) -> tuple[Listed, ...]:
+        """As `Books.list`."""
+        return self._books.list(removed=removed)
 
     def find(self, plugin_id: str) -> PluginRecord | None:
-        """What is known of a plugin, also when it was removed; None if nobody has seen it.
-
-        Raises:
-            RegistryError: it can't be read, or can't be believed.
-        """
-        with self._books.reading() as ledger:
-            return None if ledger is None else ledger.plugin(plugin_id)
+        """As `Books.find`."""
+        return self._books.find(plugin_id)
 
     def show(self, plugin_id: str) -> PluginRecord:
-        """What is known of a plugin, also when it was removed.
-
-        Raises:
-            RegistryError: `registry.unknown`; it can't be read, or can't be believed.
-        """
-        return gate.known(self.find(plugin_id), plugin_id)
+        """As `Books.show`."""
+        return self._books.show(plugin_id)
 
     def history(self, plugin_id: str) -> tuple[Step, ...]:
-        """Every step of a plugin, oldest first, also when it was removed.
-
-        Raises:
-            RegistryError: `registry.unknown`; it can't be read, or can't be believed.
-        """
-        with self._books.reading() as ledger:
-            gate.known(None if ledger is None else ledger.plugin(plugin_id), plugin_id)
-            assert ledger is not None
-            return ledger.steps(plugin_id)
+        """As `Books.history`."""
+        return self._books.history(plugin_id)
 
     def serving(self, plugin_id: str) -> tuple[VerifiedArtifact, VersionRecord]:
         """The version that serves, taken from the store and proven anew: what a load goes on with.
