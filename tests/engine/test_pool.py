@@ -339,7 +339,7 @@ def test_a_guest_without_fuel_does_not_run(engine: PluginEngine) -> None:
     store.set_fuel(1_000)
     with entered(CallRecord("t@1", "x", DEFAULTS)):
         started = linked.startable.start(store)
-    func = started.func(linked.exports.find("mark"))
+    func = started.func(("", "mark"))
     bound = linked.plans.export("", "mark").bind(store, func, object())
     fresh = engine.new_store(DEFAULTS)
     assert fresh.get_fuel() == 0

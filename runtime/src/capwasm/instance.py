@@ -104,7 +104,7 @@ class Instance:
         self._served = served
         self._linked = linked
         self._functions: list[HostFunc | None] = [None] * len(linked.slots)
-        self._store: Store | None = engine.new_store(limits)
+        self._store: Store | None = engine.new_store(limits, adapters=linked.adapters)
         self._started: Started | None = None
         self._calls: dict[int, Any] = {}
         self._lock = threading.Lock()
@@ -206,7 +206,7 @@ class Instance:
         if self._started is None:
             raise InternalError("the instance was never started")
         plan = self._linked.plans.export(export.interface, export.name)
-        return plan.bind(store, self._started.func(export), self.boundary)
+        return plan.bind(store, self._started.func(plan.where), self.boundary)
 
     def _enter(
         self, record: CallRecord, run: Any, *, starting: bool = False

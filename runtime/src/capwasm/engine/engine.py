@@ -113,8 +113,12 @@ class PluginEngine:
         """How many instances there are now."""
         return len(self._live)
 
-    def new_store(self, limits: Limits) -> Store:
+    def new_store(self, limits: Limits, *, adapters: int = 0) -> Store:
         """A store in which every limit is set.
+
+        Args:
+            limits: of the plugin.
+            adapters: how many of ours are in it besides; see `Store`.
 
         Raises:
             InstancesExceeded: the runtime holds as many instances as it may.
@@ -124,7 +128,7 @@ class PluginEngine:
                 f"the runtime holds {self.instances} instances, as many as it may"
                 " (Capacity.instances)"
             )
-        return Store(self.wasm, self._wasm_at, limits, self._live)
+        return Store(self.wasm, self._wasm_at, limits, self._live, adapters)
 
     def close(self, seconds: float = 1.0) -> None:
         """Take no more calls, interrupt those under way, and wait so long for them to end.

@@ -23,6 +23,9 @@ from .abi import canonical, signature, split_version
 from .crossing import Boundary, HostKind
 from .engine import PluginEngine
 from .exports import ExportTable
+from .lane.choose import Chosen
+from .lane.choose import chosen as functions_of
+from .lane.compose import LANE_IMPORTS, without_lane
 from .plan import Plans, define_func, define_resource
 from .start import Startable
 from .types import ComponentTypes, InterfaceType, ResourceId
@@ -48,6 +51,7 @@ class Linked:
         slots: for each imported function, the served interface's name and the function's; the
             place in this tuple is the number by which an instance is asked for it.
         kinds: for each imported resource, its number and the `Handle` class that stands for it.
+        lane: the functions that take the bulk lane; none if the component runs as it came.
     """
 
     startable: Startable
@@ -56,6 +60,12 @@ class Linked:
     plans: Plans
     slots: tuple[tuple[str, str], ...]
     kinds: Mapping[ResourceId, HostKind]
+    lane: Chosen
+
+    @property
+    def adapters(self) -> int:
+        """How many adapters of ours stand between the plugin and the host."""
+        return bool(self.lane.exports) + bool(self.lane.imports)
 
 
 def read_types(engine: PluginEngine, component: wasmtime.component.Component) -> ComponentTypes:
@@ -70,6 +80,7 @@ def link(
     *,
     owners: Mapping[str, str],
     unserved: Unserved,
+    laned: bool = False,
 ) -> Linked:
     """Join `component` with the interfaces in `served`.
 
@@ -79,11 +90,14 @@ def link(
         served: what this plugin may import; only names, functions and classes are read here.
         owners: for each interface of ours, without version, the manifest table that asks for it.
         unserved: says of an interface why it is not served, or None if it knows nothing of it.
+        laned: whether it was composed with our adapters; the compiler knows, names prove nothing.
 
     Raises:
         LinkError: with one fault for each import that is not served, or not in that shape.
     """
     types = read_types(engine, component)
+    if laned:
+        types = without_lane(types)
     by_name = {split_version(i.name)[0]: i for i in served}
     chosen: list[tuple[InterfaceType, Interface]] = []
     faults: list[Fault] = []
@@ -105,7 +119,8 @@ def link(
             code="link.undeclared-import" if undeclared else "link.unknown-import",
             faults=faults,
         )
-    return _define(engine, component, types, chosen)
+    lane = functions_of(types) if laned else Chosen((), ())
+    return _define(engine, component, types, chosen, lane)
 
 
 def _choose(
@@ -172,14 +187,16 @@ def _define(
     component: wasmtime.component.Component,
     types: ComponentTypes,
     chosen: Sequence[tuple[InterfaceType, Interface]],
+    lane: Chosen,
 ) -> Linked:
     kinds: dict[ResourceId, HostKind] = {}
     for wanted, offer in chosen:
         for name, identity in wanted.resources:
             if identity.interface == wanted.name and identity.imported:
                 kinds[identity] = HostKind(next(_KIND_NUMBERS), offer.resources[name])
-    plans = Plans(types)
+    plans = Plans(types, lane=lane)
     slots: list[tuple[str, str]] = []
+    numbers: dict[tuple[str, str], int] = {}
     linker = wasmtime.component.Linker(engine.wasm)
     try:
         with linker.root() as root:
@@ -198,11 +215,23 @@ def _define(
                             _on_failure,
                             _boundary,
                         )
+                        numbers[wanted.name, name] = len(slots)
                         slots.append((offer.name, name))
+            if lane.imports:
+                with root.add_instance(LANE_IMPORTS) as instance:
+                    for f in lane.imports:
+                        # Another way to the very same function of the host.
+                        define_func(
+                            instance,
+                            plans.lane_host(f.interface, f.name),
+                            _invoker(numbers[f.interface, f.name]),
+                            _on_failure,
+                            _boundary,
+                        )
     except wasmtime.WasmtimeError as exc:
         raise InternalError(f"can't define the imports: {exc}") from exc
     startable = Startable(component, linker)
-    return Linked(startable, types, ExportTable(types), plans, tuple(slots), kinds)
+    return Linked(startable, types, ExportTable(types), plans, tuple(slots), kinds, lane)
 
 
 # -- what the linker's functions do: find the running instance, and ask it ------------------------

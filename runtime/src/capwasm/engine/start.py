@@ -17,7 +17,6 @@ from capwasm.errors import InternalError
 
 from . import capi
 from .crossing import EngineFault
-from .exports import Export
 from .store import Func, Store
 
 __all__ = ["Startable", "Started"]
@@ -33,7 +32,7 @@ class Startable:
         self._keep = (component, linker)
         self._component = capi.address(component.ptr())
         self._linker = capi.address(linker.ptr())
-        self._indices: dict[int, int] = {}
+        self._indices: dict[tuple[str, str], int] = {}
 
     def start(self, store: Store) -> Started:
         """Instantiate in that store: the guest's start functions run.
@@ -49,26 +48,30 @@ class Startable:
             raise EngineFault(str(capi.take_error(error)))
         return Started(self, store, raw)
 
-    def index(self, export: Export) -> int:
-        """The engine's address of that export, looked up when first asked for.
+    def index(self, where: tuple[str, str]) -> int:
+        """The engine's address of an export, looked up when first asked for.
+
+        Args:
+            where: its interface, or "", and its name there.
 
         Raises:
             InternalError: there is none.
         """
-        index = self._indices.get(export.index)
+        index = self._indices.get(where)
         if index is not None:
             return index
+        interface, name = where
         parent: int | None = None
-        if export.interface:
-            parent = self._find(None, export.interface)
+        if interface:
+            parent = self._find(None, interface)
         try:
-            index = self._find(parent, export.name) if parent or not export.interface else None
+            index = self._find(parent, name) if parent or not interface else None
         finally:
             if parent:
                 capi.export_index_delete(parent)
         if not index:
-            raise InternalError(f"the component lost its export {export.whole}")
-        kept = self._indices.setdefault(export.index, index)
+            raise InternalError(f"the component lost its export {interface}#{name}")
+        kept = self._indices.setdefault(where, index)
         if kept != index:  # another thread was first
             capi.export_index_delete(index)
         return kept
@@ -95,14 +98,14 @@ class Started:
         self._raw = raw
         self._at = ctypes.addressof(raw)
 
-    def func(self, export: Export) -> Func:
-        """An exported function, to be bound by its call plan.
+    def func(self, where: tuple[str, str]) -> Func:
+        """An exported function, to be bound by its call plan, which knows `where` it is.
 
         Raises:
             InternalError: the component has no such export.
         """
         func = Func()
-        index = self._startable.index(export)
+        index = self._startable.index(where)
         if not capi.instance_func(self._at, self._store.context, index, func.at):
-            raise InternalError(f"the component lost its export {export.whole}")
+            raise InternalError(f"the component lost its export {'#'.join(where)}")
         return func

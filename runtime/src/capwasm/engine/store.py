@@ -21,6 +21,7 @@ from capwasm.call import current_call
 from capwasm.limits import Limits
 
 from . import capi
+from .lane.adapter import ADAPTER_INSTANCES, ADAPTER_MEMORIES
 from .trampoline import guarded
 
 __all__ = ["Func", "Store"]
@@ -71,7 +72,9 @@ class Store:
 
     __slots__ = ("_at", "_engine", "_fuel", "_fuel_at", "_live", "_number", "context")
 
-    def __init__(self, engine: Any, engine_at: int, limits: Limits, live: set[int]) -> None:
+    def __init__(
+        self, engine: Any, engine_at: int, limits: Limits, live: set[int], adapters: int = 0
+    ) -> None:
         """Make it, with all five limits and the epoch callback.
 
         `limits.memory` is shared out over `limits.memories`, since the engine's own limit counts
@@ -82,6 +85,7 @@ class Store:
             engine_at: its address.
             limits: of the instance.
             live: has a number for each store that is open, and counts them thereby.
+            adapters: how many of the lane's are in it; what they take is not the plugin's.
         """
         self._number = next(_NUMBERS)
         self._engine = engine
@@ -94,9 +98,9 @@ class Store:
             at,
             limits.memory // limits.memories,
             limits.table_elements,
-            limits.instances,
+            limits.instances + adapters * ADAPTER_INSTANCES,
             limits.tables,
-            limits.memories,
+            limits.memories + adapters * ADAPTER_MEMORIES,
         )
         capi.store_on_epoch(at, _ON_EPOCH, None, None)
         self.context: int = capi.store_context(at)

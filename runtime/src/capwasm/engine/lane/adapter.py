@@ -26,8 +26,9 @@ from .layout import (
 from .typetext import OddTypes
 
 __all__ = [
-    "ADDED_INSTANCES",
-    "ADDED_MEMORIES",
+    "ADAPTERS",
+    "ADAPTER_INSTANCES",
+    "ADAPTER_MEMORIES",
     "MEMORY_LIMIT",
     "MODULE",
     "VALUE_LIMIT",
@@ -43,9 +44,9 @@ __all__ = [
 MODULE = "capwasm-lane"
 VALUE_LIMIT, MEMORY_LIMIT = "lane-value-limit", "lane-memory-limit"
 
-# What the two adapters add to an instance at most: a memory each; a core instance for the memory, for
-# the calls, and for the engine's own code between two components.
-ADDED_MEMORIES, ADDED_INSTANCES = 2, 6
+# What an adapter adds to an instance: a memory; and a core instance for that, for the calls, and for
+# the engine's own code between two components.  There are two at most, and neither has a table.
+ADAPTERS, ADAPTER_MEMORIES, ADAPTER_INSTANCES = 2, 1, 3
 
 PAGE = 65536
 # The codec reads and writes so many bytes, at most, past the end of what it is given.
