@@ -250,9 +250,7 @@ class Codec:
     # -- strings -------------------------------------------------------------------------------
 
     def encode(self, start: int) -> tuple[int, int]:
-        """Make a string of the block from `start` to `top`: its offset, and its length.
-
-        It stands where the block ends, padded to a whole number of groups.
+        """Make a string of the block from `start` to `top`, in its place: its offset, its length.
 
         Raises:
             ValueLimitExceeded: there is no memory for it.
@@ -260,24 +258,23 @@ class Codec:
         top = self.top
         size = (top - start + GROUP - 1) & -GROUP
         end, length = start + size, size // GROUP * PACKED
-        if end + length + GROUP > self._size:
-            self._grow(end + length + GROUP)
+        if start + length > self._size:
+            self._grow(start + length)
         if end > top:
             self.buf[top:end] = _ZEROS[: end - top]
-        _ARGS(self._raw, 0, start, size, end)
+        _ARGS(self._raw, 0, start, size, start)
         if (_run_holding if size < _VERY_LARGE else _run_releasing)(*self._encode):
             raise InternalError("a block could not be encoded")
-        return end, length
+        return start, length
 
-    def lend(self, start: int) -> int:
-        """`encode`, and the string as the C value at `args`; gives the end of the padded block.
+    def lend(self, start: int) -> None:
+        """`encode`, and the string as the C value at `args`.
 
         Raises:
             ValueLimitExceeded: there is no memory for it.
         """
         at, length = self.encode(start)
         _VAL.pack_into(self.buf, 0, _STRING, length, self.base + at)
-        return at
 
     def decode_result(self, at: int) -> None:
         """Decode the string that a call left at `result`, to the offset `at`.
