@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 from collections import deque
@@ -47,6 +46,8 @@ class Turns:
         if turn is None:
             return True
         try:
+            import asyncio  # slow to import, and only for who uses it
+
             await asyncio.wait_for(asyncio.wrap_future(turn), _bounded(seconds))
         except TimeoutError:
             return self._give_up(turn)

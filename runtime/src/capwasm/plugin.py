@@ -8,7 +8,6 @@ calls one after the other.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
@@ -156,6 +155,8 @@ class Plugin:
         Raises:
             GuestError, InstanceClosedError, TypeError, ValueError: as `call`.
         """
+        import asyncio  # slow to import, and whoever calls this has it
+
         export = self.functions.find(function)
         self._check()
         if not await self._turns.take_async(self._patience(wait_seconds)):

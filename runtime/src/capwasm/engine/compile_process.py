@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -117,7 +115,9 @@ def _run(
     argv: list[str], code: int, out: int, seconds: float, tell: Callable[[float], None]
 ) -> tuple[int, str]:
     """The exit status of the compile process, and what it said."""
-    process = subprocess.Popen(  # noqa: S603 - fixed argv, no shell
+    import subprocess  # who finds all in the cache never needs it
+
+    process = subprocess.Popen(
         argv, stdin=code, stdout=out, stderr=subprocess.PIPE, env={}, close_fds=True
     )
     began = time.monotonic()
@@ -135,6 +135,8 @@ def _run(
 
 def _listen(said: IO[bytes], began: float, seconds: float, tell: Callable[[float], None]) -> bytes:
     """What it says, until it closes its standard error, which it does by ending, or time is up."""
+    import select
+
     message = b""
     poll = select.poll()
     poll.register(said, select.POLLIN)
