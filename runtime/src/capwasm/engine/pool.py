@@ -29,6 +29,7 @@ from wasmtime import _bindings as ffi
 from capwasm.limits import CEILING
 
 from .config import make_config
+from .lane.adapter import ADAPTER_INSTANCES, ADAPTER_MEMORIES, ADAPTERS
 
 __all__ = ["Capacity", "Made", "make_engine"]
 
@@ -37,8 +38,9 @@ KIB, GIB = 1024, 1024 * 1024 * 1024
 MOST_INSTANCES = 10_000
 """What one runtime can be told to hold at most."""
 
-# For each instance on average, and at least.  What the runtime itself puts around a plugin counts too.
-MEMORIES_EACH, FEWEST_MEMORIES = 1, 8
+# For each instance, where there is room for all, and at least.  Of memories, one is the plugin's own;
+# the runtime may put others around it.
+MEMORIES_EACH, FEWEST_MEMORIES = 1 + ADAPTERS * ADAPTER_MEMORIES, 8
 TABLES_EACH, FEWEST_TABLES = 4, 64
 # The kernel bounds the mappings of a process (65,530 by default), and a memory takes up to four.  At
 # most so much of them: the host needs some for its threads and its own memory.
@@ -121,18 +123,20 @@ def make_engine(capacity: Capacity) -> Made:
 def _pooled(instances: int) -> wasmtime.Config:
     """The one configuration, with slots.  Compiled code is the same with and without them."""
     memories, tables = _slots(instances)
+    most_cores = CEILING.instances + ADAPTERS * ADAPTER_INSTANCES
+    most_memories = CEILING.memories + ADAPTERS * ADAPTER_MEMORIES
     pool = ffi.wasmtime_pooling_allocation_config_new()
     for name, value in {
         "total_component_instances": instances,
-        "total_core_instances": min(instances * CEILING.instances, 2**32 - 1),
+        "total_core_instances": min(instances * most_cores, 2**32 - 1),
         "total_memories": memories,
         "total_tables": tables,
         "total_stacks": 0,
         "total_gc_heaps": 0,
         "max_component_instance_size": _CONTEXT_BYTES,
         "max_core_instance_size": _CONTEXT_BYTES,
-        "max_core_instances_per_component": CEILING.instances,
-        "max_memories_per_component": min(CEILING.memories, memories),
+        "max_core_instances_per_component": most_cores,
+        "max_memories_per_component": min(most_memories, memories),
         "max_tables_per_component": min(CEILING.tables, tables),
         "max_memories_per_module": min(CEILING.memories, memories),
         "max_tables_per_module": min(CEILING.tables, tables),
@@ -150,7 +154,7 @@ def _pooled(instances: int) -> wasmtime.Config:
 
 def _slots(instances: int) -> tuple[int, int]:
     """How many memories and tables."""
-    memories = max(instances * MEMORIES_EACH, FEWEST_MEMORIES)
+    memories = max(min(instances * MEMORIES_EACH, _mappable()), FEWEST_MEMORIES)
     return memories, max(instances * TABLES_EACH, FEWEST_TABLES)
 
 
@@ -161,12 +165,11 @@ def _bytes(instances: int) -> tuple[int, int]:
 
 
 def _mappable() -> int:
-    """How many instances the kernel has mappings for."""
+    """How many memories the kernel has mappings for."""
     words = _read("/proc/sys/vm/max_map_count").split()
     if not words or not words[0].isdecimal():
         return MOST_INSTANCES
-    share = int(int(words[0]) * _MAPPINGS_SHARE)
-    return max(1, share // (_MAPPINGS_EACH * MEMORIES_EACH))
+    return max(1, int(int(words[0]) * _MAPPINGS_SHARE) // _MAPPINGS_EACH)
 
 
 def _unfit() -> str:

@@ -123,6 +123,19 @@ def _nothing() -> None:
     """No terminal, no working directory."""
 
 
+# What holds nothing of an instance is shared by all.
+_SHARED = (
+    Interface(named("cli/exit"), {"exit": _exit, "exit-with-code": _exit_with_code}),
+    Interface(named("cli/stdin"), {"get-stdin": lambda: InputStream(Lease())}),
+    Interface(named("cli/terminal-input"), {}, {"terminal-input": TerminalInput}),
+    Interface(named("cli/terminal-output"), {}, {"terminal-output": TerminalOutput}),
+    Interface(named("cli/terminal-stdin"), {"get-terminal-stdin": _nothing}),
+    Interface(named("cli/terminal-stdout"), {"get-terminal-stdout": _nothing}),
+    Interface(named("cli/terminal-stderr"), {"get-terminal-stderr": _nothing}),
+)
+_ENVIRONMENT, _STDOUT, _STDERR = (named(f"cli/{n}") for n in ("environment", "stdout", "stderr"))
+
+
 def interfaces(log: _Log | None, ledger: Ledger, config: WasiConfig) -> list[Interface]:
     """`wasi:cli/*`; `log` is the log capability's state, or None where it is not granted."""
 
@@ -132,20 +145,14 @@ def interfaces(log: _Log | None, ledger: Ledger, config: WasiConfig) -> list[Int
 
     return [
         Interface(
-            named("cli/environment"),
+            _ENVIRONMENT,
             {
                 "get-environment": lambda: list(config.env.items()),
                 "get-arguments": lambda: list(config.args),
                 "initial-cwd": _nothing,
             },
         ),
-        Interface(named("cli/exit"), {"exit": _exit, "exit-with-code": _exit_with_code}),
-        Interface(named("cli/stdin"), {"get-stdin": lambda: InputStream(Lease())}),
-        Interface(named("cli/stdout"), {"get-stdout": channel("stdout")}),
-        Interface(named("cli/stderr"), {"get-stderr": channel("stderr")}),
-        Interface(named("cli/terminal-input"), {}, {"terminal-input": TerminalInput}),
-        Interface(named("cli/terminal-output"), {}, {"terminal-output": TerminalOutput}),
-        Interface(named("cli/terminal-stdin"), {"get-terminal-stdin": _nothing}),
-        Interface(named("cli/terminal-stdout"), {"get-terminal-stdout": _nothing}),
-        Interface(named("cli/terminal-stderr"), {"get-terminal-stderr": _nothing}),
+        Interface(_STDOUT, {"get-stdout": channel("stdout")}),
+        Interface(_STDERR, {"get-stderr": channel("stderr")}),
+        *_SHARED,
     ]

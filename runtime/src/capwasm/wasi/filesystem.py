@@ -314,6 +314,9 @@ _ANSWERS: dict[str, HostFunc] = {
     ),
     "filesystem-error-code": _error_code,
 }
+_LINKS = tuple(f"[method]descriptor.{name}-at" for name in ("link", "readlink", "symlink"))
+_RESOURCES = {"descriptor": Descriptor, "directory-entry-stream": DirectoryEntryStream}
+_TYPES, _PREOPENS = named("filesystem/types"), named("filesystem/preopens")
 
 
 def interfaces(state: _State | None, ledger: Ledger) -> list[Interface]:
@@ -327,15 +330,8 @@ def interfaces(state: _State | None, ledger: Ledger) -> list[Interface]:
         # what it is when they start, and take a refusal for a broken system.
         return [(Descriptor(root, kept=True), path) for path, root in roots.items() if root.alive]
 
-    functions = dict(_ANSWERS)
-    for name in ("link-at", "readlink-at", "symlink-at"):
-        full = f"[method]descriptor.{name}"
-        functions[full] = Refused(ledger, f"wasi:filesystem/types.{full}", "not-permitted")
+    refused = {f: Refused(ledger, f"wasi:filesystem/types.{f}", "not-permitted") for f in _LINKS}
     return [
-        Interface(
-            named("filesystem/types"),
-            functions,
-            {"descriptor": Descriptor, "directory-entry-stream": DirectoryEntryStream},
-        ),
-        Interface(named("filesystem/preopens"), {"get-directories": directories}),
+        Interface(_TYPES, _ANSWERS | refused, _RESOURCES),
+        Interface(_PREOPENS, {"get-directories": directories}),
     ]

@@ -301,46 +301,50 @@ def _bound(size: int) -> None:
         )
 
 
+# They hold nothing of an instance, so all share them.
+_INTERFACES = (
+    Interface(
+        named("io/error"),
+        {"[method]error.to-debug-string": IoError.to_debug_string},
+        {"error": IoError},
+    ),
+    Interface(
+        named("io/poll"),
+        {
+            "poll": poll,
+            "[method]pollable.ready": Pollable.ready,
+            "[method]pollable.block": Pollable.block,
+        },
+        {"pollable": Pollable},
+    ),
+    Interface(
+        named("io/streams"),
+        {
+            "[method]input-stream.read": InputStream.read,
+            "[method]input-stream.blocking-read": InputStream.blocking_read,
+            "[method]input-stream.skip": InputStream.skip,
+            "[method]input-stream.blocking-skip": InputStream.blocking_skip,
+            "[method]input-stream.subscribe": lambda stream: stream.subscribe(),
+            "[method]output-stream.check-write": OutputStream.check_write,
+            "[method]output-stream.write": OutputStream.write,
+            "[method]output-stream.blocking-write-and-flush": (
+                OutputStream.blocking_write_and_flush
+            ),
+            "[method]output-stream.flush": OutputStream.flush,
+            "[method]output-stream.blocking-flush": OutputStream.flush,
+            "[method]output-stream.subscribe": lambda stream: stream.subscribe(),
+            "[method]output-stream.write-zeroes": OutputStream.write_zeroes,
+            "[method]output-stream.blocking-write-zeroes-and-flush": (
+                OutputStream.blocking_write_zeroes_and_flush
+            ),
+            "[method]output-stream.splice": OutputStream.splice,
+            "[method]output-stream.blocking-splice": OutputStream.blocking_splice,
+        },
+        {"input-stream": InputStream, "output-stream": OutputStream},
+    ),
+)
+
+
 def interfaces() -> list[Interface]:
     """`wasi:io/{error,poll,streams}`.  They hold no power, so they need no grant."""
-    return [
-        Interface(
-            named("io/error"),
-            {"[method]error.to-debug-string": IoError.to_debug_string},
-            {"error": IoError},
-        ),
-        Interface(
-            named("io/poll"),
-            {
-                "poll": poll,
-                "[method]pollable.ready": Pollable.ready,
-                "[method]pollable.block": Pollable.block,
-            },
-            {"pollable": Pollable},
-        ),
-        Interface(
-            named("io/streams"),
-            {
-                "[method]input-stream.read": InputStream.read,
-                "[method]input-stream.blocking-read": InputStream.blocking_read,
-                "[method]input-stream.skip": InputStream.skip,
-                "[method]input-stream.blocking-skip": InputStream.blocking_skip,
-                "[method]input-stream.subscribe": lambda stream: stream.subscribe(),
-                "[method]output-stream.check-write": OutputStream.check_write,
-                "[method]output-stream.write": OutputStream.write,
-                "[method]output-stream.blocking-write-and-flush": (
-                    OutputStream.blocking_write_and_flush
-                ),
-                "[method]output-stream.flush": OutputStream.flush,
-                "[method]output-stream.blocking-flush": OutputStream.flush,
-                "[method]output-stream.subscribe": lambda stream: stream.subscribe(),
-                "[method]output-stream.write-zeroes": OutputStream.write_zeroes,
-                "[method]output-stream.blocking-write-zeroes-and-flush": (
-                    OutputStream.blocking_write_zeroes_and_flush
-                ),
-                "[method]output-stream.splice": OutputStream.splice,
-                "[method]output-stream.blocking-splice": OutputStream.blocking_splice,
-            },
-            {"input-stream": InputStream, "output-stream": OutputStream},
-        ),
-    ]
+    return list(_INTERFACES)
