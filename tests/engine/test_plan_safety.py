@@ -6,6 +6,7 @@ import gc
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,26 @@ def test_plans_are_made_once_and_unknown_functions_refused() -> None:
             side("", name)
     with pytest.raises(KeyError):
         plans.export("a:b/c", "g")
+
+
+def test_host_functions_are_built_at_their_first_call_and_told_of_when_they_can_not_be() -> None:
+    tries: list[int] = []
+    got: list[tuple[int, ...]] = []
+
+    def make() -> Callable[..., None]:
+        tries.append(1)
+        if len(tries) == 1:
+            raise ValueError("not a WIT name")
+        return lambda *args: got.append(args)
+
+    entry = trampoline.Entry.lazy(make, str)
+    assert tries == []
+    with pytest.raises(ValueError, match="WIT"):
+        entry.run(1, 2, 3)
+    entry.run(1, 2, 3)
+    entry.run(4, 5, 6)
+    assert got == [(1, 2, 3), (4, 5, 6)]
+    assert len(tries) == 2
 
 
 # -- what would kill the process -----------------------------------------------------------------

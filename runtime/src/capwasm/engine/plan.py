@@ -48,7 +48,7 @@ from .host import (
 )
 from .lane.choose import Chosen
 from .lift import lifter
-from .lower import Lower, is_flat, lowerer
+from .lower import is_flat, lowerer
 from .store import Func, Store
 
 _headroom, pointer_arg, addressof = trampoline.headroom, capi.pointer_arg, ctypes.addressof
@@ -353,19 +353,10 @@ class ImportPlan:
     """The fast `HostPlan`."""
 
     def __init__(self, name: str, type_: t.FuncType, classes: Classes) -> None:
-        """Build the converters."""
+        """Nothing is built before the guest calls it."""
         self.name = name
         self.type = type_
-        hint = hint_of(name)
-        self._lifts = tuple(
-            (lifter(x, classes, f"{hint}-{n}"), 32 * i) for i, (n, x) in enumerate(type_.params)
-        )
-        result = type_.result
-        self._lower: Lower | None = (
-            None if result is None else lowerer(result, classes, f"{hint}-result")
-        )
-        self._handles = has_handles(result) or any(has_handles(x) for _, x in type_.params)
-        self._frames = Frames(1, flat=result is None or is_flat(result))
+        self._classes = classes
 
     def define(
         self,
@@ -375,14 +366,21 @@ class ImportPlan:
         boundary: Callable[[], Boundary],
     ) -> None:
         """See `HostPlan.define`."""
-        entry = trampoline.Entry(self._runner(invoke, boundary), on_failure)
+        entry = trampoline.Entry.lazy(lambda: self._runner(invoke, boundary), on_failure)
         check_defined(trampoline.add_func(linker, self.name, entry), self.name)
 
     def _runner(
         self, invoke: Invoke, boundary: Callable[[], Boundary]
     ) -> Callable[[int, int, int], None]:
-        frames, lifts, lower, handles = self._frames, self._lifts, self._lower, self._handles
-        size, result, name = 32 * len(lifts), self.type.result, self.name
+        name, result, classes = self.name, self.type.result, self._classes
+        hint, params = hint_of(name), self.type.params
+        lifts = tuple(
+            (lifter(x, classes, f"{hint}-{n}"), 32 * i) for i, (n, x) in enumerate(params)
+        )
+        lower = None if result is None else lowerer(result, classes, f"{hint}-result")
+        handles = has_handles(result) or any(has_handles(x) for _, x in params)
+        frames = Frames(1, flat=result is None or is_flat(result))
+        size = 32 * len(lifts)
         read, clone = ctypes.string_at, capi.val_clone
 
         def run(context: int, args: int, results: int) -> None:

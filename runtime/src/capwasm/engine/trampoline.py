@@ -98,7 +98,7 @@ def _level6() -> None:
     pass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Entry:
     """What a callback runs.
 
@@ -109,6 +109,23 @@ class Entry:
 
     run: Callable[..., None]
     on_failure: Callable[[BaseException], str]
+
+    @classmethod
+    def lazy(
+        cls, make: Callable[[], Callable[..., None]], on_failure: Callable[[BaseException], str]
+    ) -> Entry:
+        """One whose `run` is made when it is first called.
+
+        A Python guest imports a hundred functions and calls ten.  What `make` raises is told like
+        anything else that is raised here, and the next call tries again.
+        """
+
+        def first(*args: int) -> None:
+            entry.run = make()
+            entry.run(*args)
+
+        entry = cls(first, on_failure)
+        return entry
 
 
 # The engine keeps a number for each function and calls `finalizer` with it when the last linker,
