@@ -266,17 +266,17 @@ def test_refuses_to_run_what_was_written_after_the_check(
         return real(self, compiled)
 
     with mock.patch.object(Compiler, "_load", swapped):
-        component = Compiler(engine, tmp_path).compile(guest("hostile"))
+        compiled = Compiler(engine, tmp_path).compile(guest("hostile"))
     assert entry.read_bytes() == other
     entry.write_bytes(b"")  # a mapped file that shrinks would kill the process when it is read
-    assert "spin" in component.type.exports(engine.wasm)
+    assert "spin" in compiled.component.type.exports(engine.wasm)
     assert compiles(Compiler(engine, tmp_path), guest("hostile"))
 
 
 def test_allows_a_system_without_proc(engine: PluginEngine, tmp_path: Path) -> None:
     with mock.patch.object(Sealed, "path", "/nowhere/1"):
-        component = Compiler(engine, tmp_path).compile(guest("hostile"))
-        assert "spin" in component.type.exports(engine.wasm)
+        compiled = Compiler(engine, tmp_path).compile(guest("hostile"))
+        assert "spin" in compiled.component.type.exports(engine.wasm)
         assert not compiles(Compiler(engine, tmp_path), guest("hostile"))
 
 
@@ -389,7 +389,7 @@ def test_many_threads_compile_the_same_code_once(engine: PluginEngine, tmp_path:
         for thread in threads:
             thread.join(60)
     assert len(answers) == 6
-    assert spy.call_count == 1
+    assert spy.call_count == 2  # its skeleton, and itself
     assert len(files(tmp_path)) == 1
 
 
@@ -420,8 +420,8 @@ def test_many_processes_compile_the_same_code_once(tmp_path: Path) -> None:
         (place / f"ready-{sys.argv[2]}").touch()
         while not (place / "go").exists():
             time.sleep(0.001)
-        component = compiler.compile(guest("prober"))
-        print(len(made), len(component.type.imports(compiler._engine.wasm)) > 5)
+        compiled = compiler.compile(guest("prober"))
+        print(len(made), len(compiled.component.type.imports(compiler._engine.wasm)) > 5)
     """
     started = [process(code, tmp_path, n) for n in range(4)]
     while len(list(tmp_path.glob("ready-*"))) < 4:
@@ -429,7 +429,7 @@ def test_many_processes_compile_the_same_code_once(tmp_path: Path) -> None:
         time.sleep(0.01)
     (tmp_path / "go").touch()
     told = sorted(p.communicate(timeout=60)[0].strip() for p in started)
-    assert told == ["0 True", "0 True", "0 True", "1 True"]
+    assert told == ["0 True", "0 True", "0 True", "2 True"]
     assert len(files(tmp_path / "cache")) == 1
 
 

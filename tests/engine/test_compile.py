@@ -36,8 +36,8 @@ def wasm(text: str) -> bytes:
 
 
 def test_allows_a_component(engine: PluginEngine) -> None:
-    component = Compiler(engine, None).compile(guest("hostile"))
-    assert "spin" in component.type.exports(engine.wasm)
+    compiled = Compiler(engine, None).compile(guest("hostile"))
+    assert "spin" in compiled.component.type.exports(engine.wasm)
 
 
 WRONG = [

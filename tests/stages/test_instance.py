@@ -96,7 +96,7 @@ GOES_OVER: list[Any] = [
     ),
     pytest.param("recurse", (), {}, StackExhausted, marks=pytest.mark.case("RES-12")),
     pytest.param(
-        "bytes", (3_000_000,), {}, ValueLimitExceeded, marks=pytest.mark.case("RES-16", "RES-17")
+        "bytes", (5_000_000,), {}, ValueLimitExceeded, marks=pytest.mark.case("RES-16", "RES-17")
     ),
     pytest.param("bytes", (100_000,), {"value_bytes": 50_000}, ValueLimitExceeded),
     pytest.param(

@@ -314,7 +314,11 @@ class Runtime:
     def _start(
         self, artifact: VerifiedArtifact, manifest: Manifest, grants: Grants, name: str
     ) -> Plugin:
-        component = self._compiler.compile(artifact.code, sha256=artifact.code_digest)
+        component = self._compiler.compile(
+            artifact.code,
+            sha256=artifact.code_digest,
+            value_bytes=grants.limits.value_bytes,
+        )
         terms = Terms(
             capabilities=self.capabilities,
             manifest=manifest,

@@ -10,21 +10,31 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import wasmtime
 import wasmtime.component
 
 from capwasm.errors import ArtifactError
+from capwasm.limits import DEFAULTS
 
 from .cache import CodeCache
+from .capi import layout_faults
 from .compile_process import CompileLimits, compile_apart, first_lines
+from .compiled import Compiled
 from .config import fingerprint
 from .engine import PluginEngine
+from .lane.adapter import pages_for
+from .lane.compose import VERSION
+from .lane.prepare import NotLaned, prepare
 from .sealed import Sealed
+from .types import ComponentTypes
+from .walk import walk
 
 __all__ = ["CompileLimits", "Compiler", "Compiling", "check_component"]
 
@@ -35,6 +45,8 @@ _SLOW_SECONDS = 0.5
 _SLOW_BYTES = 1_000_000
 # For somebody else who compiles the same code, and may hang.
 _PATIENCE_SECONDS = 60.0
+
+_Keep: TypeAlias = Callable[[Sealed, Compiled], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +98,8 @@ class Compiler:
         limits: CompileLimits | None = None,
         on_slow: Callable[[str], None] | None = None,
         on_compile: Callable[[Compiling], None] | None = None,
+        *,
+        lane: bool = True,
     ) -> None:
         """Cache below `cache_dir`, or not at all.
 
@@ -98,15 +112,16 @@ class Compiler:
                 when there can be no cache.
             on_compile: told ten times a second how far it is with one that takes longer than half a
                 second, on the thread that wants the code; what it raises ends the compilation.
+            lane: whether plugins are composed with adapters for lists; off, they run as they came.
         """
         self._engine = engine
         self._limits = limits or CompileLimits()
         self._on_slow, self._on_compile = on_slow, on_compile
         self._fingerprint = fingerprint()
+        # The lane's conversions rely on the layout of the wheel's structures (see `capi.py`).
+        self._lane = lane and not layout_faults()
         self._lock = threading.Lock()
-        self._loaded: weakref.WeakValueDictionary[str, wasmtime.component.Component] = (
-            weakref.WeakValueDictionary()
-        )
+        self._loaded: weakref.WeakValueDictionary[str, Compiled] = weakref.WeakValueDictionary()
         self._cache: CodeCache | None = None
         if cache_dir is not None:
             try:
@@ -116,14 +131,19 @@ class Compiler:
                     on_slow(f"compiled code is not cached: {exc.strerror}: {cache_dir}")
 
     def compile(
-        self, code: bytes | memoryview, *, sha256: str | None = None
-    ) -> wasmtime.component.Component:
+        self,
+        code: bytes | memoryview,
+        *,
+        sha256: str | None = None,
+        value_bytes: int = DEFAULTS.value_bytes,
+    ) -> Compiled:
         """The compiled component for these verified bytes.
 
         Args:
             code: the component.
             sha256: its digest, in hex, if it was proven already; it decides which entry of the cache
                 is run, so nobody but `verify` may have made it.
+            value_bytes: the limit that it will run under, which bounds what the lane takes.
 
         Raises:
             ArtifactError: not a component, invalid, or over the limits of compiling.
@@ -136,51 +156,92 @@ class Compiler:
             )
         self._engine.check()
         digest = sha256 or hashlib.sha256(code).hexdigest()
-        name = hashlib.sha256(bytes.fromhex(digest) + self._fingerprint.encode()).hexdigest()
+        pages = pages_for(value_bytes) if self._lane else 0
+        kind = f"{self._fingerprint} lane {VERSION} {pages}" if pages else self._fingerprint
+        name = hashlib.sha256(bytes.fromhex(digest) + kind.encode()).hexdigest()
         with self._lock:
-            component = self._loaded.get(name)
-        if component is None:
-            component = self._find(name) or self._make(name, code)
+            compiled = self._loaded.get(name)
+        if compiled is None:
+            compiled = self._find(name) or self._make(name, code, pages)
             with self._lock:
                 # Of two that came at once the first counts: its code is in memory once.
-                component = self._loaded.setdefault(name, component)
-        return component
+                compiled = self._loaded.setdefault(name, compiled)
+        return compiled
 
-    def _find(self, name: str) -> wasmtime.component.Component | None:
+    def _find(self, name: str) -> Compiled | None:
         """The component, if the cache has a good entry for it."""
         if self._cache is None:
             return None
-        found = self._cache.find(f"{name}.cwasm", self._limits.output_bytes)
-        if found is None:
-            return None
-        with found:
-            try:
-                return self._load(found)
-            except ArtifactError:
-                self._cache.drop(f"{name}.cwasm")
-                return None
+        for laned in (True, False):
+            # An entry is good under its own name alone: so that it is laned is proven by it.
+            found = self._cache.find(_entry(name, laned=laned), self._limits.output_bytes)
+            if found is not None:
+                with found:
+                    try:
+                        return Compiled(self._load(found), laned)
+                    except ArtifactError:
+                        self._cache.drop(_entry(name, laned=laned))
+        return None
 
-    def _make(self, name: str, code: bytes | memoryview) -> wasmtime.component.Component:
+    def _make(self, name: str, code: bytes | memoryview, pages: int) -> Compiled:
         progress = _Progress(len(code), self._on_compile)
         try:
             if self._cache is None:
-                with self._compile_apart(code, progress) as made:
-                    return self._load(made)
-            with self._cache.turn(name, _PATIENCE_SECONDS, progress.wait):
+                return self._compile_apart(code, pages, progress, _keep_nowhere)
+            cache = self._cache
+            with cache.turn(name, _PATIENCE_SECONDS, progress.wait):
                 # Whoever had the turn before may have made it.
-                if (component := self._find(name)) is not None:
-                    return component
-                with self._compile_apart(code, progress) as made:
-                    component = self._load(made)
-                    self._cache.keep(f"{name}.cwasm", made)
-                    return component
+                return self._find(name) or self._compile_apart(
+                    code,
+                    pages,
+                    progress,
+                    lambda made, compiled: cache.keep(_entry(name, laned=compiled.laned), made),
+                )
         finally:
             progress.end()
 
-    def _compile_apart(self, code: bytes | memoryview, progress: _Progress) -> Sealed:
+    def _compile_apart(
+        self,
+        code: bytes | memoryview,
+        pages: int,
+        progress: _Progress,
+        keep: _Keep,
+    ) -> Compiled:
         if self._on_slow is not None and len(code) > _SLOW_BYTES:
             self._on_slow(f"compiling {len(code) / 1e6:.1f} MB of WebAssembly (once; then cached)")
-        return compile_apart(code, self._limits, progress.work)
+        began = time.monotonic()
+        if pages:
+            try:
+                return self._compile_laned(code, pages, progress, keep)
+            except NotLaned:
+                pass
+            except ArtifactError:
+                # Whatever is wrong with the plugin itself will show again, and is told then; but
+                # what takes all the time there is does not get it twice (RES-22).
+                if time.monotonic() - began > self._limits.seconds / 4:
+                    raise
+        with compile_apart(code, self._limits, progress.work) as made:
+            compiled = Compiled(self._load(made))
+            keep(made, compiled)
+            return compiled
+
+    def _compile_laned(
+        self,
+        code: bytes | memoryview,
+        pages: int,
+        progress: _Progress,
+        keep: _Keep,
+    ) -> Compiled:
+        def read(skeleton: bytes) -> ComponentTypes:
+            with compile_apart(skeleton, self._limits, progress.work) as made:
+                return walk(self._load(made), self._engine.wasm)
+
+        prepared = prepare(code, pages, read)
+        with compile_apart(prepared.code, self._limits, progress.work) as made:
+            compiled = Compiled(self._load(made), laned=True)
+            prepared.check(walk(compiled.component, self._engine.wasm))
+            keep(made, compiled)
+            return compiled
 
     def _load(self, compiled: Sealed) -> wasmtime.component.Component:
         try:
@@ -196,6 +257,14 @@ class Compiler:
                 f"the compiled code does not fit this engine: {first_lines(str(first))}",
                 code="artifact.compile",
             ) from None
+
+
+def _keep_nowhere(_made: Sealed, _compiled: Compiled) -> None:
+    pass
+
+
+def _entry(name: str, *, laned: bool) -> str:
+    return f"{name}.laned.cwasm" if laned else f"{name}.cwasm"
 
 
 class _Progress:

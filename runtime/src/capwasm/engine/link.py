@@ -20,6 +20,7 @@ from capwasm.errors import CapError, CapwasmError, Fault, InternalError, LinkErr
 from capwasm.record.redact import printable
 
 from .abi import canonical, signature, split_version
+from .compiled import Compiled
 from .crossing import Boundary, HostKind
 from .engine import PluginEngine
 from .exports import ExportTable
@@ -68,36 +69,33 @@ class Linked:
         return bool(self.lane.exports) + bool(self.lane.imports)
 
 
-def read_types(engine: PluginEngine, component: wasmtime.component.Component) -> ComponentTypes:
-    """What the component imports and exports; see `walk`."""
-    return walk(component, engine.wasm)
+def read_types(engine: PluginEngine, compiled: Compiled) -> ComponentTypes:
+    """What the plugin imports and exports; see `walk`."""
+    types = walk(compiled.component, engine.wasm)
+    return without_lane(types) if compiled.laned else types
 
 
 def link(
     engine: PluginEngine,
-    component: wasmtime.component.Component,
+    compiled: Compiled,
     served: Sequence[Interface],
     *,
     owners: Mapping[str, str],
     unserved: Unserved,
-    laned: bool = False,
 ) -> Linked:
-    """Join `component` with the interfaces in `served`.
+    """Join a component with the interfaces in `served`.
 
     Args:
         engine: the engine that compiled it.
-        component: the compiled component.
+        compiled: the component.
         served: what this plugin may import; only names, functions and classes are read here.
         owners: for each interface of ours, without version, the manifest table that asks for it.
         unserved: says of an interface why it is not served, or None if it knows nothing of it.
-        laned: whether it was composed with our adapters; the compiler knows, names prove nothing.
 
     Raises:
         LinkError: with one fault for each import that is not served, or not in that shape.
     """
-    types = read_types(engine, component)
-    if laned:
-        types = without_lane(types)
+    types = read_types(engine, compiled)
     by_name = {split_version(i.name)[0]: i for i in served}
     chosen: list[tuple[InterfaceType, Interface]] = []
     faults: list[Fault] = []
@@ -119,8 +117,8 @@ def link(
             code="link.undeclared-import" if undeclared else "link.unknown-import",
             faults=faults,
         )
-    lane = functions_of(types) if laned else Chosen((), ())
-    return _define(engine, component, types, chosen, lane)
+    lane = functions_of(types) if compiled.laned else Chosen((), ())
+    return _define(engine, compiled.component, types, chosen, lane)
 
 
 def _choose(

@@ -1,0 +1,72 @@
+"""From a plugin's bytes to the composition that is compiled in its place, if there is one.
+
+Its types are read from a skeleton of it, which compiles in no time.  All that happens here to the
+untrusted bytes is that they are cut into sections; what is compiled is compiled in the process apart,
+and the engine checks the composition as it would check the plugin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from capwasm.engine import types as t
+from capwasm.errors import LinkError
+
+from .binary import OddBinary, skeleton
+from .choose import chosen
+from .compose import compose, without_lane
+from .typetext import OddTypes
+
+__all__ = ["NotLaned", "Prepared", "prepare"]
+
+
+class NotLaned(Exception):
+    """The plugin runs as it is; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A composition.
+
+    Attributes:
+        code: its bytes.   types: those of the plugin in it.
+    """
+
+    code: bytes
+    types: t.ComponentTypes
+
+    def check(self, composed: t.ComponentTypes) -> None:
+        """Pass if the compiled composition asks and offers what the plugin does, and no more.
+
+        Raises:
+            NotLaned: it does not.
+        """
+        if without_lane(composed) != self.types:
+            raise NotLaned("the composition would not have the plugin's own types")
+
+
+def prepare(
+    code: bytes | memoryview, pages: int, read: Callable[[bytes], t.ComponentTypes]
+) -> Prepared:
+    """The composition for that plugin.
+
+    Args:
+        code: a component, as it came.
+        pages: how large the memory of each adapter may become, in pages of 64 KiB.
+        read: compiles a component that is never run, and reads its types.
+
+    Raises:
+        NotLaned: no function of it would gain, or it is of a kind that can't be composed.
+        ArtifactError: `read`'s.
+    """
+    try:
+        types = read(skeleton(code))
+        functions = chosen(types)
+        if not functions:
+            raise NotLaned("none of its functions takes or returns a list")
+        return Prepared(compose(code, types, functions, pages), types)
+    except (OddBinary, OddTypes) as exc:
+        raise NotLaned(str(exc)) from None
+    except LinkError as exc:
+        raise NotLaned(exc.message) from None
