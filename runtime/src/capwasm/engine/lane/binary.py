@@ -10,15 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = ["EMPTY_COMPONENT", "MAX_NESTING", "OddBinary", "skeleton", "splice"]
+__all__ = [
+    "COMPONENT",
+    "EMPTY_COMPONENT",
+    "MAX_NESTING",
+    "OddBinary",
+    "read_leb",
+    "sections",
+    "skeleton",
+    "splice",
+]
 
 # Components nest no deeper than this; those of composition tools nest two or three levels.
 MAX_NESTING = 16
 
-_COMPONENT = b"\0asm\x0d\0\x01\0"
+COMPONENT = b"\0asm\x0d\0\x01\0"
 _CORE = b"\0asm\x01\0\0\0"
 # What stands in a composition's text where the plugin goes.
-EMPTY_COMPONENT = _COMPONENT
+EMPTY_COMPONENT = COMPONENT
 
 # Section ids of a component, and of a core module.
 _CUSTOM, _CORE_MODULE, _NESTED = 0, 1, 4
@@ -53,7 +62,7 @@ def splice(outer: bytes, inner: bytes | memoryview) -> bytes:
     view = memoryview(outer)
     places = [
         (start, end)
-        for kind, start, payload, end in _sections(view, _COMPONENT)
+        for kind, start, payload, end in sections(view, COMPONENT)
         if kind == _NESTED and payload == EMPTY_COMPONENT
     ]
     if len(places) != 1:
@@ -65,8 +74,8 @@ def splice(outer: bytes, inner: bytes | memoryview) -> bytes:
 def _component(code: memoryview, depth: int) -> list[bytes | memoryview]:
     if depth > MAX_NESTING:
         raise OddBinary(f"components nest deeper than {MAX_NESTING}")
-    out: list[bytes | memoryview] = [_COMPONENT]
-    for kind, start, payload, end in _sections(code, _COMPONENT):
+    out: list[bytes | memoryview] = [COMPONENT]
+    for kind, start, payload, end in sections(code, COMPONENT):
         if kind == _CUSTOM:
             continue
         if kind == _CORE_MODULE:
@@ -80,9 +89,9 @@ def _component(code: memoryview, depth: int) -> list[bytes | memoryview]:
 
 def _module(code: memoryview) -> list[bytes | memoryview]:
     out: list[bytes | memoryview] = [_CORE]
-    for kind, start, payload, end in _sections(code, _CORE):
+    for kind, start, payload, end in sections(code, _CORE):
         if kind == _CODE:
-            count, at = _read_leb(payload, 0)
+            count, at = read_leb(payload, 0)
             # Checked before anything of that size is made.
             if count * _MIN_BODY > len(payload) - at:
                 raise OddBinary("more functions than there is room for")
@@ -96,14 +105,14 @@ def _framed(kind: int, parts: list[bytes | memoryview]) -> list[bytes | memoryvi
     return [bytes([kind]), _leb(sum(map(len, parts))), *parts]
 
 
-def _sections(code: memoryview, preamble: bytes) -> Iterator[tuple[int, int, memoryview, int]]:
+def sections(code: memoryview, preamble: bytes) -> Iterator[tuple[int, int, memoryview, int]]:
     """Each section's id, where it begins, its payload, and where it ends."""
     if code[: len(preamble)] != preamble:
         raise OddBinary("not the expected preamble")
     at = len(preamble)
     while at < len(code):
         start, kind = at, code[at]
-        length, at = _read_leb(code, at + 1)
+        length, at = read_leb(code, at + 1)
         end = at + length
         if end > len(code):
             raise OddBinary("a section is longer than what holds it")
@@ -111,7 +120,7 @@ def _sections(code: memoryview, preamble: bytes) -> Iterator[tuple[int, int, mem
         at = end
 
 
-def _read_leb(code: memoryview, at: int) -> tuple[int, int]:
+def read_leb(code: memoryview, at: int) -> tuple[int, int]:
     """An unsigned number of 32 bits at `at`, and where it ends."""
     value = 0
     for shift in range(0, 35, 7):
