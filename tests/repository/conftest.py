@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from .shop import Shop, serving
 from .simulator import Desk, desk
 
 
@@ -14,3 +15,10 @@ from .simulator import Desk, desk
 def here(tmp_path: Path) -> Iterator[Desk]:
     with desk(tmp_path) as made:
         yield made
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    (tmp_path / "repo/public").mkdir(parents=True)
+    with serving(tmp_path / "repo/public") as url:
+        yield Shop(tmp_path, url)

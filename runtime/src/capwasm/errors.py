@@ -213,6 +213,8 @@ CODES: dict[str, str] = {
     "repository.identity": "A target holds another plugin or version than its name says.",
     "repository.config": "The list of repositories has faults.",
     "repository.root": "The root metadata of a repository can't be used.",
+    "repository.release": "The release side's directory can't be used.",
+    "repository.signer": "A key that must sign is not at hand, or does not sign.",
     "audit.sink": "The audit log can't be written: the operation was refused.",
     "audit.busy": "Another process writes this audit log.",
     "audit.tampered": "The audit log's chain does not verify.",

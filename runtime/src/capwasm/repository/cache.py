@@ -9,12 +9,10 @@ is the newest versions seen, without which an old state could be shown again.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
 import shutil
 import stat
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -22,9 +20,10 @@ from typing import Final
 from capwasm._files import sync_directory, why
 from capwasm.errors import RepositoryError
 
+from ._lock import held
+
 __all__ = ["Cache"]
 
-_WAIT: Final = 30.0  # seconds for the other process
 _GENERATION: Final = "g{:020d}"
 _ROOTS: Final = "root_history"  # python-tuf's name
 
@@ -105,25 +104,8 @@ class Cache:
                 code="repository.cache",
                 context=str(self.directory),
             )
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        fd = os.open(self.directory / "lock", flags, 0o600)
-        try:
-            until = time.monotonic() + _WAIT
-            while True:
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() >= until:
-                        raise RepositoryError(
-                            "another process has been using the cache for too long",
-                            code="repository.busy",
-                            context=str(self.directory),
-                        ) from None
-                time.sleep(0.02)
+        with held(self.directory):
             yield
-        finally:
-            os.close(fd)
 
 
 def _files(generation: Path) -> list[Path]:
