@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from capwasm.capsule.artifact import MAX_CAPSULE_BYTES, read_artifact
-from capwasm.capsule.container import MAGIC, join, read_archive, split, write_archive
+from capwasm.capsule.container import MAGIC, join, places, read_archive, split, write_archive
 from capwasm.capsule.identity import Identity
 from capwasm.capsule.keys import PrivateKey
 from capwasm.capsule.members import name_fault
@@ -71,6 +71,20 @@ def test_allows_an_independent_reader_to_read_the_capsule_itself() -> None:
     with zipfile.ZipFile(io.BytesIO(signed())) as archive:
         assert archive.testzip() is None
         assert {n: archive.read(n) for n in archive.namelist()} == FILES
+
+
+@given(
+    st.dictionaries(
+        st.from_regex(r"assets/[a-z]{1,9}", fullmatch=True), st.binary(max_size=9), max_size=9
+    )
+)
+def test_allows_to_say_where_each_file_lies_before_the_archive_is_read(
+    files: dict[str, bytes],
+) -> None:
+    archive = write_archive(files)
+    where = places({name: len(data) for name, data in files.items()})
+    assert {name: archive[place] for name, place in where.items()} == files
+    assert {n: bytes(d) for n, d in read_archive(memoryview(archive)).items()} == files
 
 
 def test_allows_the_members_back_as_views_that_nobody_can_write() -> None:

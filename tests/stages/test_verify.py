@@ -6,6 +6,7 @@ import base64
 import copy
 import json
 import pickle
+import threading
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -50,9 +51,23 @@ def with_envelope(data: bytes, envelope: Envelope | bytes) -> bytes:
     return join(encoded, split(data).archive)
 
 
+@pytest.fixture(params=["alone", "beside", "no more threads"])
+def hashing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The archive and its files are hashed one after the other, or on two threads."""
+    if request.param != "alone":
+        monkeypatch.setattr("capwasm.capsule.attest._WORTH_A_THREAD", 0)
+    if request.param == "no more threads":
+
+        def refuse(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+
+
 # --- the proof itself
 
 
+@pytest.mark.usefixtures("hashing")
 def test_allows_a_signed_capsule_and_says_what_was_proven() -> None:
     verified = verify(read_artifact(signed()), STORE)
 
@@ -437,6 +452,7 @@ def test_refuses_members_that_are_not_sorted_or_stand_twice() -> None:
 
 
 @pytest.mark.case("SIG-01", "SIG-02", "SIG-06")
+@pytest.mark.usefixtures("hashing")
 def test_refuses_an_archive_that_is_not_the_signed_one() -> None:
     same_size = write_archive({**FILES, "plugin.wasm": b"\0asm\x0d\0\x01\1"})
     assert len(same_size) == len(ARCHIVE)
@@ -457,6 +473,7 @@ def test_refuses_an_archive_whose_signed_size_is_not_its_own(off: int) -> None:
 
 
 @pytest.mark.case("SIG-03")
+@pytest.mark.usefixtures("hashing")
 def test_refuses_a_file_that_the_statement_does_not_list() -> None:
     listed = {n: d for n, d in FILES.items() if n != "README.md"}
 
@@ -464,15 +481,19 @@ def test_refuses_a_file_that_the_statement_does_not_list() -> None:
 
 
 @pytest.mark.case("SIG-02", "SIG-03")
+@pytest.mark.usefixtures("hashing")
 def test_refuses_a_listed_file_that_is_not_there() -> None:
     assert code_of(forged(ARCHIVE, {**FILES, "assets/more": b""})) == "verify.member-missing"
 
 
 @pytest.mark.case("SIG-02")
 @pytest.mark.parametrize("word", ["sha256", "size"])
+@pytest.mark.usefixtures("hashing")
 def test_refuses_a_file_whose_own_digest_or_size_is_wrong(word: str) -> None:
     value: Any = "0" * 64 if word == "sha256" else 7
+    unspeakable = forged(ARCHIVE, edit=lambda d: deep(d, "predicate/members/3/name", "\xfc"))
 
+    assert code_of(unspeakable) == "verify.member-extra"
     assert code_of(
         forged(ARCHIVE, edit=lambda d: deep(d, f"predicate/members/3/{word}", value))
     ) == ("verify.member-digest")

@@ -20,7 +20,15 @@ from capwasm.errors import Fault, VerificationError
 
 from .members import MAX_MEMBERS, name_fault
 
-__all__ = ["MAGIC", "MAX_ENVELOPE_BYTES", "join", "read_archive", "split", "write_archive"]
+__all__ = [
+    "MAGIC",
+    "MAX_ENVELOPE_BYTES",
+    "join",
+    "places",
+    "read_archive",
+    "split",
+    "write_archive",
+]
 
 # Not text, not zip, and broken by a transfer that changes line ends or strips the eighth bit.
 MAGIC: Final = b"\x89CAPS\r\n\x1a"
@@ -128,6 +136,20 @@ def write_archive(members: Mapping[str, bytes]) -> bytes:
         parts += [entry.local(), data]
         offset += _LOCAL.size + len(entry.name) + entry.size
     return b"".join([*parts, _directory(entries, offset)])
+
+
+def places(sizes: Mapping[str, int]) -> dict[str, slice]:
+    """Where each file lies in the one archive that holds files of these names and sizes.
+
+    Any names will do: what no archive can hold is nowhere, or at a place of something else.
+    """
+    found: dict[str, slice] = {}
+    offset = 0
+    for name in sorted(sizes):
+        offset += _LOCAL.size + len(name.encode("utf-8", "surrogatepass"))
+        found[name] = slice(offset, offset + sizes[name])
+        offset += sizes[name]
+    return found
 
 
 def read_archive(archive: memoryview) -> dict[str, memoryview]:

@@ -30,8 +30,8 @@ from capwasm._stage import Proof
 from capwasm.errors import Fault, VerificationError
 
 from .artifact import Artifact
-from .attest import Statement, sha256
-from .container import read_archive, split
+from .attest import Statement, sha256, sha256_beside
+from .container import places, read_archive, split
 from .envelope import PAYLOAD_TYPE, Envelope
 from .identity import Identity, Kind
 from .members import COMPONENT, MANIFEST, check_members, library_name
@@ -255,11 +255,15 @@ def check_content(statement: Statement, archive: memoryview) -> dict[str, memory
             f"the archive has {len(archive)} bytes; {statement.predicate.size} were signed",
             code="verify.digest",
         )
-    if sha256(archive) != statement.archive_sha256:
+    signed = {m.name: m for m in statement.members}
+    # What was signed says where each file must lie, so all can be hashed side by side, and still
+    # nothing of the archive has been parsed.
+    where = places({name: member.size for name, member in signed.items()})
+    whole, each = sha256_beside(archive, [archive[place] for place in where.values()])
+    if whole != statement.archive_sha256:
         raise VerificationError("the archive is not the one signed", code="verify.digest")
     # 7: canonical form and the set of files
     members = read_archive(archive)
-    signed = {m.name: m for m in statement.members}
     coded = check_members(list(members), statement.identity.kind)
     coded += [
         ("verify.member-extra", Fault(name, "in the archive, but not signed"))
@@ -275,11 +279,14 @@ def check_content(statement: Statement, archive: memoryview) -> dict[str, memory
             code=coded[0][0],
             faults=[fault for _, fault in coded],
         )
-    # 8: each file
+    # 8: each file.  If all sizes are the signed ones, each lies where it was hashed.
+    hashed = dict(zip(where, each, strict=True))
+    if any(len(data) != signed[name].size for name, data in members.items()):
+        hashed = {name: sha256(data) for name, data in members.items()}
     faults = [
         Fault(name, "is not the file that was signed")
         for name, data in members.items()
-        if len(data) != signed[name].size or sha256(data) != signed[name].sha256
+        if len(data) != signed[name].size or hashed[name] != signed[name].sha256
     ]
     if faults:
         raise VerificationError(
