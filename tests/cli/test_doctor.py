@@ -117,12 +117,12 @@ def test_allows_the_slow_ways_with_a_note(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_allows_instances_without_a_pool_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert check("instances").value == "a pool for 4096"
+    assert check("instances").value == "a pool for 1024"
     monkeypatch.setattr("capwasm.engine.pool._has_room", lambda *_: False)
     found = check("instances")
 
     assert (found.status, found.required) == ("note", False)
-    assert found.value.startswith("no pool: no address space for 4096 instances of 4 GiB")
+    assert found.value.startswith("no pool: no address space for 1024 instances of 4 GiB")
     assert data()["ok"] is True
 
 

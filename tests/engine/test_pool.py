@@ -17,6 +17,7 @@ import pytest
 import wasmtime
 
 from capwasm.engine import pool
+from capwasm.engine.compiled import Compiled
 from capwasm.engine.engine import PluginEngine
 from capwasm.engine.link import Linked, link
 from capwasm.engine.pool import Capacity
@@ -39,7 +40,7 @@ IMAGES = {"": "", "image": '(data (i32.const 100) "abc") (data (i32.const 900000
 def tenant(engine: PluginEngine, image: str = "") -> Linked:
     text = (GUESTS / "tenant.wat").read_text().replace(";; IMAGE\n", IMAGES[image] + "\n", 2)
     component = wasmtime.component.Component(engine.wasm, bytes(wasmtime.wat2wasm(text)))
-    return link(engine, component, [], owners={}, unserved=lambda _: None)
+    return link(engine, Compiled(component), [], owners={}, unserved=lambda _: None)
 
 
 def opened(engine: PluginEngine, linked: Linked, **limits: int) -> Instance:
@@ -162,6 +163,13 @@ def test_refuses_a_capacity_that_bounds_nothing(count: Any) -> None:
         Capacity(count)
 
 
+@pytest.mark.parametrize("count", [-1, 17, 1.0, True])
+def test_refuses_to_keep_more_ready_than_a_few(count: Any) -> None:
+    with pytest.raises(ValueError, match="from 0 to 16"):
+        Capacity(ready=count)
+    assert Capacity(ready=0).ready == 0
+
+
 def test_allows_every_capacity_from_one_to_ten_thousand() -> None:
     for count in (1, 10_000):
         engine = PluginEngine(Capacity(count))
@@ -234,7 +242,7 @@ def test_a_process_with_little_address_space_starts_without_a_pool(limit: str) -
         cwd=Path(__file__).parents[2],
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("no address space for 4096 instances")
+    assert done.stdout.startswith("no address space for 1024 instances")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")

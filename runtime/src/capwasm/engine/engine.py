@@ -39,7 +39,8 @@ class PluginEngine:
         Args:
             capacity: how many instances it holds; see there.
         """
-        made = make_engine(capacity or Capacity())
+        self.capacity = capacity or Capacity()
+        made = make_engine(self.capacity)
         self.wasm = made.wasm
         self.instances = made.instances
         self.why_not_pooled = made.why_not

@@ -35,8 +35,8 @@ __all__ = ["Capacity", "Made", "make_engine"]
 
 KIB, GIB = 1024, 1024 * 1024 * 1024
 
-MOST_INSTANCES = 10_000
-"""What one runtime can be told to hold at most."""
+MOST_INSTANCES, MOST_READY = 10_000, 16
+"""What one runtime can be told to hold at most, and to keep ready for each plugin."""
 
 # For each instance, where there is room for all, and at least.  Of memories, one is the plugin's own;
 # the runtime may put others around it.
@@ -69,21 +69,26 @@ class Capacity:
     """How many instances a runtime holds at a time, and how.
 
     Attributes:
-        instances: at most, over all plugins, from 1 to 10,000.  Each takes 4 GiB of address space
-            where they are pooled, and what it touches of memory.
+        instances: at most, over all plugins, from 1 to 10,000.  Where they are pooled, each takes
+            4 GiB of address space for each memory; of the machine's own, what it touches.
         pooled: whether room is set aside in advance; if the machine can't, it isn't.
+        ready: how many started instances are kept for a plugin that gets a fresh one for each call,
+            if starting takes long; from 0 to 16.  See `ready.py`.
 
     Raises:
-        ValueError: `instances` is out of range.
+        ValueError: a number is out of range.
     """
 
-    instances: int = 4_096
+    instances: int = 1_024
     pooled: bool = True
+    ready: int = 2
 
     def __post_init__(self) -> None:
         """Refuse what would bound nothing."""
         if type(self.instances) is not int or not 1 <= self.instances <= MOST_INSTANCES:
             raise ValueError(f"instances must be a whole number from 1 to {MOST_INSTANCES}")
+        if type(self.ready) is not int or not 0 <= self.ready <= MOST_READY:
+            raise ValueError(f"ready must be a whole number from 0 to {MOST_READY}")
 
 
 @dataclass(frozen=True, slots=True)
