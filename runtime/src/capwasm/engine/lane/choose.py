@@ -1,13 +1,14 @@
 """Which functions of a component take the lane.  The one place where that is decided.
 
-The adapter in the component is made for these functions, and the host's plans for the same ones, in
-this order: the place of a function here is its number on the wire.  So a change here is a change of
-the wire: raise `compose`'s version with it.
+The code in the component is made for these functions, and the host's plans for the same ones: the
+number of a function on the wire is its place here.  So a change here is a change of the wire: raise
+`compose`'s version with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from capwasm.engine import types as t
@@ -47,17 +48,19 @@ class Function:
 
     Attributes:
         interface, name: as the component has them; "" is its top level.
-        type: its own type, which the adapter leaves as it is.
+        type: its own type, which the lane leaves as it is.
+        number: on the wire.
     """
 
     interface: str
     name: str
     type: t.FuncType
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The functions of one component that take the lane; the place of each is its number."""
+    """The functions of one component that take the lane."""
 
     exports: tuple[Function, ...]
     imports: tuple[Function, ...]
@@ -73,10 +76,17 @@ class Chosen:
         """The number of that import, or None."""
         return _find(self.imports, interface, name)
 
+    def only(self, exports: Collection[int], imports: Collection[int]) -> Chosen:
+        """Those with one of these numbers."""
+        return Chosen(
+            tuple(f for f in self.exports if f.number in exports),
+            tuple(f for f in self.imports if f.number in imports),
+        )
+
 
 def _find(functions: tuple[Function, ...], interface: str, name: str) -> int | None:
-    places = (k for k, f in enumerate(functions) if (f.interface, f.name) == (interface, name))
-    return next(places, None)
+    found = (f.number for f in functions if (f.interface, f.name) == (interface, name))
+    return next(found, None)
 
 
 def chosen(types: t.ComponentTypes) -> Chosen:
@@ -88,10 +98,11 @@ def chosen(types: t.ComponentTypes) -> Chosen:
 def _each(
     interfaces: Iterable[t.InterfaceType], pays: Callable[[t.FuncType], bool]
 ) -> Iterator[Function]:
+    number = itertools.count()
     for interface in interfaces:
         for name, type_ in interface.functions:
             if pays(type_):
-                yield Function(interface.name, name, type_)
+                yield Function(interface.name, name, type_, next(number))
 
 
 def _export_pays(type_: t.FuncType) -> bool:

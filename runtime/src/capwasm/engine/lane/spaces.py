@@ -14,6 +14,14 @@ from typing import Any
 from .binary import COMPONENT, OddBinary, read_leb, sections
 
 __all__ = [
+    "CORE_FUNC",
+    "CORE_INSTANCE",
+    "CORE_MEMORY",
+    "CORE_MODULE",
+    "CORE_TABLE",
+    "FUNC",
+    "INSTANCE",
+    "TYPE",
     "Alias",
     "Canon",
     "Exported",
@@ -100,6 +108,10 @@ class Spaces:
     def of_core(self, sort: int) -> list[Any]:
         """The space of core functions, tables, memories, modules or instances."""
         return self.core.setdefault(sort, [])
+
+    def components(self) -> list[Any]:
+        """The nested components: their bytes, or None for what is no component in here."""
+        return self.of(COMPONENT_SORT)
 
     def get(self, sort: int, index: int) -> Any:
         """What that number stands for, through all its exports."""
