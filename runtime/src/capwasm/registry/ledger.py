@@ -71,7 +71,7 @@ class Ledger:
         for row in rows:
             if not is_true(row[-1], "plugins", row[:-1]):
                 self._tampered(f"plugins: {row[0]}")
-        self._check_root([row[-1] for row in rows])
+        self._check_root([(row[0], row[-1]) for row in rows])
         return [Listed._make(row[:-2]) for row in rows]
 
     def plugin(self, plugin_id: str) -> PluginRecord | None:
@@ -179,13 +179,13 @@ class Ledger:
         counts = (plugin_id, len(versions), len(permits), number)
         return self._sealer.seal("parts", counts, *(r[-1] for r in (*versions, *permits)), last)
 
-    def _seals(self) -> list[bytes]:
-        return [seal for (seal,) in self._db.execute("SELECT seal FROM plugins ORDER BY id")]
+    def _seals(self) -> list[tuple[str, bytes]]:
+        return self._db.execute("SELECT id, seal FROM plugins ORDER BY id").fetchall()
 
-    def _check_root(self, seals: list[bytes] | None = None) -> None:
+    def _check_root(self, rows: list[tuple[str, bytes]] | None = None) -> None:
         if self._whole:
             return
-        if Sealer.root(self._seals() if seals is None else seals) != self._root:
+        if Sealer.root(self._seals() if rows is None else rows) != self._root:
             self._tampered("a plugin's row is gone, or is an older one")
         self._whole = True
 

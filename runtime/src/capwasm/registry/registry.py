@@ -160,13 +160,7 @@ class Registry(Shelf):
                 )
             return chosen
 
-        def work(draft: Draft, chosen: Candidate, decision: Decision) -> str:
-            gate.obey(decision, chosen.record.name)
-            draft.use(*decision.used)
-            draft.serve(chosen.record.version)
-            return "activated"
-
-        return self._serve(plugin_id, "activate", choose, work, who, why)
+        return self._serve(plugin_id, "activate", choose, who, why)
 
     def rollback(
         self, plugin_id: str, to: str | None = None, *, who: str, why: str = ""
@@ -192,15 +186,7 @@ class Registry(Shelf):
                 else gate.served_before(plugin, self.history(plugin_id))
             )
 
-        def work(draft: Draft, chosen: Candidate, _decision: Decision) -> str:
-            version = chosen.record.version
-            if draft.highest is not None and is_older(version, draft.highest):
-                draft.permit(PermitKind.DOWNGRADE, version)
-            draft.leave()
-            draft.serve(version)
-            return "rolled-back"
-
-        return self._serve(plugin_id, "rollback", choose, work, who, why)
+        return self._serve(plugin_id, "rollback", choose, who, why)
 
     def reject(self, plugin_id: str, *, who: str, why: str = "") -> Outcome:
         """Forget the version that waits for a person.
@@ -325,7 +311,6 @@ class Registry(Shelf):
         plugin_id: str,
         action: str,
         choose: Callable[[PluginRecord], str],
-        work: Callable[[Draft, Candidate, Decision], str],
         who: str,
         why: str,
     ) -> Outcome:
@@ -344,7 +329,17 @@ class Registry(Shelf):
                         code="registry.state",
                         context=record.name,
                     )
-                return work(draft, candidate, self._decide(now, candidate)), version, ()
+                back = action == "rollback"
+                if back and draft.highest is not None and is_older(version, draft.highest):
+                    draft.permit(PermitKind.DOWNGRADE, version)
+                # What the rules only wanted a person to see has now been seen.
+                decision = self._decide(draft.done(), candidate)
+                gate.obey(decision, record.name)
+                draft.use(*decision.used)
+                if back:
+                    draft.leave()
+                draft.serve(version)
+                return "rolled-back" if back else "activated", version, ()
 
             return self._change(plugin_id, action, mark, change)
 

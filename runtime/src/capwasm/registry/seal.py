@@ -3,8 +3,8 @@
 Each row carries an HMAC under `registry.key` over its table, its primary key and every other
 column.  So it can't be changed, nor stand in another row's or table's place.  That it can't be
 replaced by what it was before, or be left out, is shown by the rows above it: a plugin's row covers
-the seals of all that belong to it, and the one row of `meta` covers the seals of all plugins and
-counts the changes.  How far it has counted stands in a file of its own, `registry.head`, so an
+the seals of all that belong to it, and the one row of `meta` covers the ids and seals of all plugins
+and counts the changes.  How far it has counted stands in a file of its own, `registry.head`, so an
 older copy of the whole database is noticed as well (PER-08).
 
 Whoever can read the key can write what he likes; it is for a database that got into other hands,
@@ -17,7 +17,7 @@ import hmac
 import os
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -106,9 +106,15 @@ class Sealer:
         return isinstance(seal, bytes) and hmac.compare_digest(seal, self.seal(table, row, *before))
 
     @staticmethod
-    def root(seals: Iterable[bytes]) -> bytes:
-        """One digest for many seals, each of them 32 bytes, in their order."""
-        return sha256(b"".join(seals)).digest()
+    def root(rows: Sequence[tuple[str, bytes]]) -> bytes:
+        """One digest for many rows: the primary key and the seal of each, in order.
+
+        The keys count too: a row under another key would be as good as gone for whoever asks for
+        it, and nobody would look at its seal.
+        """
+        whole = sha256(b"".join([seal for _, seal in rows]))
+        whole.update(ascii([key for key, _ in rows]).encode())
+        return whole.digest()
 
 
 class Head:

@@ -1,0 +1,20 @@
+"""A home of its own for each test of the registry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import ListRecorder
+from tests.registry.shop import Shop
+
+
+@pytest.fixture
+def recorder() -> ListRecorder:
+    return ListRecorder()
+
+
+@pytest.fixture
+def shop(tmp_path: Path, recorder: ListRecorder) -> Shop:
+    return Shop(tmp_path / "home", recorder)
