@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import wasmtime
-import wasmtime.component
 
 from capwasm.capability import HostFunc, Interface
 from capwasm.caps import standard_capabilities
@@ -23,6 +22,7 @@ from capwasm.capsule.keys import PrivateKey
 from capwasm.capsule.pack import pack, sign_capsule
 from capwasm.capsule.verify import verify
 from capwasm.engine.compile import Compiler
+from capwasm.engine.compiled import Compiled
 from capwasm.engine.engine import PluginEngine
 from capwasm.grants.consent import ConsentRecord, Subject
 from capwasm.grants.consent_store import ConsentStore
@@ -62,7 +62,7 @@ def guest(name: str) -> bytes:
 
 
 @cache
-def compiled(engine: PluginEngine, name: str) -> wasmtime.component.Component:
+def compiled(engine: PluginEngine, name: str) -> Compiled:
     """That guest, compiled once an engine."""
     return Compiler(engine, None).compile(guest(name))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wasmtime import component as wc
+import wasmtime
 
 from capwasm.capability import Interface
 from capwasm.caps.clock.handle import SystemTime
@@ -17,6 +17,7 @@ from capwasm.caps.fs.host import Fs
 from capwasm.caps.fs.model import Access, FsClause
 from capwasm.caps.log.handle import PluginRecord
 from capwasm.engine.abi import table
+from capwasm.engine.compile import Compiler
 from capwasm.engine.engine import PluginEngine
 from capwasm.engine.link import Linked, link
 from capwasm.errors import DeadlineExceeded, GuestTrap, LinkError, OutputLimitExceeded
@@ -67,15 +68,17 @@ def engine() -> Iterator[PluginEngine]:
     engine.close()
 
 
-def joined(engine: PluginEngine, code: bytes | str) -> Linked:
-    component = wc.Component(engine.wasm, code)
+def joined(engine: PluginEngine, code: bytes, *, lane: bool = True) -> Linked:
+    component = Compiler(engine, None, lane=lane).compile(code)
     served = [*Wasi().interfaces.values(), *others()]
     return link(engine, component, served, owners={}, unserved=unserved_reason)
 
 
-@pytest.fixture(scope="module")
-def linked(engine: PluginEngine) -> Linked:
-    return joined(engine, PROBER.read_bytes())
+@pytest.fixture(scope="module", params=[True, False], ids=["lane", "plain"])
+def linked(engine: PluginEngine, request: pytest.FixtureRequest) -> Linked:
+    linked = joined(engine, PROBER.read_bytes(), lane=request.param)
+    assert bool(linked.lane) == request.param
+    return linked
 
 
 Opener = Callable[..., Callable[..., Any]]
@@ -309,7 +312,7 @@ SOCKET = """
 
 
 def run_text(engine: PluginEngine, text: str, wasi: Wasi, *arguments: int) -> Any:
-    linked = joined(engine, text)
+    linked = joined(engine, bytes(wasmtime.wat2wasm(text)))
     instance = Instance(
         engine, linked, "acme.text@1.0.0", DEFAULTS, ListServed(list(wasi.interfaces.values()))
     )
@@ -359,6 +362,6 @@ def test_refuses_at_load_what_is_not_served(
     text = f"""(component (import "{interface}" (instance (export "f" (func)))))"""
 
     with pytest.raises(LinkError) as caught:
-        joined(engine, text)
+        joined(engine, bytes(wasmtime.wat2wasm(text)))
 
     assert word in str(caught.value)
