@@ -8,6 +8,7 @@ are mapped (`sealed.py`; SIG-21, SIG-22, PER-04).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 import time
@@ -15,12 +16,11 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import wasmtime
 import wasmtime.component
 
-from capwasm.errors import ArtifactError
+from capwasm.errors import ArtifactError, LinkError
 from capwasm.limits import DEFAULTS
 
 from .cache import CodeCache
@@ -33,6 +33,7 @@ from .lane.adapter import pages_for
 from .lane.compose import VERSION
 from .lane.prepare import NotLaned, prepare
 from .sealed import Sealed
+from .typedoc import decode, encode
 from .types import ComponentTypes
 from .walk import walk
 
@@ -43,10 +44,9 @@ CORE_MAGIC = b"\0asm\x01\0\0\0"
 # What is over sooner is not told.
 _SLOW_SECONDS = 0.5
 _SLOW_BYTES = 1_000_000
+_TYPES_BYTES = 16 * 1024 * 1024
 # For somebody else who compiles the same code, and may hang.
 _PATIENCE_SECONDS = 60.0
-
-_Keep: TypeAlias = Callable[[Sealed, Compiled], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,45 +174,60 @@ class Compiler:
             return None
         for laned in (True, False):
             # An entry is good under its own name alone: so that it is laned is proven by it.
-            found = self._cache.find(_entry(name, laned=laned), self._limits.output_bytes)
+            entry = _entry(name, laned=laned)
+            found = self._cache.find(f"{entry}.cwasm", self._limits.output_bytes)
             if found is not None:
                 with found:
                     try:
-                        return Compiled(self._load(found), laned)
+                        component = self._load(found)
                     except ArtifactError:
-                        self._cache.drop(_entry(name, laned=laned))
+                        self._cache.drop(f"{entry}.cwasm")
+                    else:
+                        return Compiled(component, self._find_types(entry), laned)
         return None
+
+    def _find_types(self, entry: str) -> ComponentTypes | None:
+        assert self._cache is not None
+        found = self._cache.find(f"{entry}.types", _TYPES_BYTES)
+        if found is None:
+            return None
+        with found, found.view() as view:
+            try:
+                return decode(bytes(view))
+            except ValueError:
+                self._cache.drop(f"{entry}.types")
+                return None
+
+    def _keep(self, name: str, made: Sealed, compiled: Compiled) -> None:
+        """Add both entries to the cache, if there is one."""
+        if self._cache is None:
+            return
+        entry = _entry(name, laned=compiled.laned)
+        self._cache.keep(f"{entry}.cwasm", made)
+        if compiled.types is not None:
+            with contextlib.suppress(OSError), Sealed.holding(encode(compiled.types)) as document:
+                self._cache.keep(f"{entry}.types", document)
 
     def _make(self, name: str, code: bytes | memoryview, pages: int) -> Compiled:
         progress = _Progress(len(code), self._on_compile)
         try:
             if self._cache is None:
-                return self._compile_apart(code, pages, progress, _keep_nowhere)
-            cache = self._cache
-            with cache.turn(name, _PATIENCE_SECONDS, progress.wait):
+                return self._compile_apart(name, code, pages, progress)
+            with self._cache.turn(name, _PATIENCE_SECONDS, progress.wait):
                 # Whoever had the turn before may have made it.
-                return self._find(name) or self._compile_apart(
-                    code,
-                    pages,
-                    progress,
-                    lambda made, compiled: cache.keep(_entry(name, laned=compiled.laned), made),
-                )
+                return self._find(name) or self._compile_apart(name, code, pages, progress)
         finally:
             progress.end()
 
     def _compile_apart(
-        self,
-        code: bytes | memoryview,
-        pages: int,
-        progress: _Progress,
-        keep: _Keep,
+        self, name: str, code: bytes | memoryview, pages: int, progress: _Progress
     ) -> Compiled:
         if self._on_slow is not None and len(code) > _SLOW_BYTES:
             self._on_slow(f"compiling {len(code) / 1e6:.1f} MB of WebAssembly (once; then cached)")
         began = time.monotonic()
         if pages:
             try:
-                return self._compile_laned(code, pages, progress, keep)
+                return self._compile_laned(name, code, pages, progress)
             except NotLaned:
                 pass
             except ArtifactError:
@@ -221,16 +236,15 @@ class Compiler:
                 if time.monotonic() - began > self._limits.seconds / 4:
                     raise
         with compile_apart(code, self._limits, progress.work) as made:
-            compiled = Compiled(self._load(made))
-            keep(made, compiled)
+            component, types = self._load(made), None
+            with contextlib.suppress(LinkError):  # told when it is linked
+                types = walk(component, self._engine.wasm)
+            compiled = Compiled(component, types)
+            self._keep(name, made, compiled)
             return compiled
 
     def _compile_laned(
-        self,
-        code: bytes | memoryview,
-        pages: int,
-        progress: _Progress,
-        keep: _Keep,
+        self, name: str, code: bytes | memoryview, pages: int, progress: _Progress
     ) -> Compiled:
         def read(skeleton: bytes) -> ComponentTypes:
             with compile_apart(skeleton, self._limits, progress.work) as made:
@@ -238,9 +252,11 @@ class Compiler:
 
         prepared = prepare(code, pages, read)
         with compile_apart(prepared.code, self._limits, progress.work) as made:
-            compiled = Compiled(self._load(made), laned=True)
-            prepared.check(walk(compiled.component, self._engine.wasm))
-            keep(made, compiled)
+            component = self._load(made)
+            types = walk(component, self._engine.wasm)
+            prepared.check(types)
+            compiled = Compiled(component, types, laned=True)
+            self._keep(name, made, compiled)
             return compiled
 
     def _load(self, compiled: Sealed) -> wasmtime.component.Component:
@@ -259,12 +275,8 @@ class Compiler:
             ) from None
 
 
-def _keep_nowhere(_made: Sealed, _compiled: Compiled) -> None:
-    pass
-
-
 def _entry(name: str, *, laned: bool) -> str:
-    return f"{name}.laned.cwasm" if laned else f"{name}.cwasm"
+    return f"{name}.laned" if laned else name
 
 
 class _Progress:

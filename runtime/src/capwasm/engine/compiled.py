@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import wasmtime.component
 
+from .types import ComponentTypes
+
 __all__ = ["Compiled"]
 
 
@@ -15,9 +17,11 @@ class Compiled:
 
     Attributes:
         component: the engine's.
+        types: what it imports and exports, adapters and all, if that is known already.
         laned: whether the plugin stands in it between our adapters (see `lane/compose.py`).  The
             compiler alone knows: a plugin may give its imports and exports any name.
     """
 
     component: wasmtime.component.Component
+    types: ComponentTypes | None = None
     laned: bool = False

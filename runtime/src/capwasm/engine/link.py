@@ -71,7 +71,7 @@ class Linked:
 
 def read_types(engine: PluginEngine, compiled: Compiled) -> ComponentTypes:
     """What the plugin imports and exports; see `walk`."""
-    types = walk(compiled.component, engine.wasm)
+    types = compiled.types or walk(compiled.component, engine.wasm)
     return without_lane(types) if compiled.laned else types
 
 
