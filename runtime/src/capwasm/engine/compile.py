@@ -29,9 +29,9 @@ from .compile_process import CompileLimits, compile_apart, first_lines
 from .compiled import Compiled
 from .config import fingerprint
 from .engine import PluginEngine
-from .lane.adapter import pages_for
-from .lane.compose import VERSION
-from .lane.prepare import NotLaned, prepare
+from .lane.append import VERSION, NotLaned
+from .lane.glue import pages_for
+from .lane.prepare import prepare
 from .sealed import Sealed
 from .typedoc import decode, encode
 from .types import ComponentTypes
@@ -112,7 +112,7 @@ class Compiler:
                 when there can be no cache.
             on_compile: told ten times a second how far it is with one that takes longer than half a
                 second, on the thread that wants the code; what it raises ends the compilation.
-            lane: whether plugins are composed with adapters for lists; off, they run as they came.
+            lane: whether plugins get the bulk lane, for lists; without it they run as they came.
         """
         self._engine = engine
         self._limits = limits or CompileLimits()
@@ -183,29 +183,34 @@ class Compiler:
                     except ArtifactError:
                         self._cache.drop(f"{entry}.cwasm")
                     else:
-                        return Compiled(component, self._find_types(entry), laned)
+                        return Compiled(component, self._types(entry, component), laned)
         return None
 
-    def _find_types(self, entry: str) -> ComponentTypes | None:
+    def _types(self, entry: str, component: wasmtime.component.Component) -> ComponentTypes | None:
+        """The types of compiled code, from the cache if they are there."""
         assert self._cache is not None
         found = self._cache.find(f"{entry}.types", _TYPES_BYTES)
-        if found is None:
-            return None
-        with found, found.view() as view:
-            try:
+        if found is not None:
+            with found, found.view() as view, contextlib.suppress(ValueError):
                 return decode(bytes(view))
-            except ValueError:
-                self._cache.drop(f"{entry}.types")
-                return None
+        types = self._walk(component)
+        self._keep_types(entry, types)
+        return types
+
+    def _walk(self, component: wasmtime.component.Component) -> ComponentTypes | None:
+        with contextlib.suppress(LinkError):  # told when it is linked
+            return walk(component, self._engine.wasm)
+        return None
 
     def _keep(self, name: str, made: Sealed, compiled: Compiled) -> None:
-        """Add both entries to the cache, if there is one."""
-        if self._cache is None:
-            return
-        entry = _entry(name, laned=compiled.laned)
-        self._cache.keep(f"{entry}.cwasm", made)
-        if compiled.types is not None:
-            with contextlib.suppress(OSError), Sealed.holding(encode(compiled.types)) as document:
+        if self._cache is not None:
+            entry = _entry(name, laned=compiled.laned)
+            self._cache.keep(f"{entry}.cwasm", made)
+            self._keep_types(entry, compiled.types)
+
+    def _keep_types(self, entry: str, types: ComponentTypes | None) -> None:
+        if self._cache is not None and types is not None:
+            with contextlib.suppress(OSError), Sealed.holding(encode(types)) as document:
                 self._cache.keep(f"{entry}.types", document)
 
     def _make(self, name: str, code: bytes | memoryview, pages: int) -> Compiled:
@@ -236,10 +241,8 @@ class Compiler:
                 if time.monotonic() - began > self._limits.seconds / 4:
                     raise
         with compile_apart(code, self._limits, progress.work) as made:
-            component, types = self._load(made), None
-            with contextlib.suppress(LinkError):  # told when it is linked
-                types = walk(component, self._engine.wasm)
-            compiled = Compiled(component, types)
+            component = self._load(made)
+            compiled = Compiled(component, self._walk(component))
             self._keep(name, made, compiled)
             return compiled
 
