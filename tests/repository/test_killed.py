@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -113,7 +114,7 @@ def test_a_new_state_is_on_the_disk_before_it_has_its_name_and_its_name_before_t
         return re.sub(r"\.stage-[0-9a-f]+|\.[\w.]+\.tmp", "*", Path(str(path)).name)
 
     def sync(fd: int) -> None:
-        done.append(f"sync {name(os.readlink(f'/proc/self/fd/{fd}'))}")
+        done.append(f"sync {name(Path(f'/proc/self/fd/{fd}').readlink())}")
         real_sync(fd)
 
     def rename(old: object, new: object) -> None:

@@ -14,6 +14,9 @@
     registry.db    what is installed             absent: nothing is; with registry.key, which seals
                                                  it, and registry.head, which tells its age
     store/         installed capsules            made at need
+    repositories.toml  where plugins come from   absent: from files that are named
+    roots/         the first root of each repository: all trust in it begins there
+    tuf/           their metadata, as last verified  made at need
     audit-commands/  the audit of operators' commands, for `audit/` is its runtime's alone
 """
 
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from .caps.secrets import Vault
     from .capsule.keys import PrivateKey
     from .registry.registry import Registry
+    from .repository.sources import Sources
 
 __all__ = ["Home", "make_private"]
 
@@ -86,6 +90,9 @@ class Home:
         self.audit = self.root / "audit"
         self.audit_key = self.root / "audit.key"
         self.audit_commands = self.root / "audit-commands"
+        self.repositories_file = self.root / "repositories.toml"
+        self.repository_roots = self.root / "roots"
+        self.repository_cache = self.root / "tuf"
 
     def protected(self) -> list[Path]:
         """What no grant of files may overlap: the directory, and what links in it lead to (FS-21).
@@ -178,6 +185,22 @@ class Home:
 
         return Registry(
             self.root, trust=trust, policy=policy, capabilities=capabilities, recorder=recorder
+        )
+
+    def sources(self, recorder: Recorder, *, offline: bool = False) -> Sources:
+        """The repositories of the operator, as one source of capsules; nothing is asked yet.
+
+        Args:
+            recorder: takes the events.
+            offline: whether only what is cached is asked.
+
+        Raises:
+            RepositoryError: repositories.toml, or the root of one, is malformed.
+        """
+        from .repository.sources import Sources
+
+        return Sources.load(
+            self.repositories_file, self.repository_cache, recorder=recorder, offline=offline
         )
 
     @contextlib.contextmanager

@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "remove": ("registry", "Remove a plugin; its id stays its publisher's."),
     "permit": ("registry", "Make an exception from the update rules."),
     "store": ("registry", "Check and clean the store of installed capsules."),
+    "repo": ("repo", "Use plugin repositories, or make one."),
     "call": ("call", "Load a capsule and call one of its functions."),
     "audit": ("audit", "Read and verify the audit log."),
     "doctor": ("doctor", "Show what this machine enforces, and known advisories."),

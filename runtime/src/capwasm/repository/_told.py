@@ -43,16 +43,14 @@ def told(name: str) -> Iterator[None]:
     """Turn what python-tuf raises into a `RepositoryError` that names the repository.
 
     Raises:
-        RepositoryError: always that, but for an `OSError`, which is of the cache.
+        RepositoryError: for all that python-tuf promises to raise; an `OSError` is the caller's.
     """
     try:
         yield
     except CapwasmError as exc:
         exc.context = exc.context or f"repository {name}"
         raise
-    except OSError:
-        raise
-    except Exception as exc:
+    except (tuf.RepositoryError, tuf.DownloadError, ValueError) as exc:
         code, fix = next(
             ((code, fix) for kind, code, fix in _CODES if isinstance(exc, kind)),
             ("repository.metadata", ""),

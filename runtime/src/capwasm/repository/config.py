@@ -14,7 +14,15 @@ from capwasm.capsule.identity import IdPattern
 from capwasm.errors import Fault, RepositoryError
 from capwasm.web import checked_url
 
-__all__ = ["MAX_ROOT", "RepositorySettings", "append", "check_root", "load", "read_root"]
+__all__ = [
+    "MAX_ROOT",
+    "RepositorySettings",
+    "append",
+    "check_addition",
+    "check_root",
+    "load",
+    "read_root",
+]
 
 MAX_ROOT: Final = 512 * 1024
 MAX_REPOSITORIES: Final = 32
@@ -52,15 +60,7 @@ def load(path: Path) -> tuple[RepositorySettings, ...]:
     """
     if not path.exists():
         return ()
-    data = read_file(
-        path,
-        MAX_TEXT_BYTES,
-        RepositoryError,
-        code="repository.config",
-        refuse_mode=0o022,
-        refuse_owner=True,
-    )
-    return _parsed(data, str(path))
+    return _parsed(_file(path), str(path))
 
 
 def append(path: Path, settings: RepositorySettings) -> None:
@@ -69,18 +69,24 @@ def append(path: Path, settings: RepositorySettings) -> None:
     Raises:
         RepositoryError: `repository.config`: the file has faults, or would have.
     """
-    load(path)
-    old = (
-        read_file(path, MAX_TEXT_BYTES, RepositoryError, code="repository.config")
-        if path.exists()
-        else b"schema = 1\n"
-    )
+    data = check_addition(path, settings)
+    write_file(path, data, RepositoryError, code="repository.config", mode=0o600)
+
+
+def check_addition(path: Path, settings: RepositorySettings) -> bytes:
+    """The file with one more repository.
+
+    Raises:
+        RepositoryError: as `append`.
+    """
+    old = _file(path) if path.exists() else b"schema = 1\n"
+    _parsed(old, str(path))
     lines = ["", "[[repository]]"]
     for word, value in settings.model_dump(by_alias=True, exclude_defaults=True).items():
         lines.append(f"{word} = {json.dumps(value)}")
     new = old.rstrip(b"\n") + b"\n" + "\n".join([*lines, ""]).encode()
     _parsed(new, str(path))
-    write_file(path, new, RepositoryError, code="repository.config", mode=0o600)
+    return new
 
 
 def read_root(path: Path) -> bytes:
@@ -123,6 +129,17 @@ def check_root(data: bytes) -> tuple[int, list[str]]:
         ) from exc
     check_keys(root)
     return root.version, sorted(root.roles["root"].keyids)
+
+
+def _file(path: Path) -> bytes:
+    return read_file(
+        path,
+        MAX_TEXT_BYTES,
+        RepositoryError,
+        code="repository.config",
+        refuse_mode=0o022,
+        refuse_owner=True,
+    )
 
 
 def _parsed(data: bytes, context: str) -> tuple[RepositorySettings, ...]:

@@ -129,8 +129,7 @@ class Publisher:
             for folder in (self.staged, self._tree.metadata, self._tree.targets):
                 folder.mkdir(parents=True, exist_ok=True)
             with held(self.directory):
-                if self._first_root.exists():
-                    raise self._error("there is a repository already")
+                self.check_new()
                 ring = KeyRing(
                     self._signers_file,
                     [place for role in ROLES for place in keys[role]],
@@ -159,6 +158,15 @@ class Publisher:
                 self._publish(ring, state, ["targets", "snapshot", "timestamp"], first=True)
                 write_file(self._first_root, data, RepositoryError, code="repository.release")
                 return _summary(state)
+
+    def check_new(self) -> None:
+        """Pass if there is no repository yet.
+
+        Raises:
+            RepositoryError: `repository.release`.
+        """
+        if self._first_root.exists():
+            raise self._error("there is a repository already")
 
     def add(self, capsule: Path, trust: TrustStore) -> str:
         """Stage a capsule, once it is proven that trusted keys signed it; returns `id@version`.

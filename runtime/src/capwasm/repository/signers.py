@@ -47,8 +47,8 @@ class Days(Model):
 
     root: Annotated[int, Field(ge=1, le=3650)] = 365
     targets: Annotated[int, Field(ge=1, le=3650)] = 90
-    snapshot: Annotated[int, Field(ge=1, le=365)] = 14
-    timestamp: Annotated[int, Field(ge=1, le=90)] = 2
+    snapshot: Annotated[int, Field(ge=1, le=3650)] = 14
+    timestamp: Annotated[int, Field(ge=1, le=3650)] = 2
 
 
 class _Signer(Model):
