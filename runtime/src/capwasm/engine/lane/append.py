@@ -11,6 +11,7 @@ that does not compile, and then the plugin is compiled as it came.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 import wasmtime
@@ -43,8 +44,11 @@ __all__ = ["VERSION", "NotLaned", "compose", "is_lane", "present", "without_lane
 VERSION = 2
 
 _PACKAGE = "capwasm:lane/"
-# A component of thousands of functions would be mostly ours.
-_MAX_FUNCTIONS = 500
+# Types of all functions together, as they spell out: the code for them is in proportion.  A guest
+# that imports every capability of ours, twice, has 2,000.
+_MAX_PARTS = 20_000
+# What stands in the text of the component's own words.
+_NAME = re.compile(r"[a-z][a-zA-Z0-9-]{0,255}", re.ASCII)
 
 
 class NotLaned(Exception):
@@ -89,12 +93,14 @@ def compose(code: bytes | memoryview, types: t.ComponentTypes, chosen: Chosen, p
     if any(is_lane(i.name) for i in (*types.imports, *types.exports)):
         raise NotLaned("the plugin uses the lane's own names")
     spaces = read_spaces(code)
-    sites = [*sites_of(spaces, chosen)][:_MAX_FUNCTIONS]
-    slots = [*slots_of(spaces, chosen)][:_MAX_FUNCTIONS]
     appended = _Appended(spaces)
-    slots = [slot for slot in slots if appended.knows(slot.function)]
+    sites = [*sites_of(spaces, chosen)]
+    slots = [slot for slot in slots_of(spaces, chosen) if appended.knows(slot.function)]
     if not sites and not slots:
         raise NotLaned("its functions are not lifted and lowered as toolchains do it")
+    found: list[Site | Slot] = [*sites, *slots]
+    if sum(_parts(one.function.type) for one in found) > _MAX_PARTS:
+        raise NotLaned("its functions have too many types")
     text = appended.text(sites, slots, pages)
     try:
         sections = bytes(wasmtime.wat2wasm(text))[len(COMPONENT) :]
@@ -125,7 +131,9 @@ class _Appended:
 
     def knows(self, function: Function) -> bool:
         """Whether the resources of its handles are those of interfaces that the plugin imports."""
-        return all(r.interface in self._imported for r in _resources(function))
+        return all(
+            r.interface in self._imported and _NAME.fullmatch(r.name) for r in _resources(function)
+        )
 
     def text(self, sites: list[Site], slots: list[Slot], pages: int) -> str:
         """All of it."""
@@ -213,6 +221,16 @@ class _Appended:
             items.append(f'(export "{function_name(k)}" (func {function}))')
         instance = self._new(self._own, INSTANCE, f"(instance {' '.join(items)})")
         self._lines.append(f'(export "{LANE_EXPORTS}" (instance {instance}))')
+
+
+def _parts(type_: t.FuncType) -> int:
+    """How many types the function's spell out to."""
+
+    def count(x: t.ValType) -> int:
+        return 1 + sum(map(count, t.children(x)))
+
+    whole = [x for _, x in type_.params]
+    return 1 + sum(map(count, whole if type_.result is None else [*whole, type_.result]))
 
 
 def _resources(function: Function) -> Iterator[t.ResourceId]:
