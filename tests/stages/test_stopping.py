@@ -9,6 +9,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -392,6 +393,33 @@ def test_guests_that_call_each_other_with_all_their_stack_used_do_not_end_the_pr
 def test_refuses_deeper_nesting_than_the_stack_has_room_for(engine: PluginEngine) -> None:
     call = Elsewhere(Chain(engine, 12))
     assert isinstance(call.join(), RecursionLimitExceeded)
+
+
+@pytest.mark.case("RES-12")
+def test_a_stack_size_that_another_thread_sets_meanwhile_is_kept_and_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The size is a setting of the process: it may change between our setting and the start.
+    plain = ThreadPoolExecutor.submit
+
+    def interfered(self: Any, fn: Any, *args: Any) -> Any:
+        threading.stack_size(512 * 1024)
+        return plain(self, fn, *args)
+
+    before = threading.stack_size()
+    workers = Workers(1)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(ThreadPoolExecutor, "submit", interfered)
+            assert workers.submit(guests_that_fit).result() == 0
+        assert threading.stack_size() == 512 * 1024
+    finally:
+        threading.stack_size(before)
+        workers.close()
+    workers = Workers(1)
+    assert workers.submit(guests_that_fit).result() > 20
+    assert threading.stack_size() == before
+    workers.close()
 
 
 @pytest.mark.case("RES-12")

@@ -46,7 +46,8 @@ def is_worker() -> bool:
 def guests_that_fit() -> int:
     """How many calls into guests may be under way on this thread, one within the other."""
     if _LOCAL.guests is None:
-        size = WORKER_STACK_BYTES if _LOCAL.worker else _stack_bytes()
+        # A worker's is asked for too: another thread may set the size in the moment that it starts.
+        size = _stack_bytes() or (WORKER_STACK_BYTES if _LOCAL.worker else 0)
         share = GUEST_STACK_BYTES + _HOST_STACK_BYTES
         _LOCAL.guests = max(0, (size - _BASE_BYTES) // share)
     return _LOCAL.guests
@@ -97,7 +98,9 @@ class Workers(ThreadPoolExecutor):
             try:
                 return super().submit(fn, *args, **kwargs)
             finally:
-                threading.stack_size(before)
+                now = threading.stack_size(before)
+                if now != WORKER_STACK_BYTES:
+                    threading.stack_size(now)  # another thread has set its own meanwhile
 
     def close(self) -> None:
         """Let every thread end, and wait for them; but not for oneself."""
