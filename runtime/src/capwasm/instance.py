@@ -104,7 +104,7 @@ class Instance:
         self._served = served
         self._linked = linked
         self._functions: list[HostFunc | None] = [None] * len(linked.slots)
-        self._store: Store | None = engine.new_store(limits, adapters=linked.adapters)
+        self._store: Store | None = engine.new_store(limits, laned=bool(linked.lane))
         self._started: Started | None = None
         self._calls: dict[int, Any] = {}
         self._lock = threading.Lock()

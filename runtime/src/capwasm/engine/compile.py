@@ -108,8 +108,8 @@ class Compiler:
             cache_dir: made with mode 0700 if it isn't there; where it can't be used, nothing is
                 cached.
             limits: of each compilation, and of the cache.
-            on_slow: told one line when a compilation is not in the cache and will take a while, or
-                when there can be no cache.
+            on_slow: told one line when there can be no cache; and, unless there is an `on_compile`,
+                when a compilation is not in the cache and will take a while.
             on_compile: told ten times a second how far it is with one that takes longer than half a
                 second, on the thread that wants the code; what it raises ends the compilation.
             lane: whether plugins get the bulk lane, for lists; without it they run as they came.
@@ -227,13 +227,13 @@ class Compiler:
     def _compile_apart(
         self, name: str, code: bytes | memoryview, pages: int, progress: _Progress
     ) -> Compiled:
-        if self._on_slow is not None and len(code) > _SLOW_BYTES:
+        if self._on_slow and not self._on_compile and len(code) > _SLOW_BYTES:
             self._on_slow(f"compiling {len(code) / 1e6:.1f} MB of WebAssembly (once; then cached)")
         began = time.monotonic()
         if pages:
             try:
                 return self._compile_laned(name, code, pages, progress)
-            except NotLaned:
+            except (NotLaned, LinkError):
                 pass
             except ArtifactError:
                 # Whatever is wrong with the plugin itself will show again, and is told then; but

@@ -17,9 +17,9 @@ class Compiled:
 
     Attributes:
         component: the engine's.
-        types: what it imports and exports, adapters and all, if that is known already.
-        laned: whether the plugin stands in it between our adapters (see `lane/compose.py`).  The
-            compiler alone knows: a plugin may give its imports and exports any name.
+        types: what it imports and exports, the lane and all, if that is known already.
+        laned: whether it has the bulk lane (see `lane/append.py`).  The compiler alone knows: a plugin
+            may give its imports and exports any name.
     """
 
     component: wasmtime.component.Component

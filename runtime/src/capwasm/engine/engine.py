@@ -114,12 +114,12 @@ class PluginEngine:
         """How many instances there are now."""
         return len(self._live)
 
-    def new_store(self, limits: Limits, *, adapters: int = 0) -> Store:
+    def new_store(self, limits: Limits, *, laned: bool = False) -> Store:
         """A store in which every limit is set.
 
         Args:
             limits: of the plugin.
-            adapters: how many of ours are in it besides; see `Store`.
+            laned: whether it is for a component with the lane; see `Store`.
 
         Raises:
             InstancesExceeded: the runtime holds as many instances as it may.
@@ -129,7 +129,7 @@ class PluginEngine:
                 f"the runtime holds {self.instances} instances, as many as it may"
                 " (Capacity.instances)"
             )
-        return Store(self.wasm, self._wasm_at, limits, self._live, adapters)
+        return Store(self.wasm, self._wasm_at, limits, self._live, laned=laned)
 
     def close(self, seconds: float = 1.0) -> None:
         """Take no more calls, interrupt those under way, and wait so long for them to end.

@@ -21,12 +21,12 @@ from capwasm.record.redact import printable
 
 from .abi import canonical, signature, split_version
 from .compiled import Compiled
-from .crossing import Boundary, HostKind
+from .crossing import Boundary, EngineFault, HostKind
 from .engine import PluginEngine
 from .exports import ExportTable
-from .lane.choose import Chosen
+from .lane.append import present, without_lane
+from .lane.choose import LANE_IMPORTS, Chosen
 from .lane.choose import chosen as functions_of
-from .lane.compose import LANE_IMPORTS, without_lane
 from .plan import Plans, define_func, define_resource
 from .start import Startable
 from .types import ComponentTypes, InterfaceType, ResourceId
@@ -63,16 +63,14 @@ class Linked:
     kinds: Mapping[ResourceId, HostKind]
     lane: Chosen
 
-    @property
-    def adapters(self) -> int:
-        """How many adapters of ours stand between the plugin and the host."""
-        return bool(self.lane.exports) + bool(self.lane.imports)
 
-
-def read_types(engine: PluginEngine, compiled: Compiled) -> ComponentTypes:
-    """What the plugin imports and exports; see `walk`."""
-    types = compiled.types or walk(compiled.component, engine.wasm)
-    return without_lane(types) if compiled.laned else types
+def read_types(engine: PluginEngine, compiled: Compiled) -> tuple[ComponentTypes, Chosen]:
+    """What the plugin imports and exports, and what of that takes the lane; see `walk`."""
+    found = compiled.types or walk(compiled.component, engine.wasm)
+    if not compiled.laned:
+        return found, Chosen((), ())
+    types = without_lane(found)
+    return types, present(found, functions_of(types))
 
 
 def link(
@@ -95,7 +93,7 @@ def link(
     Raises:
         LinkError: with one fault for each import that is not served, or not in that shape.
     """
-    types = read_types(engine, compiled)
+    types, lane = read_types(engine, compiled)
     by_name = {split_version(i.name)[0]: i for i in served}
     chosen: list[tuple[InterfaceType, Interface]] = []
     faults: list[Fault] = []
@@ -117,7 +115,6 @@ def link(
             code="link.undeclared-import" if undeclared else "link.unknown-import",
             faults=faults,
         )
-    lane = functions_of(types) if compiled.laned else Chosen((), ())
     return _define(engine, compiled.component, types, chosen, lane)
 
 
@@ -260,6 +257,9 @@ def _on_failure(error: BaseException) -> str:
             f"a host function refused with {error.word!r}, which its type can't say"
         )
         failure.__cause__ = error
+    elif isinstance(error, EngineFault):
+        # What the guest passed on the lane is no value of its type: it trapped.
+        return str(error)
     elif isinstance(error, CapwasmError) or not isinstance(error, Exception):
         failure = error
     else:

@@ -21,7 +21,7 @@ from capwasm.call import current_call
 from capwasm.limits import Limits
 
 from . import capi
-from .lane.adapter import ADAPTER_INSTANCES, ADAPTER_MEMORIES
+from .lane.glue import ADDED_INSTANCES, ADDED_MEMORIES
 from .trampoline import guarded
 
 __all__ = ["Func", "Store"]
@@ -73,7 +73,13 @@ class Store:
     __slots__ = ("_at", "_engine", "_fuel", "_fuel_at", "_live", "_number", "context")
 
     def __init__(
-        self, engine: Any, engine_at: int, limits: Limits, live: set[int], adapters: int = 0
+        self,
+        engine: Any,
+        engine_at: int,
+        limits: Limits,
+        live: set[int],
+        *,
+        laned: bool = False,
     ) -> None:
         """Make it, with all five limits and the epoch callback.
 
@@ -85,7 +91,7 @@ class Store:
             engine_at: its address.
             limits: of the instance.
             live: has a number for each store that is open, and counts them thereby.
-            adapters: how many of the lane's are in it; what they take is not the plugin's.
+            laned: whether it is for a component with the lane, whose share is not the plugin's.
         """
         self._number = next(_NUMBERS)
         self._engine = engine
@@ -98,9 +104,9 @@ class Store:
             at,
             limits.memory // limits.memories,
             limits.table_elements,
-            limits.instances + adapters * ADAPTER_INSTANCES,
+            limits.instances + laned * ADDED_INSTANCES,
             limits.tables,
-            limits.memories + adapters * ADAPTER_MEMORIES,
+            limits.memories + laned * ADDED_MEMORIES,
         )
         capi.store_on_epoch(at, _ON_EPOCH, None, None)
         self.context: int = capi.store_context(at)

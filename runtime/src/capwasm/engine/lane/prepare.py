@@ -1,8 +1,8 @@
-"""From a plugin's bytes to the composition that is compiled in its place, if there is one.
+"""From a plugin's bytes to what is compiled in their place, if the lane is of use to it.
 
 Its types are read from a skeleton of it, which compiles in no time.  All that happens here to the
-untrusted bytes is that they are cut into sections; what is compiled is compiled in the process apart,
-and the engine checks the composition as it would check the plugin.
+untrusted bytes is that they are cut into sections and numbered; what is compiled is compiled in the
+process apart, and the engine checks the whole as it would check the plugin.
 """
 
 from __future__ import annotations
@@ -13,21 +13,16 @@ from dataclasses import dataclass
 from capwasm.engine import types as t
 from capwasm.errors import LinkError
 
+from .append import NotLaned, compose, without_lane
 from .binary import OddBinary, skeleton
 from .choose import chosen
-from .compose import compose, without_lane
-from .typetext import OddTypes
 
-__all__ = ["NotLaned", "Prepared", "prepare"]
-
-
-class NotLaned(Exception):
-    """The plugin runs as it is; the message says why."""
+__all__ = ["Prepared", "prepare"]
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A composition.
+    """A plugin with the lane.
 
     Attributes:
         code: its bytes.   types: those of the plugin in it.
@@ -37,23 +32,23 @@ class Prepared:
     types: t.ComponentTypes
 
     def check(self, composed: t.ComponentTypes) -> None:
-        """Pass if the compiled composition asks and offers what the plugin does, and no more.
+        """Pass if what was compiled asks and offers what the plugin does, and no more.
 
         Raises:
             NotLaned: it does not.
         """
         if without_lane(composed) != self.types:
-            raise NotLaned("the composition would not have the plugin's own types")
+            raise NotLaned("with the lane it would not have its own types")
 
 
 def prepare(
     code: bytes | memoryview, pages: int, read: Callable[[bytes], t.ComponentTypes]
 ) -> Prepared:
-    """The composition for that plugin.
+    """That plugin with the lane.
 
     Args:
         code: a component, as it came.
-        pages: how large the memory of each adapter may become, in pages of 64 KiB.
+        pages: how large the lane's memory may become, in pages of 64 KiB.
         read: compiles a component that is never run, and reads its types.
 
     Raises:
@@ -66,7 +61,7 @@ def prepare(
         if not functions:
             raise NotLaned("none of its functions takes or returns a list")
         return Prepared(compose(code, types, functions, pages), types)
-    except (OddBinary, OddTypes) as exc:
+    except OddBinary as exc:
         raise NotLaned(str(exc)) from None
     except LinkError as exc:
         raise NotLaned(exc.message) from None
