@@ -29,7 +29,7 @@ from wasmtime import _bindings as ffi
 from capwasm.limits import CEILING
 
 from .config import make_config
-from .lane.adapter import ADAPTER_INSTANCES, ADAPTER_MEMORIES, ADAPTERS
+from .lane.glue import ADDED_INSTANCES, ADDED_MEMORIES
 
 __all__ = ["Capacity", "Made", "make_engine"]
 
@@ -40,7 +40,7 @@ MOST_INSTANCES, MOST_READY = 10_000, 16
 
 # For each instance, where there is room for all, and at least.  Of memories, one is the plugin's own;
 # the runtime may put others around it.
-MEMORIES_EACH, FEWEST_MEMORIES = 1 + ADAPTERS * ADAPTER_MEMORIES, 8
+MEMORIES_EACH, FEWEST_MEMORIES = 1 + ADDED_MEMORIES, 8
 TABLES_EACH, FEWEST_TABLES = 4, 64
 # The kernel bounds the mappings of a process (65,530 by default), and a memory takes up to four.  At
 # most so much of them: the host needs some for its threads and its own memory.
@@ -128,8 +128,8 @@ def make_engine(capacity: Capacity) -> Made:
 def _pooled(instances: int) -> wasmtime.Config:
     """The one configuration, with slots.  Compiled code is the same with and without them."""
     memories, tables = _slots(instances)
-    most_cores = CEILING.instances + ADAPTERS * ADAPTER_INSTANCES
-    most_memories = CEILING.memories + ADAPTERS * ADAPTER_MEMORIES
+    most_cores = CEILING.instances + ADDED_INSTANCES
+    most_memories = CEILING.memories + ADDED_MEMORIES
     pool = ffi.wasmtime_pooling_allocation_config_new()
     for name, value in {
         "total_component_instances": instances,

@@ -1,4 +1,4 @@
-"""The outside of a component's binary form: its sections, a skeleton of it, and one put in another.
+"""The outside of a component's binary form: its sections, and a skeleton of it.
 
 Nothing here decodes a type, a name or an instruction; only lengths are read.  The bytes are not
 trusted: every length is checked against what is there, the work is linear in the bytes, and
@@ -12,13 +12,11 @@ from collections.abc import Iterator
 
 __all__ = [
     "COMPONENT",
-    "EMPTY_COMPONENT",
     "MAX_NESTING",
     "OddBinary",
     "read_leb",
     "sections",
     "skeleton",
-    "splice",
 ]
 
 # Components nest no deeper than this; those of composition tools nest two or three levels.
@@ -26,9 +24,6 @@ MAX_NESTING = 16
 
 COMPONENT = b"\0asm\x0d\0\x01\0"
 _CORE = b"\0asm\x01\0\0\0"
-# What stands in a composition's text where the plugin goes.
-EMPTY_COMPONENT = COMPONENT
-
 # Section ids of a component, and of a core module.
 _CUSTOM, _CORE_MODULE, _NESTED = 0, 1, 4
 _CODE, _DATA, _DATA_COUNT = 10, 11, 12
@@ -51,24 +46,6 @@ def skeleton(code: bytes | memoryview) -> bytes:
         OddBinary: it is not framed like a component.
     """
     return b"".join(_component(memoryview(code), 0))
-
-
-def splice(outer: bytes, inner: bytes | memoryview) -> bytes:
-    """`outer` with its one empty nested component replaced by `inner`.
-
-    Raises:
-        OddBinary: `outer` holds none or several at its top level.
-    """
-    view = memoryview(outer)
-    places = [
-        (start, end)
-        for kind, start, payload, end in sections(view, COMPONENT)
-        if kind == _NESTED and payload == EMPTY_COMPONENT
-    ]
-    if len(places) != 1:
-        raise OddBinary(f"{len(places)} empty components where one was expected")
-    ((start, end),) = places
-    return b"".join((view[:start], bytes([_NESTED]), _leb(len(inner)), inner, view[end:]))
 
 
 def _component(code: memoryview, depth: int) -> list[bytes | memoryview]:
