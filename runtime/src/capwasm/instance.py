@@ -16,6 +16,8 @@ from .capability import HostFunc
 from .engine.crossing import Boundary, EngineFault, GuestResource
 from .engine.engine import PluginEngine
 from .engine.exports import Export
+from .engine.lane.glue import MEMORY_LIMIT, VALUE_LIMIT
+from .engine.lane.glue import MODULE as LANE
 from .engine.link import Linked
 from .engine.start import Started
 from .engine.store import Store
@@ -320,7 +322,11 @@ def _classify(message: str, record: CallRecord, *, starting: bool) -> CapwasmErr
             return error(text, context=record.plugin)
     if record.cancelled is not None:
         return CallInterrupted(record.cancelled, context=record.plugin)
-    if any(word in backtrace for word in _OUT_OF_MEMORY):
+    if f"{LANE}!{VALUE_LIMIT}" in backtrace:
+        return ValueLimitExceeded(
+            "more data than may cross at once (limits.value-bytes)", context=record.plugin
+        )
+    if f"{LANE}!{MEMORY_LIMIT}" in backtrace or any(w in backtrace for w in _OUT_OF_MEMORY):
         return MemoryLimitExceeded(
             f"out of memory at {record.limits.memory} bytes (limits.memory)", context=record.plugin
         )
@@ -336,5 +342,5 @@ def _trap_text(backtrace: str, cause: str) -> str:
     """The trap's name and the innermost guest frames, short and printable (LOG-07)."""
     text = printable(cause.replace("wasm trap:", "").strip())[:300] or "trapped"
     lines = [line.strip() for line in backtrace.split("\n")]
-    frames = [line for line in lines if line[:1].isdigit() and "!" in line][:5]
+    frames = [line for line in lines if line[:1].isdigit() and "!" in line and LANE not in line][:5]
     return "\n".join([text, *(f"  at {printable(f[:200])}" for f in frames)])
