@@ -19,8 +19,18 @@ from capwasm.registry.model import PluginRecord
 from capwasm.registry.registry import Registry
 
 ID = "acme.weather"
+SHM = "/dev/shm" if Path("/dev/shm").is_dir() else None  # where a sync costs nothing
 NOW = datetime(2027, 1, 31, 12, tzinfo=UTC)
-ACME, GLOBEX = PrivateKey.generate(), PrivateKey.generate()
+KEYS = "CAPWASM_TEST_KEYS"
+
+
+def _key(name: str) -> PrivateKey:
+    """A new key, or that of the process which started this one."""
+    folder = os.environ.get(KEYS)
+    return PrivateKey.load(Path(folder) / name) if folder else PrivateKey.generate()
+
+
+ACME, GLOBEX = _key("acme.key"), _key("globex.key")
 CODE = b"\0asm\x0d\0\x01\0"
 MANIFEST = """schema = 1
 [plugin]

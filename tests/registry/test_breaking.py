@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 
 from tests.registry.breaking import VERBS
+from tests.registry.shop import SHM
 
 ROOT = Path(__file__).resolve().parents[2]
-SHM = Path("/dev/shm")
 
 
 @cache
 def broken(verb: str, how: str, stride: int = 1) -> dict[str, Any]:
     """What breaking a verb came to; in memory where there is any, for the disk is the slow part."""
-    with tempfile.TemporaryDirectory(dir=SHM if SHM.is_dir() else None) as base:
+    with tempfile.TemporaryDirectory(dir=SHM) as base:
         done = subprocess.run(
             [sys.executable, "-m", "tests.registry.breaking", verb, how, base, str(stride)],
             cwd=ROOT, capture_output=True, text=True, timeout=250, check=False,

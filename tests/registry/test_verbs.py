@@ -220,6 +220,9 @@ def test_refuses_a_way_back_that_is_none(registry: Registry) -> None:
     refused("registry.unknown", registry.rollback, ID, "0.1.0", **WHO)
     refused("registry.state", registry.rollback, ID, "1.0.0", **WHO)
     refused("registry.unknown", registry.rollback, "acme.nobody", **WHO)
+    registry.install(capsule("3.0.0", keys=(GLOBEX,)), **WHO)
+    refused("registry.state", registry.rollback, ID, "3.0.0", **WHO)  # it waits; it never served
+    registry.reject(ID, **WHO)
     install(registry, "1.1.0")
     registry.revoke(ID, "1.0.0", **WHO)
     refused("registry.unknown", registry.rollback, ID, **WHO)

@@ -97,9 +97,15 @@ class Books:
             yield None
             return
         sealer = self._sealer()
+        head = self._head(sealer)
         with self._db.transaction(write=False) as db:
             # The head is read before the database's first row: so it is never ahead of it.
-            yield Ledger(db, sealer, self._head(sealer).read())
+            seen = head.read()
+            ledger = Ledger(db, sealer)
+            if seen is None and ledger.sequence and head.read() is not None:
+                seen = ledger.name, 0  # the very first change was made in between
+            ledger.check_age(seen)
+            yield ledger
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Ledger]:
@@ -113,8 +119,10 @@ class Books:
         with self._db.transaction(write=True) as db:
             head = self._head(sealer)
             seen = head.read()
-            ledger = Ledger(db, sealer, seen)
-            if seen is not None and seen[1] < ledger.sequence:  # a kill came in between
+            ledger = Ledger(db, sealer)
+            ledger.check_age(seen)
+            # Before the first change, and when a kill came between a change and its note.
+            if seen is None or seen[1] < ledger.sequence:
                 head.write(ledger.name, ledger.sequence)
             yield ledger
 
@@ -127,7 +135,8 @@ class Books:
         with contextlib.suppress(RegistryError), self._db.transaction(write=True) as db:
             sealer = self._sealer()
             head = self._head(sealer)
-            ledger = Ledger(db, sealer, head.read())
+            ledger = Ledger(db, sealer)
+            ledger.check_age(head.read())
             head.write(ledger.name, ledger.sequence)
 
     def sweep(self) -> None:

@@ -26,9 +26,9 @@ from .model import (
 __all__ = [
     "active",
     "admit",
+    "came_before",
     "check_subject",
     "obey",
-    "other",
     "served_before",
     "take_in",
     "version_of",
@@ -183,16 +183,16 @@ def _goes_back(draft: Draft, before: VersionRecord) -> bool:
     )
 
 
-def other(plugin: PluginRecord, version: str) -> str:
-    """That version, if it is not the one that serves.
+def came_before(plugin: PluginRecord, version: str) -> str:
+    """That version, if it was accepted once and is not the one that serves.
 
     Raises:
-        RegistryError: `registry.state`.
+        RegistryError: `registry.unknown`, `registry.state`.
     """
-    if version == plugin.serving:
-        raise RegistryError(
-            "it is the version that serves", code="registry.state", context=f"{plugin.id}@{version}"
-        )
+    record = version_of(plugin, version)
+    if version == plugin.serving or record.state is State.SCANNED:
+        what = "it is the version that serves" if version == plugin.serving else "it never served"
+        raise RegistryError(what, code="registry.state", context=record.name)
     return version
 
 

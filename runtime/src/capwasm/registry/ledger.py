@@ -30,31 +30,40 @@ _STATES: Final[dict[str | None, State | None]] = {None: None, **{s.value: s for 
 class Ledger:
     """The tables, within one transaction."""
 
-    def __init__(self, db: Connection, sealer: Sealer, head: tuple[str, int] | None) -> None:
+    def __init__(self, db: Connection, sealer: Sealer) -> None:
         """Check what the whole stands on.
 
         Args:
             db: within a transaction.
             sealer: whose seals count.
-            head: of `registry.head`, read before the transaction's first statement.
 
         Raises:
-            RegistryError: `registry.tampered`, `registry.rolled-back`.
+            RegistryError: `registry.tampered`.
         """
         self._db, self._sealer = db, sealer
         row = db.execute("SELECT name, sequence, root, seal FROM meta").fetchone()
         if row is None or not sealer.is_true(row[3], "meta", row[:3]):
             self._tampered("meta")
-        self.name, self.sequence, self._root = row[:3]
-        if head is None and self.sequence > 1:
-            self._rolled_back("registry.head, which tells how far it has counted, is gone")
-        if head is not None and (head[0] != self.name or head[1] > self.sequence):
-            self._rolled_back(
-                f"it has counted {self.sequence} changes; registry.head tells of {head[1]}"
-                if head[0] == self.name
-                else "registry.head is that of another registry"
-            )
+        self.name: str = row[0]
+        self.sequence: int = row[1]
+        self._root = row[2]
         self._whole = False
+
+    def check_age(self, head: tuple[str, int] | None) -> None:
+        """Pass if the database is as new as `registry.head` tells, which was read before it.
+
+        Raises:
+            RegistryError: `registry.rolled-back`.
+        """
+        if head is None:
+            if self.sequence:
+                self._rolled_back("registry.head, which tells how far it has counted, is gone")
+        elif head[0] != self.name:
+            self._rolled_back("registry.head is that of another registry")
+        elif head[1] > self.sequence:
+            self._rolled_back(
+                f"it counts {self.sequence} changes; registry.head tells of {head[1]}"
+            )
 
     @staticmethod
     def begin(db: Connection, sealer: Sealer, name: str) -> None:

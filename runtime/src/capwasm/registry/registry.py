@@ -180,11 +180,9 @@ class Registry(Shelf):
         """
 
         def choose(plugin: PluginRecord) -> str:
-            return (
-                gate.other(plugin, to)
-                if to
-                else gate.served_before(plugin, self.history(plugin_id))
-            )
+            if to:
+                return gate.came_before(plugin, to)
+            return gate.served_before(plugin, self.history(plugin_id))
 
         return self._serve(plugin_id, "rollback", choose, who, why)
 
