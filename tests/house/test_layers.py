@@ -31,7 +31,7 @@ FLOORS: list[set[str]] = [
     {"jsonvalues", "web"},
     {"wasi", "repository", "oci"},
     {"instance", "serving"},
-    {"session"},
+    {"session", "ready"},
     {"plugin"},
     {"machine"},
     {"home"},

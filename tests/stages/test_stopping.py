@@ -168,7 +168,7 @@ def spinning_later(world: World) -> Any:
     opener = plugin._opener
     linked = link(opener.engine, component, [], owners={}, unserved=lambda _: None)
     plugin._opener = replace(opener, linked=linked)
-    plugin._spare.clear()
+    plugin._ready.drop()
     return plugin
 
 

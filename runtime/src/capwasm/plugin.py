@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -35,6 +36,7 @@ from .events import ALLOWED, DENIED, FAILED, Event
 from .grants.resolve import Grants
 from .instance import CallStats, Instance
 from .limits import Limits
+from .ready import Ready
 from .record.redact import printable
 from .serving import Serving, Terms
 from .session import Session
@@ -86,8 +88,16 @@ class Plugin:
         self._spare: list[Instance] = []
         self._live: set[Instance] = set()
         self._ended: str | None = None
+        self._ready = Ready(
+            opener.engine, lambda: self._open(Ticket()), self._let_go, workers.submit
+        )
         # The first instance is made now, so that what can't start is refused at load.
-        self._spare.append(self._off_main(self._open))
+        began = time.monotonic()
+        first = self._off_main(self._open)
+        if self._mode == "per-call":
+            self._ready.add(first, time.monotonic() - began)
+        else:
+            self._spare.append(first)
 
     # -- what it is -----------------------------------------------------------------------------
 
@@ -322,6 +332,8 @@ class Plugin:
 
     def _take(self, ticket: Ticket) -> Instance:
         self._check()
+        if self._mode == "per-call":
+            return self._ready.take() or self._open(ticket)
         while True:
             with self._lock:
                 instance = self._spare.pop() if self._spare else None
@@ -338,8 +350,12 @@ class Plugin:
             if keep and self._ended is None:
                 self._spare.append(instance)
                 return
+        self._let_go(instance, "its call has ended")
+
+    def _let_go(self, instance: Instance, reason: str) -> None:
+        with self._lock:
             self._live.discard(instance)
-        instance.close("its call has ended")
+        instance.close(reason)
 
     # -- what stops it --------------------------------------------------------------------------
 
@@ -390,6 +406,8 @@ class Plugin:
         )
         for granted in doomed:
             granted.lease.revoke(reason)
+        # What the starts of those that wait were given is not taken back by that.
+        self._ready.drop()
         # When the last is off: what can't be recorded is revoked all the same.
         for granted in doomed:
             self._record(
@@ -401,7 +419,12 @@ class Plugin:
             )
         return len(doomed)
 
+    def forget_ready(self) -> None:
+        """Let go of instances that were started for calls to come.  For `Runtime`."""
+        self._ready.drop()
+
     def _discard(self, reason: str) -> int:
+        self._ready.drop()
         with self._lock:
             doomed = list(self._live)
             self._spare.clear()

@@ -384,6 +384,8 @@ class Runtime:
                 finally:
                     # Also when it can't be recorded.
                     revoke(name, reason)
+                    for plugin in self.plugins:
+                        plugin.forget_ready()
                 return
         raise CapabilityError("this runtime has no secrets", code="capability.vault")
 
