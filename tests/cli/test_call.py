@@ -215,7 +215,7 @@ def test_ctrl_c_ends_a_call_that_would_never_return(tmp_path: Path) -> None:
     deadline = time.monotonic() + 60
     while "load" not in {r["kind"] for r in recorded(endless)} and time.monotonic() < deadline:
         time.sleep(0.05)
-    time.sleep(0.5)
+    time.sleep(1.5)  # it compiles after it was recorded
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)

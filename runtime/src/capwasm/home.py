@@ -89,6 +89,7 @@ class Home:
         self.vault_key = self.root / "vault.key"
         self.audit = self.root / "audit"
         self.audit_key = self.root / "audit.key"
+        self.cache = self.root / "cache"
         self.audit_commands = self.root / "audit-commands"
         self.repositories_file = self.root / "repositories.toml"
         self.repository_roots = self.root / "roots"

@@ -14,7 +14,7 @@ from capwasm.capability import Capability, Parsed, Side
 from capwasm.errors import Fault, ManifestError
 from capwasm.lattice import Clause
 
-__all__ = ["ByTables", "Size", "Table", "parse_tables", "show_size"]
+__all__ = ["ByTables", "Size", "Table", "parse_tables", "read_size", "show_size"]
 
 ModelT = TypeVar("ModelT", bound=Model)
 ClauseT = TypeVar("ClauseT", bound=Clause)
@@ -88,7 +88,12 @@ _UNITS: Final = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB":
 _SIZE: Final = re.compile(r"([0-9]{1,15}) ?([A-Za-z]*)", re.ASCII)
 
 
-def _size(value: object) -> object:
+def read_size(value: object) -> object:
+    """The bytes that a text such as `64KiB` says; anything else as it is.
+
+    Raises:
+        ValueError: it is no size.
+    """
     if not isinstance(value, str):
         return value  # a whole number of bytes, which the field's own checks judge
     found = _SIZE.fullmatch(value)
@@ -101,7 +106,7 @@ def _size(value: object) -> object:
 
 Size = Annotated[
     int,
-    BeforeValidator(_size),
+    BeforeValidator(read_size),
     WithJsonSchema(
         {
             "anyOf": [

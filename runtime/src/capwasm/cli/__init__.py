@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "repo": ("repo", "Use plugin repositories, or make one."),
     "call": ("call", "Load a capsule and call one of its functions."),
     "audit": ("audit", "Read and verify the audit log."),
+    "cache": ("cache", "See and prune the compiled code that is kept."),
     "doctor": ("doctor", "Show what this machine enforces, and known advisories."),
 }
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from ._output import console, epilog, home_option, json_option, say_json, shown
+from ._progress import CompileLine
 
 if TYPE_CHECKING:
     from capwasm.engine.exports import Export, ExportTable
@@ -72,6 +73,7 @@ def call(
         core_version=_core(core),
         hook=events.append,
         on_slow=lambda text: click.echo(text, err=True),
+        on_compile=CompileLine(),
     ) as runtime:
         plugin = runtime.load(capsule, at_most=at_most)
         _check_lowered(plugin, wanted)

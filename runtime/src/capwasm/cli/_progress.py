@@ -1,0 +1,47 @@
+"""How far a compilation is, for whoever waits for it."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from capwasm.engine.compile import Compiling
+
+__all__ = ["CompileLine"]
+
+_WORTH_A_LINE = 2.0  # seconds: a line in a log stays
+
+
+class CompileLine:
+    """Tells on stderr: on a terminal in one line that moves, elsewhere at the start and the end.
+
+    What is quick is never told here at all (see `Compiler`).
+    """
+
+    def __init__(self) -> None:
+        """Nothing was told yet."""
+        self._told = False
+        self._width = 0
+
+    def __call__(self, how: Compiling) -> None:
+        """Tell of it."""
+        what = f"compiling {how.code_bytes / 1e6:.1f} MB of WebAssembly, once"
+        if how.elsewhere:
+            what = "waiting for another process, which compiles the same"
+        if not sys.stderr.isatty():
+            if self._told and how.done:
+                click.echo(f"compiled in {how.seconds:.1f} s", err=True)
+            elif not self._told and not how.done and how.seconds >= _WORTH_A_LINE:
+                click.echo(what, err=True)
+            else:
+                return
+        elif how.done:
+            click.echo("\r" + " " * self._width + "\r", nl=False, err=True)
+        else:
+            line = f"{what}: {how.seconds:.1f} s"
+            self._width = max(self._width, len(line))
+            click.echo(f"\r{line:<{self._width}}", nl=False, err=True)
+        self._told = not how.done
