@@ -122,6 +122,11 @@ class Plugin:
         return self.grants.limits
 
     @property
+    def laned(self) -> tuple[str, ...]:
+        """The functions whose lists cross at the speed of memory; see `Linked.laned`."""
+        return self._opener.linked.laned
+
+    @property
     def exports(self) -> Namespace:
         """Its functions as attributes: `plugin.exports.api.forecast("Oslo")`."""
         return Namespace(self.functions, self.call)

@@ -72,6 +72,7 @@ class Runtime:
         on_compile: Callable[[Compiling], None] | None = None,
         workers: int = 256,
         capacity: Capacity | None = None,
+        lane: bool = True,
         owned: contextlib.ExitStack | None = None,
     ) -> None:
         """Wire a runtime.  Most cores want `Runtime.open`.
@@ -92,6 +93,8 @@ class Runtime:
                 up to its `limits.concurrency` of them, and they are started when needed.
             capacity: how many instances there may be at a time, and whether room for them is set
                 aside.
+            lane: whether plugins get the bulk lane, on which lists cross at the speed of memory;
+                without it they are compiled as they came, and all else is the same.
             owned: closed last, when the closing of the plugins has been recorded; also if this
                 fails.
 
@@ -113,7 +116,7 @@ class Runtime:
         self._closed = False
         with contextlib.ExitStack() as undo:
             undo.callback(self._closers.close)
-            self._start_up(workers, capacity, compile_limits, on_slow, on_compile)
+            self._start_up(workers, capacity, compile_limits, on_slow, on_compile, lane=lane)
             undo.pop_all()
 
     def _start_up(
@@ -123,6 +126,8 @@ class Runtime:
         compile_limits: CompileLimits | None,
         on_slow: Callable[[str], None] | None,
         on_compile: Callable[[Compiling], None] | None,
+        *,
+        lane: bool,
     ) -> None:
         make_private(self._home)
         if (line := reachable_line()) is not None:
@@ -132,7 +137,7 @@ class Runtime:
             get_logger(Redactor()).warning(f"no pool of instances: {self._engine.why_not_pooled}")
         self._closers.callback(self._engine.close)
         self._compiler = Compiler(
-            self._engine, self._home / "cache", compile_limits, on_slow, on_compile
+            self._engine, self._home / "cache", compile_limits, on_slow, on_compile, lane=lane
         )
         self._workers = Workers(workers)
         self._closers.callback(self._workers.close)
@@ -156,6 +161,7 @@ class Runtime:
         compile_limits: CompileLimits | None = None,
         on_slow: Callable[[str], None] | None = None,
         on_compile: Callable[[Compiling], None] | None = None,
+        lane: bool = True,
         metrics: Metrics | None = None,
         hook: Callable[[Event], None] | None = None,
         **options: Any,
@@ -170,6 +176,7 @@ class Runtime:
             compile_limits: of each compilation, and of the cache.
             on_slow: told one line when something will take seconds.
             on_compile: told how far it is with a compilation that takes long; see `Compiler`.
+            lane: whether plugins get the bulk lane for lists.
             metrics: counts every event; see `metrics.Metrics`.
             hook: given every event once it is recorded; quick, on the thread that caused it.
             options: for `standard_capabilities`: `resolver`, `tls_ca_file`, …
@@ -205,6 +212,7 @@ class Runtime:
                 compile_limits=compile_limits,
                 on_slow=on_slow,
                 on_compile=on_compile,
+                lane=lane,
                 owned=stack.pop_all(),
             )
 

@@ -63,6 +63,17 @@ class Linked:
     kinds: Mapping[ResourceId, HostKind]
     lane: Chosen
 
+    @property
+    def laned(self) -> tuple[str, ...]:
+        """The functions on the bulk lane, exports and then imports, by their whole names.
+
+        All others work as well, and are slower with long lists.
+        """
+        return tuple(
+            f"{f.interface}#{f.name}" if f.interface else f.name
+            for f in (*self.lane.exports, *self.lane.imports)
+        )
+
 
 def read_types(engine: PluginEngine, compiled: Compiled) -> tuple[ComponentTypes, Chosen]:
     """What the plugin imports and exports, and what of that takes the lane; see `walk`."""
