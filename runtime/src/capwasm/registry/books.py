@@ -169,7 +169,8 @@ class Books:
         Ledger.begin(db, self._sealer(), secrets.token_hex(16))
 
     def _check_gone(self) -> None:
-        if not self.exist and os.path.lexists(self._root / "registry.head"):
+        # In this order: whoever makes a registry makes its head last.
+        if os.path.lexists(self._root / "registry.head") and not self.exist:
             raise RegistryError(
                 "registry.db is gone, and registry.head tells that there was one.  Put back a copy"
                 " of the whole directory; to begin anew, move registry.* and store/ away",
