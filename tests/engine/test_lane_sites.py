@@ -1,0 +1,132 @@
+"""Where the lane finds a plugin's functions, and that bytes which mean ill only keep it from that."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from pathlib import Path
+
+import pytest
+import wasmtime
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from wasmtime import component as wc
+
+from capwasm.engine import types as t
+from capwasm.engine.lane.append import NotLaned, compose, present, without_lane
+from capwasm.engine.lane.binary import COMPONENT, OddBinary, skeleton
+from capwasm.engine.lane.choose import LANE_EXPORTS, chosen
+from capwasm.engine.lane.sites import sites_of, slots_of
+from capwasm.engine.lane.spaces import read_spaces
+from capwasm.engine.walk import walk
+from tests.engine.echo import ENGINE
+from tests.engine.test_lane_guests import HONEST, guest
+
+PROBER = (Path(__file__).parents[1] / "guests/prober.wasm").read_bytes()
+
+
+def types_of(code: bytes) -> t.ComponentTypes:
+    return walk(wc.Component(ENGINE, skeleton(code)), ENGINE)
+
+
+def laned(code: bytes) -> set[str]:
+    """The functions that take the lane; the component compiles, and has its own types."""
+    types = types_of(code)
+    whole = compose(code, types, chosen(types), 64)
+    assert whole.startswith(code), "nothing of the plugin is changed"
+    found = walk(wc.Component(ENGINE, skeleton(whole)), ENGINE)
+    assert without_lane(found) == types
+    here = present(found, chosen(types))
+    return {f"{f.interface}#{f.name}" for f in (*here.exports, *here.imports)}
+
+
+def test_every_function_of_a_plugin_that_a_toolchain_made() -> None:
+    functions = chosen(types_of(PROBER))
+    every = {f"{f.interface}#{f.name}" for f in (*functions.exports, *functions.imports)}
+
+    assert laned(PROBER) == every
+    assert "capwasm:fs/files@0.1.0#[method]file.read" in every
+    assert any(x.startswith("wasi:io/streams@") for x in every)
+
+
+def test_a_component_within_another_runs_as_it_came() -> None:
+    inner = guest(HONEST)
+    text = f"""(component {inner.replace("(component", "(component $inner", 1)}
+      (import "test:host/api@0.1.0" (instance $api (export "f" (func (param "x" (list string))))))
+      (instance $i (instantiate $inner (with "test:host/api@0.1.0" (instance $api))))
+      (export "g" (func $i "g")))"""
+    code = bytes(wasmtime.wat2wasm(text))
+    types = types_of(code)
+
+    assert chosen(types)
+    with pytest.raises(NotLaned, match="not lifted and lowered"):
+        compose(code, types, chosen(types), 64)
+
+
+@pytest.mark.case("TYP-10")
+@pytest.mark.parametrize("side", ["import", "export"])
+def test_a_plugin_that_uses_the_lanes_own_names_runs_as_it_came(side: str) -> None:
+    text = guest(HONEST)
+    if side == "import":
+        text = text.replace("test:host/api@0.1.0", "capwasm:lane/imports@0.1.0")
+    else:
+        text = text.rstrip()[:-1] + f'(instance $none) (export "{LANE_EXPORTS}" (instance $none)))'
+    code = bytes(wasmtime.wat2wasm(text))
+    types = types_of(code)
+
+    with pytest.raises(NotLaned, match="own names"):
+        compose(code, types, chosen(types), 64)
+
+
+@pytest.mark.case("RES-22", "RES-23")
+def test_a_plugin_whose_types_are_out_of_proportion_runs_as_it_came() -> None:
+    parts = "u8 (list u8) " * 12_000
+    text = guest(HONEST, result=f"(tuple {parts})")
+    code = bytes(wasmtime.wat2wasm(text))
+    wide = t.Tuple((t.Prim("u8"), t.List(t.Prim("u8"))) * 12_000)
+    function = t.FuncType((("x", t.List(t.Prim("u8"))),), wide)
+    types = t.ComponentTypes((), (t.InterfaceType("", (("g", function),)),))
+
+    with pytest.raises(NotLaned, match="too many types"):
+        compose(code, types, chosen(types), 64)
+
+
+@pytest.mark.case("TYP-02", "TYP-03")
+def test_refuses_every_cut_and_takes_no_harm_of_any_change() -> None:
+    functions = chosen(types_of(PROBER))
+    code = skeleton(PROBER)
+    rng = random.Random(11)
+    verdicts = set()
+    for round_ in range(1200):
+        bent = bytearray(code)
+        if round_ % 2:
+            del bent[rng.randrange(8, len(bent)) :]
+        for _ in range(rng.randrange(1, 4)):
+            at = rng.randrange(8, len(bent)) if len(bent) > 8 else 0
+            bent[at : at + 1] = rng.choice(
+                (bytes([rng.randrange(256)]), b"", b"\xff\xff\xff\xff\x0f", b"\x80")
+            )
+        try:
+            spaces = read_spaces(bytes(bent))
+            [*sites_of(spaces, functions)]
+            [*slots_of(spaces, functions)]
+            verdicts.add("read")
+        except OddBinary:
+            verdicts.add("odd")
+    assert verdicts == {"read", "odd"}
+
+
+@given(st.binary(max_size=60), st.sampled_from([2, 4, 5, 6, 7, 8, 10, 11]))
+@settings(max_examples=300, deadline=None)
+def test_random_sections_are_read_or_refused(payload: bytes, kind: int) -> None:
+    with contextlib.suppress(OddBinary):
+        read_spaces(COMPONENT + bytes([kind, len(payload)]) + payload)
+
+
+@pytest.mark.case("RES-23")
+@pytest.mark.parametrize("kind", [2, 5, 6, 7, 8, 10, 11])
+def test_refuses_counts_without_what_they_count(kind: int) -> None:
+    count = b"\xff\xff\xff\xff\x0f"
+
+    with pytest.raises(OddBinary):
+        read_spaces(COMPONENT + bytes([kind, len(count)]) + count)
