@@ -185,6 +185,54 @@ def test_a_refusal_is_told_and_the_exit_code_says_so(shell: Shell, url: str) -> 
     assert shell.code("sync", "other") == "repository.unknown"
 
 
+# -- installing from one -----------------------------------------------------------------------------
+
+
+def install(*args: str) -> Any:
+    result = CliRunner().invoke(capwasm, ["install", *args, "--json"])
+    return json.loads(result.stdout)
+
+
+def test_a_plugin_is_installed_by_its_name(shell: Shell, url: str) -> None:
+    for version in ("1.3.0", "2.0.0-rc.1"):
+        shell.ok("add", shell.directory, shell.file(version))
+    shell.ok("publish", shell.directory)
+    shell.trust(url)
+    assert install("acme.weather@1.2.0")["serving"] == "1.2.0"
+    assert install("acme.weather")["serving"] == "1.3.0"  # no pre-release, unless it is named
+    shown = CliRunner().invoke(capwasm, ["show", "acme.weather", "--json"])
+    [old, new] = sorted(json.loads(shown.stdout)["versions"], key=lambda v: v["version"])
+    assert (old["source"], new["source"]) == ("repository main", "repository main")
+    assert new["published"]
+    assert install("acme.weather@1.2.0")["code"] == "verify.rollback"
+
+
+@pytest.mark.case("SIG-06", "SIG-18")
+def test_what_a_repository_offers_is_verified_by_our_own_trust_store(
+    shell: Shell, url: str
+) -> None:
+    """A repository whose keys are all stolen can't make us run what we don't trust."""
+    shell.trust(url)
+    trust = shell.home / "trust.toml"
+    own = trust.read_text()
+    trust.write_text(own.replace(KEY.public.base64(), PrivateKey.generate().public.base64()))
+    assert install("acme.weather")["code"] == "verify.untrusted-key"
+    trust.write_text(own)
+    assert install("acme.weather")["serving"] == "1.2.0"
+
+
+def test_refuses_to_install_what_is_not_offered(shell: Shell, url: str) -> None:
+    assert install("acme.weather")["code"] == "repository.unknown"  # no repository is trusted
+    shell.trust(url)
+    for name in ("acme.weather@9.9.9", "acme.none", "corp.tool"):
+        assert install(name)["code"] == "repository.unknown"
+    assert install("./acme.weather")["code"] == "artifact.unreadable"
+    assert install("acme.weather-1.2.0.capsule")["code"] == "artifact.unreadable"
+
+
+# -- refused -----------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     ("name", "url", "ids"),
     [

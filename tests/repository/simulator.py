@@ -39,13 +39,17 @@ QUICK = Patience(idle=0.5, total=1.0)  # only where the server is meant to be to
 LATER = datetime.now(UTC).replace(microsecond=0) + timedelta(days=30)
 BEFORE = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=1)
 PATH = "acme.weather/1.2.0/acme.weather-1.2.0.capsule"
-CAPSULE = signed()
 
 
 def capsule(version: str, plugin_id: str = "acme.weather") -> bytes:
     manifest = MANIFEST.replace(b"1.2.0", version.encode())
     manifest = manifest.replace(b"acme.weather", plugin_id.encode())
-    return signed(members={**FILES, "plugin.toml": manifest})
+    return signed(
+        members={**FILES, "plugin.toml": manifest + b'name = "W"\nrequires-core = ">=0"\n'}
+    )
+
+
+CAPSULE = capsule("1.2.0")
 
 
 class Simulator:

@@ -82,6 +82,28 @@ def test_one_that_fails_does_not_keep_the_others(
     assert [e.verdict for e in recorder.events] == ["denied", "allowed"]
 
 
+def test_many_plugins_are_one_look_at_each_repository(
+    two: tuple[Desk, Desk, Path], tmp_path: Path
+) -> None:
+    ours, public, file = two
+    public.sim.offer(capsule("2.0.0", "corp.tool"), target_path("corp.tool", "2.0.0"))
+    public.sim.step()
+    found = Sources.load(file, tmp_path / "tuf").offers(["acme.weather", "corp.tool", "corp.none"])
+    versions = {
+        i: [r.version for r in rs] for i, rs in found.items() if not isinstance(rs, Exception)
+    }
+    assert versions == {
+        "acme.weather": ["1.2.0"],
+        "corp.tool": ["1.0.0", "2.0.0"],
+        "corp.none": [],
+    }
+    assert public.sim.asked.count("timestamp.json") == 1
+    ours.sim.files["/metadata/timestamp.json"] = b"{}"
+    found = Sources.load(file, tmp_path / "tuf").offers(["acme.weather", "corp.tool"])
+    assert isinstance(found["acme.weather"], RepositoryError)
+    assert len(found["corp.tool"]) == 2
+
+
 def test_no_file_is_no_repository(tmp_path: Path) -> None:
     sources = Sources.load(tmp_path / "none.toml", tmp_path / "tuf")
     assert sources.repositories == ()

@@ -95,18 +95,31 @@ def say_outcome(outcome: Outcome, *, as_json: bool) -> None:
     epilog=epilog(
         "capwasm install acme.weather-1.2.0.capsule",
         'capwasm install acme.weather-1.3.0.capsule --reason "ticket 12"',
+        "capwasm install acme.weather@1.3.0",
         codes="0 it is installed, or waits for a person, 1 refused, 2 wrong usage",
     )
 )
-@click.argument("source", metavar="CAPSULE", type=click.Path(path_type=Path))
+@click.argument("source")
 @change_options
-def install(source: Path, who: str | None, why: str, home_path: Path, as_json: bool) -> None:
-    """Verify CAPSULE, keep it, and have it serve: the first of its id, or a new version.
+def install(source: str, who: str | None, why: str, home_path: Path, as_json: bool) -> None:
+    """Verify a capsule, keep it, and have it serve: the first of its id, or a new version.
 
-    What a person should see first is parked as pending, and the old version serves on.
+    SOURCE is a file, or ID or ID@VERSION to be had from the plugin's repository.  What a person
+    should see first is parked as pending, and the old version serves on.
     """
+    from capwasm.home import Home
+
+    from ._source import bundle_of
+
+    bundle = bundle_of(source, Home(home_path))
     with opened(home_path) as registry:
-        outcome = registry.install(source, who=_who(who), why=why)
+        outcome = registry.install(
+            bundle.capsule,
+            who=_who(who),
+            why=why,
+            source_name=bundle.source,
+            published=bundle.published,
+        )
     say_outcome(outcome, as_json=as_json)
     if not as_json and outcome.action in ("installed", "updated"):
         _say_missing(home_path, registry.store.path(_bundle(outcome)))

@@ -12,6 +12,7 @@ from capwasm.errors import CapwasmError, RepositoryError
 
 from . import _repo_owner
 from ._output import epilog, home_option, json_option, say_json, shown, table
+from ._source import BriefRecorder
 
 if TYPE_CHECKING:
     from capwasm.repository.client import Repository, Standing
@@ -134,10 +135,8 @@ def releases(plugin_id: str, offline: bool, home_path: Path, as_json: bool) -> N
     from capwasm.home import Home
 
     home = Home(home_path)
-    with home.commands_recorder() as recorder:
-        sources = home.sources(recorder, offline=offline)
-        repository = sources.of(plugin_id)
-        found = repository.releases(plugin_id)
+    repository = home.sources(BriefRecorder(home), offline=offline).of(plugin_id)
+    found = repository.releases(plugin_id)
     if as_json:
         data = [
             {
@@ -174,21 +173,18 @@ def _tell(
     from capwasm.home import Home
 
     home = Home(home_path)
-    with home.commands_recorder() as recorder:
-        sources = home.sources(recorder, offline=offline)
-        chosen = [r for r in sources.repositories if name in (None, r.name)]
-        if name is not None and not chosen:
-            raise RepositoryError(
-                f"there is no repository {name!a}",
-                code="repository.unknown",
-                context=str(home.root),
-            )
-        found: list[tuple[Repository, Standing | RepositoryError]] = []
-        for repository in chosen:
-            try:
-                found.append((repository, repository.refresh()))
-            except RepositoryError as exc:
-                found.append((repository, exc))
+    sources = home.sources(BriefRecorder(home), offline=offline)
+    chosen = [r for r in sources.repositories if name in (None, r.name)]
+    if name is not None and not chosen:
+        raise RepositoryError(
+            f"there is no repository {name!a}", code="repository.unknown", context=str(home.root)
+        )
+    found: list[tuple[Repository, Standing | RepositoryError]] = []
+    for repository in chosen:
+        try:
+            found.append((repository, repository.refresh()))
+        except RepositoryError as exc:
+            found.append((repository, exc))
     if as_json:
         say_json([_described(r, how) for r, how in found], indent=2)
     elif not found:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -159,21 +159,29 @@ class Repository:
         Raises:
             RepositoryError: as `refresh`.
         """
-        if not self.speaks_for(plugin_id):
-            return ()
+        return self.offers([plugin_id])[plugin_id]
+
+    def offers(self, plugin_ids: Iterable[str]) -> dict[str, tuple[Release, ...]]:
+        """What it offers of each of these plugins, as `releases`, in one look.
+
+        Raises:
+            RepositoryError: as `refresh`.
+        """
+        offers: dict[str, tuple[Release, ...]] = dict.fromkeys(plugin_ids, ())
+        mine = [plugin_id for plugin_id in offers if self.speaks_for(plugin_id)]
+        if not mine:
+            return offers
         with self._view() as view:
-            # 1. Have all roles loaded that may speak of the plugin.  2. Their files say which names
+            # 1. Have all roles loaded that may speak of the plugins.  2. Their files say which names
             # there are.  3. For each name, the walk decides what it is.
-            view.updater.get_targetinfo(probe_path(plugin_id))
-            found = {}
-            for path in _paths(view.stage, plugin_id):
-                info = view.updater.get_targetinfo(path)
-                if info is not None:
-                    found[path] = self._release(info)
-        order = sorted(
-            found.values(), key=lambda r: (SemVer.parse(r.version).precedence, r.version)
-        )
-        return tuple(order)
+            for plugin_id in mine:
+                view.updater.get_targetinfo(probe_path(plugin_id))
+            for plugin_id, paths in _paths(view.stage, mine).items():
+                infos = [view.updater.get_targetinfo(path) for path in paths]
+                found = [self._release(info) for info in infos if info is not None]
+                found.sort(key=lambda r: (SemVer.parse(r.version).precedence, r.version))
+                offers[plugin_id] = tuple(found)
+        return offers
 
     def fetch(self, release: Release) -> bytes:
         """The capsule of a release, which is what its target says.
@@ -356,9 +364,9 @@ def _is_expired(stage: Path, role: str) -> bool:
     return (stage / f"{role}.json").exists() and _signed(stage, role).is_expired()
 
 
-def _paths(stage: Path, plugin_id: str) -> list[str]:
-    """The paths at which roles that may speak of a plugin say that there are capsules of it."""
-    found: dict[str, None] = {}
+def _paths(stage: Path, plugin_ids: Iterable[str]) -> dict[str, dict[str, None]]:
+    """By plugin, the paths at which roles that may speak of it say that there are capsules of it."""
+    found: dict[str, dict[str, None]] = {plugin_id: {} for plugin_id in plugin_ids}
     todo, seen = [Targets.type], set[str]()
     while todo:
         role = todo.pop()
@@ -368,12 +376,13 @@ def _paths(stage: Path, plugin_id: str) -> list[str]:
         targets = cast("Targets", _signed(stage, role))
         for path in targets.targets:
             identity = identity_of_path(path)
-            if identity is not None and identity[0] == plugin_id:
-                found[path] = None
+            if identity is not None and identity[0] in found:
+                found[identity[0]][path] = None
         if targets.delegations is not None:
-            below = targets.delegations.get_roles_for_target(probe_path(plugin_id))
-            todo.extend(name for name, _ in below)
-    return list(found)
+            for plugin_id in found:
+                below = targets.delegations.get_roles_for_target(probe_path(plugin_id))
+                todo.extend(name for name, _ in below)
+    return found
 
 
 def _stamp(stage: Path) -> datetime | None:

@@ -7,7 +7,7 @@ name it.  If that one can't be asked, nobody else is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from capwasm.errors import Fault, RepositoryError
@@ -113,6 +113,25 @@ class Sources:
             RepositoryError: as `of`, and as `Repository.releases`.
         """
         return self.of(plugin_id).releases(plugin_id)
+
+    def offers(self, plugin_ids: Iterable[str]) -> dict[str, Sequence[Release] | RepositoryError]:
+        """What is offered of each of these plugins, each repository asked once.
+
+        A repository that fails, or a plugin without one, does not keep the others.
+        """
+        offers: dict[str, Sequence[Release] | RepositoryError] = {}
+        asked: dict[Repository, list[str]] = {}
+        for plugin_id in plugin_ids:
+            try:
+                asked.setdefault(self.of(plugin_id), []).append(plugin_id)
+            except RepositoryError as exc:
+                offers[plugin_id] = exc
+        for repository, mine in asked.items():
+            try:
+                offers.update(repository.offers(mine))
+            except RepositoryError as exc:
+                offers.update(dict.fromkeys(mine, exc))
+        return offers
 
     def fetch(self, release: Release) -> bytes:
         """The capsule, from the repository that offered it.
