@@ -46,6 +46,7 @@ _VERY_LARGE = 1 << 18
 
 _ARGS = Struct("=Q8xQ8xQ8x").pack_into  # three i32, each in a slot of 16 bytes
 _VAL = Struct("=B7xQQ")
+_VAL_INTO, _VAL_FROM = _VAL.pack_into, _VAL.unpack_from
 _POINTER = Struct("=Q").pack_into
 _STRING = capi.KINDS["string"]
 # The scratch below BASE holds the two C values of a call: its argument, its result.
@@ -168,9 +169,10 @@ class Codec:
 
     def begin(self, limit: int) -> None:
         """A new crossing, of values of at most `limit` bytes each way."""
-        self.left = self.limit = limit
-        most = most_bytes(limit)
-        self._cap = min(self._size, most)
+        self.left = limit
+        if limit != self.limit:
+            self.limit = limit
+            self._cap = min(self._size, most_bytes(limit))
 
     def charge(self, size: int) -> None:
         """Count bytes that cross.
@@ -188,8 +190,10 @@ class Codec:
         Raises:
             ValueLimitExceeded: more than there may be.
         """
-        self.top = at
-        self.alloc(size, 1)
+        end = self.top = at + size
+        if end > self._cap:
+            self._make_room(end)
+        self.buf[at:end] = _ZEROS[:size] if size <= len(_ZEROS) else bytes(size)
 
     def alloc(self, size: int, align: int) -> int:
         """The offset of `size` zero bytes.  Charges nothing: the caller did.
@@ -249,32 +253,29 @@ class Codec:
 
     # -- strings -------------------------------------------------------------------------------
 
-    def encode(self, start: int) -> tuple[int, int]:
-        """Make a string of the block from `start` to `top`, in its place: its offset, its length.
+    def lend(self, start: int) -> int:
+        """Make a string of the block from `start` to `top`, in its place, as the C value at `args`.
+
+        Returns:
+            The string's length.
 
         Raises:
             ValueLimitExceeded: there is no memory for it.
         """
-        top = self.top
+        top, buf = self.top, self.buf
         size = (top - start + GROUP - 1) & -GROUP
         end, length = start + size, size // GROUP * PACKED
         if start + length > self._size:
             self._grow(start + length)
+            buf = self.buf
         if end > top:
-            self.buf[top:end] = _ZEROS[: end - top]
-        _ARGS(self._raw, 0, start, size, start)
-        if (_run_holding if size < _VERY_LARGE else _run_releasing)(*self._encode):
-            raise InternalError("a block could not be encoded")
-        return start, length
-
-    def lend(self, start: int) -> None:
-        """`encode`, and the string as the C value at `args`.
-
-        Raises:
-            ValueLimitExceeded: there is no memory for it.
-        """
-        at, length = self.encode(start)
-        _VAL.pack_into(self.buf, 0, _STRING, length, self.base + at)
+            buf[top:end] = _ZEROS[: end - top]
+        if size:
+            _ARGS(self._raw, 0, start, size, start)
+            if (_run_holding if size < _VERY_LARGE else _run_releasing)(*self._encode):
+                raise InternalError("a block could not be encoded")
+        _VAL_INTO(buf, 0, _STRING, length, self.base + start)
+        return length
 
     def decode_result(self, at: int) -> None:
         """Decode the string that a call left at `result`, to the offset `at`.
@@ -283,7 +284,7 @@ class Codec:
             EngineFault: that is no string, or no block.
             ValueLimitExceeded: it is too large.
         """
-        kind, length, pointer = _VAL.unpack_from(self.buf, _RESULT)
+        kind, length, pointer = _VAL_FROM(self.buf, _RESULT)
         if kind != _STRING:
             raise EngineFault("the adapter did not return a string")
         self._decode_at(at, length, pointer)
@@ -307,9 +308,13 @@ class Codec:
         if odd:
             raise EngineFault("a block of the adapter is cut off")
         size = groups * GROUP
-        self.low, self.high = at, at + size
-        if self.high > self._cap:
-            self._make_room(self.high)
+        self.low, high = at, at + size
+        self.high = high
+        if not size:
+            return
+        if high > self._cap:
+            self._make_room(high)
+        # The codec reads a few bytes past the last group.
         if at + length + GROUP > self._size:
             self._grow(at + length + GROUP)
         if length < _LARGE:
