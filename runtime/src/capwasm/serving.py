@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .capability import Capability, Grant, HostFunc, Interface, OpenContext
+from .errors import InternalError
 from .events import Recorder
 from .grants.manifest import Manifest
 from .lattice import ClauseSet
@@ -79,15 +80,22 @@ class Serving:
     is made by the first call that needs it.
     """
 
-    __slots__ = ("_ctx", "_functions", "_stack", "_states", "_terms", "_wasi")
+    __slots__ = ("_closed", "_ctx", "_functions", "_stack", "_states", "_terms", "_wasi")
 
     def __init__(self, terms: Terms) -> None:
         """Nothing is opened yet."""
         self._terms = terms
         self._ctx: OpenContext | None = None
+        self._closed = False
 
     def _begin(self) -> OpenContext:
-        """The context in which capabilities open, and places for what they give."""
+        """The context in which capabilities open, and places for what they give.
+
+        Raises:
+            InternalError: the instance was closed: nothing is served any more.
+        """
+        if self._closed:
+            raise InternalError("a closed instance is served nothing")
         ctx = self._ctx
         if ctx is None:
             terms = self._terms
@@ -154,9 +162,19 @@ class Serving:
         return self._wasi
 
     def close(self) -> None:
-        """Let go of all power, newest first."""
+        """Let go of all power, newest first.  Called again, does nothing."""
+        if self._closed:
+            return
+        self._closed = True
         if self._ctx is not None:
-            self._stack.close()
+            try:
+                self._stack.close()
+            finally:
+                # The context knows us, and we know it: a million instances are not to wait for the
+                # garbage collector.
+                self._ctx = self._wasi = None
+                self._states.clear()
+                self._functions.clear()
 
 
 class _Granted(Mapping[str, Any]):
