@@ -390,7 +390,8 @@ def test_whatever_byte_is_flipped_the_answer_is_the_true_one_or_none(
 
 @pytest.mark.case("PER-05")
 def test_refuses_to_wait_for_ever_for_a_lock(filled: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("capwasm.registry.db.BUSY_SECONDS", 0.1)
+    for module in ("db", "books"):
+        monkeypatch.setattr(f"capwasm.registry.{module}.BUSY_SECONDS", 0.1)
     holder = sqlite3.connect(filled.home / "registry.db", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -106,14 +107,13 @@ def table(
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     line = " " * indent + "  ".join(f"{{:<{width}}}" for width in widths)
     lines = [click.style(line.format(*head).rstrip(), bold=True)]
-    paint = {
-        (column, text): click.style(f"{text:<{widths[column]}}", fg=name)
-        for column, names in (colours or {}).items()
-        for text, name in names.items()
-    }
-    for row in rows:
-        cells = [paint.get((i, cell), cell) for i, cell in enumerate(row)] if paint else row
-        lines.append(line.format(*cells).rstrip())
+    if colours and colour() is None and sys.stdout.isatty():
+        paint = {
+            column: {t: click.style(f"{t:<{widths[column]}}", fg=name) for t, name in names.items()}
+            for column, names in colours.items()
+        }
+        rows = [[paint.get(i, {}).get(cell, cell) for i, cell in enumerate(row)] for row in rows]
+    lines += [line.format(*row).rstrip() for row in rows]
     click.echo("\n".join(lines), color=colour())
 
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from capwasm.errors import RegistryError
 
-from .db import Connection, Database
+from .db import BUSY_SECONDS, Connection, Database
 from .ledger import Ledger
 from .model import Listed, PluginRecord, Step
 from .seal import Head, Sealer
@@ -96,15 +96,7 @@ class Books:
             self._check_gone()
             yield None
             return
-        sealer = self._sealer()
-        head = self._head(sealer)
-        with self._db.transaction(write=False) as db:
-            # The head is read before the database's first row: so it is never ahead of it.
-            seen = head.read()
-            ledger = Ledger(db, sealer)
-            if seen is None and ledger.sequence and head.read() is not None:
-                seen = ledger.name, 0  # the very first change was made in between
-            ledger.check_age(seen)
+        with self._begun(write=False) as ledger:
             yield ledger
 
     @contextlib.contextmanager
@@ -115,15 +107,7 @@ class Books:
             RegistryError: it can't be read or written, or can't be believed.
         """
         self._check_gone()
-        sealer = self._sealer()
-        with self._db.transaction(write=True) as db:
-            head = self._head(sealer)
-            seen = head.read()
-            ledger = Ledger(db, sealer)
-            ledger.check_age(seen)
-            # Before the first change, and when a kill came between a change and its note.
-            if seen is None or seen[1] < ledger.sequence:
-                head.write(ledger.name, ledger.sequence)
+        with self._begun(write=True) as ledger:
             yield ledger
 
     def note(self) -> None:
@@ -132,12 +116,8 @@ class Books:
         Under the write lock, so that the head never goes back.  If it can't be done now, the next
         change does it first.
         """
-        with contextlib.suppress(RegistryError), self._db.transaction(write=True) as db:
-            sealer = self._sealer()
-            head = self._head(sealer)
-            ledger = Ledger(db, sealer)
-            ledger.check_age(head.read())
-            head.write(ledger.name, ledger.sequence)
+        with contextlib.suppress(RegistryError), self.writing():
+            pass
 
     def sweep(self) -> None:
         """Remove what killed writers left beside the database.
@@ -155,8 +135,41 @@ class Books:
                 f"can't be cleaned: {exc.strerror}", context=ascii(str(self._root))[1:-1]
             ) from exc
 
-    def _head(self, sealer: Sealer) -> Head:
-        return Head(self._root / "registry.head", sealer)
+    @contextlib.contextmanager
+    def _begun(self, *, write: bool) -> Iterator[Ledger]:
+        """A transaction whose first row was read, checked.
+
+        While a file is made, or closed by the last who used it, SQLite says at once that it is
+        busy, and does not wait; so this does.
+        """
+        until = time.monotonic() + BUSY_SECONDS
+        sealer = self._sealer()  # before the file is made: no rows without a key
+        with contextlib.ExitStack() as stack:
+            while True:
+                try:
+                    with contextlib.ExitStack() as attempt:
+                        db = attempt.enter_context(self._db.transaction(write=write))
+                        ledger = self._checked(db, sealer, write=write)
+                        stack.push(attempt.pop_all())
+                    break
+                except RegistryError as exc:
+                    if exc.code != "registry.busy" or time.monotonic() > until:
+                        raise
+                time.sleep(0.005)
+            yield ledger
+
+    def _checked(self, db: Connection, sealer: Sealer, *, write: bool) -> Ledger:
+        head = Head(self._root / "registry.head", sealer)
+        # The head is read before the database's first row: so it is never ahead of it.
+        seen = head.read()
+        ledger = Ledger(db, sealer)
+        if seen is None and not write and ledger.sequence and head.read() is not None:
+            seen = ledger.name, 0  # the very first change was made in between
+        ledger.check_age(seen)
+        # Before the first change, and when a kill came between a change and its note.
+        if write and (seen is None or seen[1] < ledger.sequence):
+            head.write(ledger.name, ledger.sequence)
+        return ledger
 
     def _sealer(self) -> Sealer:
         if self._sealed_by is None:

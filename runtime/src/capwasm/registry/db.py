@@ -18,7 +18,7 @@ from typing import Final
 from capwasm._sqlite import BUSY, FAULTS, ForeignFileError, Layout, connect
 from capwasm.errors import RegistryError
 
-__all__ = ["Connection", "Database"]
+__all__ = ["BUSY_SECONDS", "Connection", "Database"]
 
 Connection = sqlite3.Connection
 
