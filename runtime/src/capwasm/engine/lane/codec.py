@@ -286,7 +286,7 @@ class Codec:
         """
         kind, length, pointer = _VAL_FROM(self.buf, _RESULT)
         if kind != _STRING:
-            raise EngineFault("the adapter did not return a string")
+            raise EngineFault("the lane did not return a string")
         self._decode_at(at, length, pointer)
 
     def forget(self) -> None:
@@ -306,7 +306,7 @@ class Codec:
     def _decode_at(self, at: int, length: int, pointer: int) -> None:
         groups, odd = divmod(length, PACKED)
         if odd:
-            raise EngineFault("a block of the adapter is cut off")
+            raise EngineFault("a block that is cut off")
         size = groups * GROUP
         self.low, high = at, at + size
         self.high = high

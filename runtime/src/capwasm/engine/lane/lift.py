@@ -1,8 +1,8 @@
 """From blocks to Python values: one closure a type, built once.
 
-A block comes from the adapter, which is our own code, out of values that the engine has checked.  It is
-read as if a plugin had made it: whatever stands in it, nothing outside of it is read, and what is no
-value of the type is an `EngineFault`.  It is charged as on the other way across.
+A block is a plugin's word: the lane's code in the plugin copies what it finds, and nobody has looked at
+it before.  Whatever stands in a block, nothing outside of it is read, and what is no value of its type
+is an `EngineFault`.  It is charged as on the other way across.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _pair(form: Form) -> Callable[..., tuple[int, int]]:
 
 
 def _outside(what: str) -> EngineFault:
-    return EngineFault(f"{what} of the adapter points out of its block")
+    return EngineFault(f"{what} points out of its block")
 
 
 def _prim(word: str, form: Form) -> Lift:
@@ -92,7 +92,7 @@ def _prim(word: str, form: Form) -> Lift:
 def _char(buf: memoryview, off: int, _c: Codec) -> str:
     number: int = _WORD(buf, off)[0]
     if number > 0x10FFFF or 0xD800 <= number <= 0xDFFF:
-        raise EngineFault("a char of the adapter is no Unicode scalar value")
+        raise EngineFault("a char that is no Unicode scalar value")
     return chr(number)
 
 
@@ -111,7 +111,7 @@ def _string(form: Form) -> Lift:
         try:
             return str(buf[at : at + size], "utf-8")
         except UnicodeDecodeError:
-            raise EngineFault("a string of the adapter is not UTF-8") from None
+            raise EngineFault("a string that is not UTF-8") from None
 
     return lift
 
@@ -128,7 +128,7 @@ def _enum(members: list[Any], width: int) -> Lift:
 def _number(number: int, count: int) -> int:
     """A discriminant, checked."""
     if number >= count:
-        raise EngineFault(f"a case of the adapter is not one of {count}")
+        raise EngineFault(f"a case that is none of {count}")
     return number
 
 

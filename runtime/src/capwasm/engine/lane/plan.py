@@ -127,7 +127,7 @@ class LaneExportPlan:
                 if lift is None:
                     return None
                 if size > codec.high - BASE:
-                    raise EngineFault("the adapter's result is cut off")
+                    raise EngineFault("a result that is cut off")
                 return lift(codec.buf, BASE, codec)
             finally:
                 if returned:
@@ -142,19 +142,10 @@ class LaneImportPlan:
     """The `HostPlan` of an imported function on the lane; `name` is the lane's."""
 
     def __init__(self, number: int, name: str, type_: t.FuncType, classes: Classes) -> None:
-        """Build the converters."""
+        """Nothing is built before the guest calls it."""
         self.name = function_name(number)
         self.type = type_
-        self._named = name
-        hint = hint_of(name)
-        self._params = _Params(type_, classes, hint)
-        self._owned = _Owned(len([*owned(type_.result)]))
-        self._lower: Lower | None = None
-        self._head = 0
-        if type_.result is not None:
-            form = MEMORY if result_by_pointer(type_) else SLOTS
-            self._head = form.size(type_.result)
-            self._lower = lowerer(type_.result, form, classes, f"{hint}-result", self._owned.lower)
+        self._named, self._classes = name, classes
 
     def define(
         self,
@@ -164,14 +155,22 @@ class LaneImportPlan:
         boundary: Callable[[], Boundary],
     ) -> None:
         """See `HostPlan.define`."""
-        entry = trampoline.Entry(self._runner(invoke, boundary), on_failure)
+        entry = trampoline.Entry.lazy(lambda: self._runner(invoke, boundary), on_failure)
         check_defined(trampoline.add_func(linker, self.name, entry), self.name)
 
     def _runner(
         self, invoke: Invoke, boundary: Callable[[], Boundary]
     ) -> Callable[[int, int, int], None]:
-        params, slots, lower, head = self._params, self._owned, self._lower, self._head
-        result, name = self.type.result, self._named
+        name, type_, classes = self._named, self.type, self._classes
+        hint, result = hint_of(name), type_.result
+        params = _Params(type_, classes, hint)
+        slots = _Owned(len([*owned(result)]))
+        lower: Lower | None = None
+        head = 0
+        if result is not None:
+            form = MEMORY if result_by_pointer(type_) else SLOTS
+            head = form.size(result)
+            lower = lowerer(result, form, classes, f"{hint}-result", slots.lower)
         handles = bool(params.handles or slots.count)
         take, give_back, clone = _codecs.take, _codecs.give_back, capi.val_clone
 
@@ -247,15 +246,15 @@ class _Params:
         given = lift_all(handles, raw, codec.frame) if handles else ()
         kind, length, pointer = _VALUE.unpack_from(raw, self._string)
         if kind != _STRING:
-            raise EngineFault("the adapter did not pass a string")
+            raise EngineFault("the lane did not pass a string")
         at = self._start
         codec.decode(at, length, pointer)
         if self._indirect:
             if codec.high - at < SLOT:
-                raise EngineFault("the adapter's arguments are cut off")
+                raise EngineFault("arguments that are cut off")
             at = _POINTER(codec.buf, at)[0]
         if at < codec.low or at + self._size > codec.high:
-            raise EngineFault("the adapter's arguments are cut off")
+            raise EngineFault("arguments that are cut off")
         buf = codec.buf
         if not handles:
             return tuple([go(buf, at + offset, codec) for go, offset in self._lifts])

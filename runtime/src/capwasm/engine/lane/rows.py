@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from operator import attrgetter, itemgetter
+from operator import add, attrgetter, itemgetter
 from typing import Any, TypeAlias
 
 from capwasm.engine import types as t
@@ -186,7 +186,7 @@ def _words(type_: t.Enum, at: int, size: int, classes: Classes, hint: str) -> tu
         try:
             return list(map(members.__getitem__, rows.cast(code)[first::step]))
         except IndexError:
-            raise EngineFault("an enum of the adapter has no such case") from None
+            raise EngineFault("a case that is none of its enum's") from None
 
     return fill, read
 
@@ -208,8 +208,13 @@ class _Spans:
         words[self._first :: self._step] = ends
         words[self._first + 1 :: self._step] = array("I", sizes)
 
-    def take(self, rows: memoryview, codec: Codec) -> tuple[bytes, list[tuple[int, int]]]:
-        """A copy of all that the rows point to, and where each one's piece begins and ends."""
+    def take(self, rows: memoryview, codec: Codec) -> tuple[list[int], list[int], int, int]:
+        """Where each row's piece begins and ends; and the bounds of all that is pointed to.
+
+        Raises:
+            EngineFault: a piece is not within the block.
+            ValueLimitExceeded: all together are too large.
+        """
         words = rows.cast("I")
         starts = words[self._first :: self._step].tolist()
         sizes = words[self._first + 1 :: self._step].tolist()
@@ -217,12 +222,11 @@ class _Spans:
         if not all(sizes):
             # What is empty may point anywhere.
             starts = [s if n else codec.low for s, n in zip(starts, sizes, strict=True)]
-        low = min(starts)
-        ends = list(map(int.__add__, starts, sizes))
-        if low < codec.low or max(ends) > codec.high:
-            raise EngineFault("a list of the adapter points out of its block")
-        data = codec.buf[low : max(ends)].tobytes()
-        return data, [(s - low, e - low) for s, e in zip(starts, ends, strict=True)]
+        ends = list(map(add, starts, sizes))
+        low, high = min(starts), max(ends)
+        if low < codec.low or high > codec.high:
+            raise EngineFault("a list points out of its block")
+        return starts, ends, low, high
 
 
 def _texts(at: int, size: int) -> tuple[Fill, Read]:
@@ -244,14 +248,17 @@ def _texts(at: int, size: int) -> tuple[Fill, Read]:
         spans.put(rows, data, sizes, codec)
 
     def read(rows: memoryview, codec: Codec) -> Sequence[Any]:
-        data, pieces = spans.take(rows, codec)
-        if data.isascii():
-            text = data.decode("ascii")
-            return [text[s:e] for s, e in pieces]
+        starts, ends, low, high = spans.take(rows, codec)
+        # From the very beginning of the memory, so that places need no conversion.
+        data = codec.buf[:high].tobytes()
+        if data[low:].isascii():
+            # One character a byte, whatever stands before the texts.
+            text = data.decode("latin-1")
+            return [text[s:e] for s, e in zip(starts, ends)]  # noqa: B905 - as many
         try:
-            return [data[s:e].decode() for s, e in pieces]
+            return [data[s:e].decode() for s, e in zip(starts, ends)]  # noqa: B905
         except UnicodeDecodeError:
-            raise EngineFault("a string of the adapter is not UTF-8") from None
+            raise EngineFault("a string that is not UTF-8") from None
 
     return fill, read
 
@@ -266,8 +273,9 @@ def _blobs(at: int, size: int) -> tuple[Fill, Read]:
         spans.put(rows, b"".join(values), sizes, codec)
 
     def read(rows: memoryview, codec: Codec) -> Sequence[Any]:
-        data, pieces = spans.take(rows, codec)
-        return [data[s:e] for s, e in pieces]
+        starts, ends, _, high = spans.take(rows, codec)
+        data = codec.buf[:high].tobytes()
+        return [data[s:e] for s, e in zip(starts, ends)]  # noqa: B905 - as many
 
     return fill, read
 
