@@ -176,7 +176,7 @@ CODES: dict[str, str] = {
     "capability.kv": "The key-value store can't be opened or written.",
     "capability.bind": "A host path or name that the policy binds can't be used.",
     # registry and repositories
-    "registry.unusable": "The registry or its store can't be read or written; nothing changed.",
+    "registry.unusable": "The registry or its store can't be read or written.",
     "registry.busy": "Another process has held the registry for too long; nothing changed.",
     "registry.foreign": "The file is no registry, is damaged, or is of a newer version.",
     "registry.tampered": "A row of the registry was changed, removed or put back by hand.",

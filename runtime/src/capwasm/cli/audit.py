@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,12 +27,26 @@ MORE: Final = 1_000
 MOST: Final = 200_000
 
 
-log_option = click.option(
-    "--log",
-    "log_path",
-    type=click.Path(path_type=Path),
-    help="The log's directory, if not audit in that of --home.",
-)
+def log_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Which log: the runtime's, the commands', or one that lies elsewhere."""
+    log = click.option(
+        "--log",
+        "log_path",
+        type=click.Path(path_type=Path),
+        help="The log's directory, if not audit in that of --home.",
+    )
+    commands = click.option(
+        "--commands", "of_commands", is_flag=True, help="The log of operators' commands."
+    )
+    return log(commands(function))
+
+
+def directory_of(home_path: Path, log_path: Path | None, *, of_commands: bool) -> Path:
+    """The directory of the log that was asked for."""
+    if log_path is not None and of_commands:
+        raise click.UsageError("--log and --commands name two logs")
+    home = Home(home_path)
+    return log_path or (home.audit_commands if of_commands else home.audit)
 
 
 @click.group(epilog="\b\nExample:\n  capwasm audit tail --verdict denied\n  capwasm audit verify")
@@ -48,7 +63,7 @@ Example:
 Exit codes: 0 done, 1 there is no log to read, 2 wrong usage."""
 )
 @home_option
-@log_option
+@log_options
 @click.option(
     "-n",
     "count",
@@ -70,6 +85,7 @@ Exit codes: 0 done, 1 there is no log to read, 2 wrong usage."""
 def tail(
     home_path: Path,
     log_path: Path | None,
+    of_commands: bool,
     count: int,
     follow: bool,
     plugin: str | None,
@@ -80,7 +96,7 @@ def tail(
     """Show the last records, the newest at the end.  A broken one is shown as such."""
     from capwasm.record.audit import tail as read
 
-    directory = log_path or Home(home_path).audit
+    directory = directory_of(home_path, log_path, of_commands=of_commands)
 
     def wanted(record: dict[str, Any]) -> bool:
         if "broken" in record:
@@ -120,7 +136,7 @@ Example:
 Exit codes: 0 nothing is wrong, 1 something is, 2 wrong usage."""
 )
 @home_option
-@log_option
+@log_options
 @click.option(
     "--key",
     "key_files",
@@ -133,6 +149,7 @@ Exit codes: 0 nothing is wrong, 1 something is, 2 wrong usage."""
 def verify(
     home_path: Path,
     log_path: Path | None,
+    of_commands: bool,
     key_files: tuple[Path, ...],
     head: str | None,
     as_json: bool,
@@ -142,7 +159,7 @@ def verify(
     from capwasm.record.audit import verify_log
 
     keys = [PublicKey.load(path) for path in key_files]
-    directory = log_path or Home(home_path).audit
+    directory = directory_of(home_path, log_path, of_commands=of_commands)
     report = verify_log(directory, keys=keys, head=None if head is None else _head(head))
     if as_json:
         say_json(report.to_dict(), indent=2)
