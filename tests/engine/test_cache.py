@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import mmap
 import os
 import signal
@@ -28,7 +29,7 @@ from capwasm.engine.compile import CompileLimits, Compiler, Compiling
 from capwasm.engine.engine import PluginEngine
 from capwasm.engine.sealed import Sealed
 from capwasm.errors import ArtifactError
-from tests.kit import guest
+from tests.kit import World, guest
 
 ROOM = 2**30
 
@@ -152,6 +153,23 @@ def test_code_that_is_loaded_is_in_memory_once(engine: PluginEngine) -> None:
     one = compiler.compile(guest("hostile"))
     assert compiler.compile(memoryview(guest("hostile"))) is one
     assert compiler.compile(guest("caller")) is not one
+
+
+def test_a_second_load_reads_nothing_while_the_first_lives(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    capsule = world.capsule(guest("hostile"))
+    world.consent(capsule)
+    with mock.patch.object(CodeCache, "find", side_effect=CodeCache.find, autospec=True) as spy:
+        with world.runtime.load(capsule):
+            asked = spy.call_count
+            with world.runtime.load(capsule) as second:
+                assert second.call("count") == 1
+                assert spy.call_count == asked > 0
+        del second
+        gc.collect()
+        with world.runtime.load(capsule):
+            assert spy.call_count > asked  # and nothing is held for plugins that are gone
+    world.close()
 
 
 @pytest.mark.case("SIG-22", "PER-04")
@@ -402,7 +420,7 @@ def process(code: str, *args: object) -> subprocess.Popen[str]:
         from capwasm.engine.compile import Compiler
         from capwasm.engine.engine import PluginEngine
         from capwasm.engine.sealed import Sealed
-        from tests.kit import guest
+        from tests.kit import World, guest
         place = Path(sys.argv[1])
     """
     script = textwrap.dedent(head) + textwrap.dedent(code)

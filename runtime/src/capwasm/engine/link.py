@@ -53,6 +53,7 @@ class Linked:
             place in this tuple is the number by which an instance is asked for it.
         kinds: for each imported resource, its number and the `Handle` class that stands for it.
         lane: the functions that take the bulk lane; none if the component runs as it came.
+        compiled: kept, so that who wants the same code meanwhile gets it from the compiler's memory.
     """
 
     startable: Startable
@@ -62,6 +63,7 @@ class Linked:
     slots: tuple[tuple[str, str], ...]
     kinds: Mapping[ResourceId, HostKind]
     lane: Chosen
+    compiled: Compiled
 
     @property
     def laned(self) -> tuple[str, ...]:
@@ -126,7 +128,7 @@ def link(
             code="link.undeclared-import" if undeclared else "link.unknown-import",
             faults=faults,
         )
-    return _define(engine, compiled.component, types, chosen, lane)
+    return _define(engine, compiled, types, chosen, lane)
 
 
 def _choose(
@@ -190,7 +192,7 @@ def _shape_faults(wanted: InterfaceType, offer: Interface) -> list[Fault]:
 
 def _define(
     engine: PluginEngine,
-    component: wasmtime.component.Component,
+    compiled: Compiled,
     types: ComponentTypes,
     chosen: Sequence[tuple[InterfaceType, Interface]],
     lane: Chosen,
@@ -236,8 +238,8 @@ def _define(
                         )
     except wasmtime.WasmtimeError as exc:
         raise InternalError(f"can't define the imports: {exc}") from exc
-    startable = Startable(component, linker)
-    return Linked(startable, types, ExportTable(types), plans, tuple(slots), kinds, lane)
+    startable = Startable(compiled.component, linker)
+    return Linked(startable, types, ExportTable(types), plans, tuple(slots), kinds, lane, compiled)
 
 
 # -- what the linker's functions do: find the running instance, and ask it ------------------------
