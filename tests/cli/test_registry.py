@@ -173,3 +173,21 @@ def test_listing_works_without_a_policy_and_imports_nothing_heavy(world: World) 
     assert "test.guest" in done.stdout
     heavy = {"pydantic", "cryptography", "wasmtime", "rich", "structlog", "httpcore", "asyncio"}
     assert not {m.split(".")[0] for m in done.stderr.split()} & heavy
+
+
+def test_the_audit_of_commands_has_a_name(world: World) -> None:
+    run("install", file(world), "--by", "ann")
+
+    records = [
+        json.loads(line)
+        for line in run("audit", "tail", "--commands", "--json").output.splitlines()
+    ]
+    told = next(r for r in records if r["kind"] == "install")
+    assert (told["action"], told["plugin"], told["details"]["who"]) == (
+        "installed",
+        "test.guest@1.0.0",
+        "ann",
+    )
+    assert run("audit", "verify", "--commands").exit_code == 0
+    assert run("audit", "tail", "--commands", "--log", "x").exit_code == 2
+    assert run("audit", "tail").exit_code == 1  # the runtime's own: nothing has run yet
