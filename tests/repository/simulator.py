@@ -181,7 +181,8 @@ class Desk:
 
     def client(self, **words: Any) -> Repository:
         settings = {"root": self.root, "web": Web(patience=self.patience), **words}
-        return Repository("main", self.sim.url, cache=self.folder / "main", **settings)
+        cache = self.folder / settings.pop("cache", "main")
+        return Repository("main", self.sim.url, cache=cache, **settings)
 
     def refresh(self) -> dict[str, int]:
         """As a new process would."""

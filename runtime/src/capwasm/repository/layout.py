@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -145,14 +144,11 @@ def check_keys(root: Root) -> None:
     Raises:
         RepositoryError: `repository.key`.
     """
-    used: Iterable[str] = sorted({i for role in root.roles.values() for i in role.keyids})
     seen: set[PublicKey] = set()
-    for key_id in used:
-        if key_id in root.keys:
-            public = public_key_of(root.keys[key_id])
-            if public in seen:
-                raise RepositoryError(
-                    f"key {public.key_id[:16]} stands in the root under two ids",
-                    code="repository.key",
-                )
-            seen.add(public)
+    for key in root.keys.values():
+        public = public_key_of(key)
+        if public in seen:
+            raise RepositoryError(
+                f"key {public.key_id[:16]} stands in the root under two ids", code="repository.key"
+            )
+        seen.add(public)
