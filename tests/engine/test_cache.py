@@ -172,6 +172,31 @@ def test_a_second_load_reads_nothing_while_the_first_lives(tmp_path: Path) -> No
     world.close()
 
 
+def test_a_warm_start_imports_nothing_that_it_does_not_need(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    capsule = world.capsule(guest("hostile"))
+    world.consent(capsule)
+    world.runtime.load(capsule)
+    world.close()
+    (tmp_path / "x.capsule").write_bytes(capsule)
+    script = """
+        import sys
+        from capwasm import Runtime
+        with Runtime.open(f"{sys.argv[1]}/home", core_version="1.0.0") as runtime:
+            answer = runtime.load(f"{sys.argv[1]}/x.capsule").call("count")
+        # For a line of the log, for asyncio, for a fetch, for compiling.
+        heavy = {"structlog", "rich", "asyncio", "httpcore", "h2", "subprocess"}
+        print(answer, sorted(heavy & set(sys.modules)))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), tmp_path],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "1 []\n"
+
+
 @pytest.mark.case("SIG-22", "PER-04")
 @pytest.mark.parametrize("at", [0, 100, -29, -28, -16, -1])
 def test_refuses_an_entry_of_which_one_byte_changed(

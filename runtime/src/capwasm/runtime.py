@@ -38,6 +38,7 @@ from .grants.resolve import Grants, resolve
 from .home import Home, make_private
 from .limits import CEILING, Limits
 from .plugin import Opener, Plugin
+from .record.audit import AuditLog  # noqa: F401 - with this module, not at the first `open`
 from .record.logs import get_logger
 from .record.metrics import Metrics
 from .record.redact import Redactor

@@ -11,7 +11,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version as installed_version
 from typing import Final
 
 __all__ = [
@@ -144,7 +143,9 @@ PYTHON: Final = (
 
 def wasmtime_version() -> Version:
     """The installed wheel's version."""
-    parts = installed_version("wasmtime").split(".")
+    from .config import wheel_version
+
+    parts = wheel_version().split(".")
     return tuple(int(part) for part in parts if part.isdecimal())
 
 

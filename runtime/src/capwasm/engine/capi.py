@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import c_bool, c_char_p, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
-from importlib.metadata import version
 from typing import Any
 
 import wasmtime
 from wasmtime import _ffi as ffi
+
+from .config import wheel_version
 
 __all__ = [
     "CALLBACK",
@@ -75,7 +76,7 @@ KINDS = {word: number for number, word in enumerate(_WORDS.split())}
 def layout_faults() -> list[str]:
     """Why the structures are not the ones that this module was written for; empty if they are."""
     faults = []
-    installed = version("wasmtime")
+    installed = wheel_version()
     if installed.split(".")[0] not in _KNOWN_MAJORS:
         faults.append(f"wasmtime {installed} is not a version that was checked")
     for name, value in KINDS.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from wasmtime import _bindings as ffi
 
 from capwasm.threads import GUEST_STACK_BYTES
 
-__all__ = ["fingerprint", "make_config", "settings", "switched_off"]
+__all__ = ["fingerprint", "make_config", "settings", "switched_off", "wheel_version"]
 
 # Advisories of 2026 cluster in these proposals (see security-cases.md), and no toolchain that we
 # support needs them.  What is off can't be reached.
@@ -44,6 +45,12 @@ _ON = (
     "wasm_multi_memory",
 )
 _CRANELIFT = _SPEED = 1  # of `wasmtime_strategy_t` and `wasmtime_opt_level_t`
+
+
+@cache
+def wheel_version() -> str:
+    """The installed wheel's version.  Asked for often, and slow: it lies in a mail header."""
+    return version("wasmtime")
 
 
 def settings() -> dict[str, int]:
@@ -79,7 +86,7 @@ def switched_off() -> frozenset[str]:
 def fingerprint() -> str:
     """What a compiled component depends on besides its code: version, settings, processor."""
     parts = [
-        version("wasmtime"),
+        wheel_version(),
         platform.system(),
         platform.machine(),
         *(f"{name}={value}" for name, value in settings().items()),
