@@ -327,7 +327,7 @@ def test_objects_that_look_like_the_record_go_by_columns() -> None:
     assert fault.value.path == ["[3]"]
 
 
-# -- what a hostile adapter might send -----------------------------------------------------------
+# -- what a hostile plugin might send ------------------------------------------------------------
 
 
 def texts(value: object) -> Iterator[bytes]:

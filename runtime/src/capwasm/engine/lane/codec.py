@@ -4,7 +4,7 @@ A block of bytes crosses as a string, nineteen characters for sixteen bytes (see
 can't do that at the speed of memory; WebAssembly can.  So the block is laid out in the memory of a
 small core instance of our own, which holds no guest's code: it runs without fuel, as it does a bounded
 amount of work that is ours.  A block stands in it at the very address at which it stands in the
-adapter, so the pointers in it are offsets here.
+plugin's lane, so the pointers in it are offsets here.
 
 Why that is safe: the instance's memory never moves, the engine is told so, and that it has not is
 checked after each growth.  Every offset that Python uses is one of a `memoryview` of exactly that

@@ -10,7 +10,7 @@ why every address and length that comes from there is only ever given to a `memo
 memories that the engine bounds.  Whatever a plugin makes of it, what leaves is a string, and the
 host reads that as the word of a stranger.  The memory is empty again when a call returns.
 
-The wire is described in `docs/adr/0014-the-lane.md`.  Addresses here are those of `layout.py`.
+The wire is described in `docs/adr/0018-the-lane.md`.  Addresses here are those of `layout.py`.
 """
 
 from __future__ import annotations

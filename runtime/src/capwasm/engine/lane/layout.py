@@ -34,7 +34,7 @@ SLOT = 8
 # So many flat values are passed one by one; more are passed by pointer.
 FLAT_PARAMS, FLAT_RESULTS = 16, 1
 
-# Where a block stands: what is below is the adapter's own scratch.  An import's parameters end at
+# Where a block stands: what is below is the lane's own scratch.  An import's parameters end at
 # RBASE, and its result begins there.
 BASE = 64
 RBASE = BASE + FLAT_PARAMS * SLOT

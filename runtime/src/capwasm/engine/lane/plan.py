@@ -122,7 +122,7 @@ class LaneExportPlan:
                     raise call_fault(error)
                 returned = True
                 codec.left = limit
-                # The adapter lets go of the arguments when it has passed them on: same place.
+                # The lane lets go of the arguments when it has passed them on: same place.
                 codec.decode_result(BASE)
                 if lift is None:
                     return None
