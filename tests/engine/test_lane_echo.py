@@ -13,7 +13,7 @@ from tests.engine.laned import LanedEcho
 from tests.engine.test_plan import REFUSED
 from tests.engine.test_plan_property import JUNK, TYPED, TYPES, values
 
-_SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+_SETTINGS = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @given(TYPED)
@@ -102,3 +102,18 @@ def test_allows_every_shape_that_the_adapters_know(type_, value) -> None:
         for _ in range(3):  # what one call leaves does not show in the next
             assert plain(echo(x)) == plain(x)
             assert plain(echo.seen[-1]) == plain(x)
+
+
+@pytest.mark.case("LIFE-08")
+def test_calls_may_nest_and_keep_their_values_apart() -> None:
+    # One codec for each call under way: an inner call must not write in the outer one's.
+    outer, inner = (LanedEcho(t.List(t.List(t.Prim("u32")))) for _ in range(2))
+    inner.host = lambda x: [[len(x)], *x]
+    outer.host = lambda x: inner([*x, [7] * 500]) if len(x) < 3 else x
+    assert outer([[1], [2, 3]]) == [[3], [1], [2, 3], [7] * 500]
+    assert outer.seen == [[[1], [2, 3]]]
+    assert inner.seen == [[[1], [2, 3], [7] * 500]]
+    outer.host = lambda x: inner(b"not a list")
+    with pytest.raises(Exception, match="told on the record"):
+        outer([[1]])
+    assert isinstance(outer.failures[-1], TypeError)

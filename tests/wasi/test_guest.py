@@ -365,3 +365,27 @@ def test_refuses_at_load_what_is_not_served(
         joined(engine, bytes(wasmtime.wat2wasm(text)))
 
     assert word in str(caught.value)
+
+
+@pytest.mark.case("RES-14")
+def test_thousands_of_calls_leave_no_handle_and_no_memory(
+    engine: PluginEngine, linked: Linked, files: tuple[Path, Wasi]
+) -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    root, wasi = files
+    (root / "ro/file").write_bytes(bytes(range(32, 127)) * 100)
+    served = ListServed([*wasi.interfaces.values(), *others()])
+    instance = Instance(engine, linked, "acme.prober@1.0.0", DEFAULTS, served)
+    instance.start()
+    run, sizes = linked.exports.find("run"), []
+    for i in range(900):
+        value, _ = instance.call(run, ("std.read", ["/ro/file"]))
+        assert value == Ok((root / "ro/file").read_text())
+        if i in (300, 600, 899):
+            sizes.append((len(instance.handles), resident()))
+    instance.close()
+    (first, before), *_, (last, after) = sizes
+    assert first == last
+    assert after - before < 8 << 20
