@@ -50,6 +50,14 @@ def test_a_version_is_for_good(shop: Shop) -> None:
     assert code_of(lambda: shop.offer("1.2.0", other)) == "repository.changed"
     shop.offer("1.2.0")  # the same again is no change
     assert shop.publisher.publish(STORE).added == []
+    # Nor does its name become free when it is withdrawn: who has it, has the true one.
+    shop.publisher.withdraw("acme.weather", "1.2.0")
+    shop.publisher.publish(STORE)
+    assert code_of(lambda: shop.offer("1.2.0", other)) == "repository.changed"
+    (shop.publisher.staged / "acme.weather@1.2.0.capsule").write_bytes(other)
+    assert code_of(lambda: shop.publisher.publish(STORE)) == "repository.changed"
+    shop.offer("1.2.0")
+    assert shop.publisher.publish(STORE).added == ["acme.weather@1.2.0"]
 
 
 @pytest.mark.case("SIG-06", "SIG-24")

@@ -179,12 +179,7 @@ class Publisher:
         name = self._proven(artifact.data, trust)
         with self._work() as (_, state):
             plugin_id, version = name
-            found = state.targets.signed.targets.get(target_path(plugin_id, version))
-            if found is not None and found.hashes["sha256"] != artifact.sha256:
-                raise RepositoryError(
-                    f"{plugin_id}@{version} is published with other content; a version is for good",
-                    code="repository.changed",
-                )
+            self._check_content(state, target_path(plugin_id, version), artifact.sha256)
             self._stage(plugin_id, version, _ADDED, artifact.data)
         return f"{plugin_id}@{version}"
 
@@ -223,13 +218,8 @@ class Publisher:
                     if self._proven(data, trust) != (plugin_id, version):
                         raise self._error(f"{path.name} is not what it is called")
                     target = _target(where, data, plugin_id, version)
-                    old = targets.get(where)
-                    if old is not None and old.hashes != target.hashes:
-                        raise RepositoryError(
-                            f"{plugin_id}@{version} is published with other content",
-                            code="repository.changed",
-                        )
-                    if old is None:
+                    self._check_content(state, where, target.hashes["sha256"])
+                    if where not in targets:
                         self._tree.write_target(where, target.hashes["sha256"], data)
                         targets[where] = target
                         added.append(f"{plugin_id}@{version}")
@@ -370,6 +360,18 @@ class Publisher:
         said = identity_of(verified.manifest_bytes)
         verified.check_identity(said.id, said.version, said.kind)
         return verified.id, verified.version
+
+    def _check_content(self, state: State, path: str, digest: str) -> None:
+        """Pass if nothing else was ever published by that name, not even what was withdrawn since."""
+        published = state.targets.signed.targets.get(path)
+        if (
+            published is not None and published.hashes.get("sha256") != digest
+        ) or self._tree.has_other(path, digest):
+            raise RepositoryError(
+                "was published with other content; a version is for good: take a new one",
+                code="repository.changed",
+                context=path,
+            )
 
     def _stage(self, plugin_id: str, version: str, ending: str, data: bytes) -> None:
         for other in (_ADDED, _WITHDRAWN):

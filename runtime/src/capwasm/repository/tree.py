@@ -108,6 +108,13 @@ class Tree:
             ) from exc
         write_file(place, data, RepositoryError, code="repository.release")
 
+    def has_other(self, path: str, digest: str) -> bool:
+        """Whether another file ever stood, or was about to stand, where this target would be."""
+        folder, _, name = path.rpartition("/")
+        return any(
+            file.name != f"{digest}.{name}" for file in (self.targets / folder).glob(f"*.{name}")
+        )
+
     def prune(self, state: State) -> None:
         """Take away versions so old that nobody reads them any more."""
         for role in ("snapshot", "targets"):
