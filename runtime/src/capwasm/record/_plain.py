@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
+
+from capwasm.events import ALLOWED, DENIED, FAILED, KINDS, Event
 
 from .redact import Redactor
 
-__all__ = ["Plain"]
+__all__ = ["Fields", "fit"]
 
 FIELD_CHARS: Final = 1024
 DETAIL_CHARS: Final = 1024
@@ -16,7 +18,30 @@ DETAIL_DEPTH: Final = 4
 DETAIL_TOTAL: Final = 4_000  # characters over all, an item counting 8: so a line always fits
 
 
-class Plain:
+# What is sealed: kind, verdict, plugin, action, target, reason, details.
+Fields: TypeAlias = tuple[str, str, str, str, str, str, Mapping[str, Any] | None]
+
+
+def fit(event: Event, redactor: Redactor) -> Fields:
+    """What of `event` goes into a record.
+
+    Raises:
+        ValueError: its kind or verdict is not one of `events`.
+    """
+    if event.kind not in KINDS or event.verdict not in (ALLOWED, DENIED, FAILED):
+        raise ValueError(f"no such kind of event: {event.kind!r}, {event.verdict!r}")
+    plain = _Plain(redactor)
+    plugin, action = plain.field(event.plugin), plain.field(event.action)
+    target, reason = plain.field(event.target), plain.field(event.reason)
+    details: Any = plain.details(event.details) if event.details else None
+    if not redactor.clean(plain.texts):
+        (plugin, action, target, reason), details = redactor.value(
+            ([plugin, action, target, reason], details)
+        )
+    return event.kind, event.verdict, plugin, action, target, reason, details
+
+
+class _Plain:
     """Turns an event into plain values within bounds.  Never calls `repr`: it may hold anything.
 
     `texts` collects every text on the way, so that all are searched for secrets at once.

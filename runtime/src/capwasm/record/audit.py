@@ -4,6 +4,9 @@ A denial, a grant, a load, a consent, a revocation and a kill is on the disk bef
 returns.  What was allowed follows within `flush_ms`, in the same chain and the same order; that
 window is what a power cut or a kill of the process may cost, and nothing else.  When the log can't
 be written `record` raises, and what was to be recorded does not happen.
+
+Calls that went well are told of with each flush: those who count them (`tally`) are asked first.  From
+the moment that a write has failed, `gate` is shut, and no call begins until `ready` passes.
 """
 
 from __future__ import annotations
@@ -15,19 +18,20 @@ import os
 import queue
 import secrets
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 from capwasm.errors import AuditError
-from capwasm.events import ALLOWED, DENIED, FAILED, KINDS, Event
+from capwasm.events import ALLOWED, DENIED, FAILED, Event
 
 from ._audit_check import Problem, Report, tail, verify_log
 from ._chain import Head, Sealed, Stamp, anchor_message, seal
-from ._plain import Plain
+from ._plain import Fields, fit
 from .redact import Redactor
 from .sinks import FileSink, Mark, MemorySink, Segment, Sink
+from .tally import Gate
 
 if TYPE_CHECKING:  # cryptography is slow to import, and only a log with a key needs it
     from capwasm.capsule.keys import PrivateKey
@@ -47,9 +51,6 @@ DURABLE: Final = frozenset(
     "runtime.start load consent install revocation grant crash revoke kill gap".split()  # noqa: SIM905  one line
 )
 """Kinds that are on the disk before `record` returns, whatever the verdict; so is each denial."""
-
-# What is sealed: kind, verdict, plugin, action, target, reason, details.
-_Fields: TypeAlias = tuple[str, str, str, str, str, str, Mapping[str, Any] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,8 @@ class AuditLog:
         self._pending: list[Sealed] = []
         self._synced = self._anchored = resume.head.seq
         self._sealing = self._closed = False
+        self.gate = Gate()
+        self._followers: list[tuple[Callable[[], None], Callable[[], None]]] = []
         self._failure: str | None = None  # the last write failed; the next record tries again
         self._dead: str | None = None  # no write will do any more
         self._refused = 0
@@ -162,20 +165,13 @@ class AuditLog:
             AuditError: it could not be kept; the operation must not happen.
             ValueError: its kind or verdict is not one of `events`.
         """
-        _check_words(event)
-        self._ready()
-        fields = self._fit(event)
-        with self._chain:
-            seq = self._seal(fields)
-            waiting = len(self._pending)
-            if seq - self._anchored >= self._anchor_records:
-                self._anchor("periodic")
+        fields = fit(event, self._redactor)
+        self.ready()
+        seq, waiting = self._take(fields)
         if event.verdict == DENIED or event.kind in DURABLE:
             self._flush(sync=True, upto=seq)
             return
-        if not self._dirty:
-            self._wake.put(None)
-            self._dirty = True
+        self.wake()
         if waiting >= self._flush_records:
             self._write_some(waiting)
 
@@ -186,24 +182,55 @@ class AuditLog:
             AuditError: not all could be kept; none of the operations may happen.
             ValueError: a kind or verdict is not one of `events`; nothing was recorded.
         """
-        for event in events:
-            _check_words(event)
-        self._ready()
-        for fields in [self._fit(event) for event in events]:
-            with self._chain:
-                seq = self._seal(fields)
-                if seq - self._anchored >= self._anchor_records:
-                    self._anchor("periodic")
+        all_fields = [fit(event, self._redactor) for event in events]
+        self.ready()
+        for fields in all_fields:
+            self._take(fields)
         self._flush(sync=True)
 
+    def note(self, event: Event) -> None:
+        """Seal `event`, to be on the disk with the next flush.
+
+        Raises:
+            AuditError: it was not sealed.
+            ValueError: as `record`.
+        """
+        self._take(fit(event, self._redactor))
+        self.wake()
+
+    def wake(self) -> None:
+        """Have what waits on the disk within `flush_ms`."""
+        if not self._dirty:
+            # In this order: set last, it could outlive the flush that it was for.
+            self._dirty = True
+            self._wake.put(None)
+
+    def on_flush(self, before: Callable[[], None], after: Callable[[], None]) -> None:
+        """Call `before` at the beginning of each flush that is no record's own, `after` at its end.
+
+        Args:
+            before: may `note`, and may raise `AuditError`.
+            after: must not raise.
+        """
+        self._followers.append((before, after))
+
     def flush(self) -> None:
-        """Bring all that was recorded to the disk.
+        """Bring all that was recorded or counted to the disk.
 
         Raises:
             AuditError: it can't be.
         """
-        self._ready()
-        self._flush(sync=True)
+        self.ready()
+        self._flush_all()
+
+    def _flush_all(self) -> None:
+        try:
+            for before, _ in self._followers:
+                before()
+            self._flush(sync=True)
+        finally:
+            for _, after in self._followers:
+                after()
 
     def anchor(self) -> Head:
         """Seal an anchor now, signed if there is a key, and bring it to the disk.
@@ -211,7 +238,7 @@ class AuditLog:
         Raises:
             AuditError: it can't be.
         """
-        self._ready()
+        self.flush()
         with self._chain:
             self._anchor("asked")
             head = self.head
@@ -227,9 +254,12 @@ class AuditLog:
         if os.getpid() != self._pid:
             # Not one lock: a thread that the fork left behind may have held it.
             if not self._closed:
-                self._closed = True
+                self._closed = self.gate.shut = True
                 self._sink.close()
             return
+        if not self._closed:
+            with contextlib.suppress(AuditError):  # raised below, if it still can't be written
+                self.flush()
         with self._io:
             if self._closed:
                 return
@@ -239,17 +269,27 @@ class AuditLog:
             try:
                 with self._chain:
                     self._anchor("close")
-                    self._closed = True  # nothing is sealed from here on
+                    self._closed = self.gate.shut = True  # nothing is sealed from here on
                 self._flush(sync=True)
             finally:
-                self._closed = True
+                self._closed = self.gate.shut = True
                 self._dead = "it is closed"
                 self._sink.close()
-        self._flusher.join(timeout=5)
+        if threading.current_thread() is not self._flusher:  # else a hook closes it
+            self._flusher.join(timeout=5)
 
     # -- sealing -----------------------------------------------------------------------------------
 
-    def _seal(self, event: _Fields, stamp: str | None = None) -> int:
+    def _take(self, fields: Fields) -> tuple[int, int]:
+        """Add to the chain, with an anchor if one is due: its number, and how many records wait."""
+        with self._chain:
+            seq = self._seal(fields)
+            waiting = len(self._pending)
+            if seq - self._anchored >= self._anchor_records:
+                self._anchor("periodic")
+        return seq, waiting
+
+    def _seal(self, event: Fields, stamp: str | None = None) -> int:
         """Add to the chain.  The one change of state is the append, so it can't be half done."""
         with self._chain:
             if self._closed:
@@ -281,21 +321,14 @@ class AuditLog:
                 details |= {"key": self._key.public.key_id, "signature": signature}
             self._anchored = self._seal(("anchor", ALLOWED, "", action, "", "", details), stamp)
 
-    def _fit(self, event: Event) -> _Fields:
-        """The event cut to size, in plain values, without secrets."""
-        plain = Plain(self._redactor)
-        plugin, action = plain.field(event.plugin), plain.field(event.action)
-        target, reason = plain.field(event.target), plain.field(event.reason)
-        details: Any = plain.details(event.details) if event.details else None
-        if not self._redactor.clean(plain.texts):
-            (plugin, action, target, reason), details = self._redactor.value(
-                ([plugin, action, target, reason], details)
-            )
-        return event.kind, event.verdict, plugin, action, target, reason, details
-
     # -- writing -----------------------------------------------------------------------------------
 
-    def _ready(self) -> None:
+    def ready(self) -> None:
+        """Pass if the log can be written, as far as is known; what failed is tried again.
+
+        Raises:
+            AuditError: it can't; what was to be recorded must not happen.
+        """
         if self._closed:
             raise AuditError("the audit log is closed")
         if os.getpid() != self._pid:
@@ -313,6 +346,9 @@ class AuditLog:
             if self._refused:
                 self._gap("sink", refused=self._refused)
                 self._refused = 0
+            self.gate.shut = self._closed
+        # What was counted before the failure still waits.
+        self.wake()
 
     def _flush(self, *, sync: bool, upto: int | None = None) -> None:
         """Write what waits.  Whoever waits for the lock often finds it done: one sync for all."""
@@ -328,11 +364,12 @@ class AuditLog:
                     self._sync()
                 if self._done.size >= self._segment_bytes and not self._closed:
                     self._rotate()
-            except OSError as exc:
-                self._fail(exc.strerror or str(exc), exc)
+            except (OSError, ValueError) as exc:  # ValueError: its file is closed
+                self._fail(getattr(exc, "strerror", None) or str(exc), exc)
             finally:
                 self._flushing = False
             self._failure = None
+            self.gate.shut = self._closed or self._refused > 0
 
     def _write(self) -> None:
         done = self._done
@@ -370,7 +407,7 @@ class AuditLog:
             self._sync()
 
     def _fail(self, why: str, cause: Exception | None = None) -> NoReturn:
-        self._failure = why
+        self._failure, self.gate.shut = why, True
         raise AuditError(f"the audit log can't be written: {why}") from cause
 
     def _write_some(self, waiting: int) -> None:
@@ -387,19 +424,17 @@ class AuditLog:
                 self._stop.get(timeout=self._flush_seconds)
                 return
             self._dirty = False
-            # A failure is kept, and the next `record` tries again and raises it.
+            # A failure is kept: the next `record` tries again and raises it, and no call begins.
             try:
-                self._flush(sync=True)
+                if self._failure is not None:
+                    self._flush(sync=True)
+                self._flush_all()
             except AuditError:
-                continue
+                if self._dead is None:
+                    self.wake()
             except Exception as exc:  # noqa: BLE001  this thread must outlive whatever a sink does
-                self._failure = type(exc).__name__
+                self._failure, self.gate.shut = type(exc).__name__, True
 
     def _at_exit(self) -> None:
         with contextlib.suppress(AuditError):
             self.close()
-
-
-def _check_words(event: Event) -> None:
-    if event.kind not in KINDS or event.verdict not in (ALLOWED, DENIED, FAILED):
-        raise ValueError(f"no such kind of event: {event.kind!r}, {event.verdict!r}")

@@ -7,7 +7,7 @@ plugin can swell the registry.
 ==================================  ==========================  ===================================
 metric                              labels                      from
 ==================================  ==========================  ===================================
-capwasm_calls_total                 plugin, outcome             `call`: `ok` or the error code
+capwasm_calls_total                 plugin, outcome             `call`: `ok` or the error code; its `calls`
 capwasm_call_seconds                plugin                      its `ms`, as a histogram
 capwasm_call_fuel_total             plugin                      its `fuel`
 capwasm_host_calls_total            plugin                      its `host-calls`
@@ -34,12 +34,13 @@ from typing import Any, Final, Self
 
 from capwasm.events import DENIED, Event
 
+from .tally import SECONDS, buckets
+
 __all__ = ["Metrics", "MetricsServer", "serve_metrics"]
 
 MAX_PLUGINS: Final = 1_000
 MAX_WORDS: Final = 200
 OTHER: Final = "other"
-SECONDS: Final = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0)
 
 _WORD: Final = re.compile(r"[a-z][a-z0-9.-]{0,47}")
 _ID: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,127}")
@@ -139,8 +140,18 @@ class Metrics:
         return prom.generate_latest(self.registry)
 
     def _call(self, plugin: str, event: Event) -> None:
-        self._add(self._calls, plugin, _code(event.reason) or "ok")
-        self._child(self._seconds, plugin).observe(_number(event.details, "ms") / 1000)
+        seconds, calls = _number(event.details, "ms") / 1000, 1
+        histogram = self._child(self._seconds, plugin)
+        within = buckets(event.details.get("within-ms"))
+        if within is None:
+            histogram.observe(seconds)
+        else:
+            # Many at once, each in its own bucket; there is no public way to say so.
+            calls = sum(within)
+            histogram._sum.inc(seconds)  # noqa: SLF001
+            for bucket, count in zip(histogram._buckets, within, strict=True):  # noqa: SLF001
+                bucket.inc(count)
+        self._add(self._calls, plugin, _code(event.reason) or "ok", amount=calls)
         for key, metric in self._details.items():
             if amount := _number(event.details, key):
                 self._add(metric, plugin, amount=amount)

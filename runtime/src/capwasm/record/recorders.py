@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from capwasm.errors import AuditError
-from capwasm.events import FAILED, Event, NullRecorder, Recorder, record_all
+from capwasm.events import ALLOWED, FAILED, Event, NullRecorder, Recorder, record_all
 
 from .logs import LEVELS, get_logger
 from .metrics import Metrics
 from .redact import Redactor
+from .tally import Ledger, Tallies
 
 __all__ = ["Recorders"]
 
@@ -48,7 +51,8 @@ class Recorders:
             audit: an `AuditLog`.
             redactor: cleans the event before the hook and the log see it.
             metrics: counts it.
-            hook: the embedder's own; called on the thread that caused the event, so it is quick.
+            hook: the embedder's own; called on the thread that caused the event, so it is quick; of
+                calls that went well, which are told of many at a time, on the log's own thread.
                 Events that the hook itself causes do not come back to it.
             log: whether each event is also a log line, denials and failures as warnings.
             unaudited: whether a recorder that keeps nothing is really meant.
@@ -63,19 +67,30 @@ class Recorders:
         self._logger: Any = None  # made for the first line: structlog takes long to import
         self._listens = logging.getLogger("capwasm.events").isEnabledFor
         self._here = _Here()
+        self._noted: deque[Event] = deque()
+        self._ledger = ledger = audit if isinstance(audit, Ledger) else None
+        if ledger is None:
+            self.tallies = Tallies(self.record)
+        else:
+            self.tallies = Tallies(self._note, ledger, lambda: self._unkept(Event("call", ALLOWED)))
+            ledger.on_flush(self.tallies.settle, self._tell_noted)
         self._failures: dict[str, tuple[float, int]] = {}
 
     def record(self, event: Event) -> None:
         """Record it in the audit log, then tell the others.
 
+        What was counted of the same plugin's calls is recorded before it.
+
         Raises:
             AuditError: it could not be kept; the operation must not happen.
         """
         try:
+            self.tallies.settle(event.plugin)
             self._audit.record(event)
         except AuditError:
             self._unkept(event)
             raise
+        self._tell_noted()
         self._tell(event)
 
     def record_all(self, events: Sequence[Event]) -> None:
@@ -85,13 +100,27 @@ class Recorders:
             AuditError: not all could be kept; none of the operations may happen.
         """
         try:
+            for plugin in {event.plugin for event in events}:
+                self.tallies.settle(plugin)
             record_all(self._audit, events)
         except AuditError:
             for event in events:
                 self._unkept(event)
             raise
+        self._tell_noted()
         for event in events:
             self._tell(event)
+
+    def _note(self, event: Event) -> None:
+        """Keep what the tallies say, and tell the others after the flush, not in the midst of it."""
+        assert self._ledger is not None
+        self._ledger.note(event)
+        self._noted.append(event)
+
+    def _tell_noted(self) -> None:
+        while self._noted:
+            with contextlib.suppress(IndexError):  # another thread was at it
+                self._tell(self._noted.popleft())
 
     def _unkept(self, event: Event) -> None:
         if self._metrics is not None:
