@@ -313,7 +313,7 @@ def run_elsewhere(work: Callable[[], Any]) -> tuple[threading.Thread, list[BaseE
 
 def until_running(instance: Instance) -> None:
     deadline = time.monotonic() + 5
-    while instance._running is None:
+    while instance.running is None:
         assert time.monotonic() < deadline
         time.sleep(0.001)
 

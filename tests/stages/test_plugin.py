@@ -51,7 +51,7 @@ def until(condition: object, seconds: float = 5.0) -> None:
 
 def calls_under_way(plugin: Plugin) -> int:
     """How many of its functions run right now; the start of an instance is not counted."""
-    running = [instance._running for instance in list(plugin._live)]
+    running = [instance.running for instance in list(plugin._live)]
     return sum(record is not None and record.function != "(start)" for record in running)
 
 

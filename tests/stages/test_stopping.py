@@ -37,7 +37,7 @@ from capwasm.errors import (
 from capwasm.handles import Handle, HandleTable, Lease
 from capwasm.instance import Instance
 from capwasm.limits import DEFAULTS
-from capwasm.threads import GUEST_STACK_BYTES, Workers, guests_that_fit
+from capwasm.threads import GUEST_STACK_BYTES, LOCAL, Here, Workers
 from tests.kit import ListServed, World, guest
 
 ENDLESS = f"[limits]\nfuel = {2**50}\nwall-ms = 60000\n"
@@ -103,7 +103,7 @@ def test_closing_the_runtime_ends_a_call_on_a_thread_of_the_cores_own(world: Wor
     # Its clock must not stop before it has seen that it is over.
     plugin = world.load(guest("hostile"), ENDLESS)
     call = Elsewhere(lambda: plugin.call("spin"))
-    until(lambda: plugin._under_way)
+    until(plugin.under_way)
     time.sleep(0.05)
     world.runtime.close()
     assert isinstance(call.join(), CallInterrupted)
@@ -113,7 +113,7 @@ def test_closing_the_runtime_ends_a_call_on_a_thread_of_the_cores_own(world: Wor
 def test_closing_the_runtime_ends_a_load_whose_start_is_endless(world: World) -> None:
     runtime = world.runtime
     load = Elsewhere(lambda: world.load(SPINNING_START, ENDLESS))
-    until(lambda: runtime._engine._running)
+    until(lambda: runtime._engine.running)
     runtime.close()
     assert isinstance(load.join(), CapwasmError)
 
@@ -177,7 +177,7 @@ def spinning_later(world: World) -> Any:
 def test_a_start_that_runs_is_killed_like_any_call(world: World, word: str) -> None:
     plugin = spinning_later(world)
     call = Elsewhere(lambda: plugin.call("count"))
-    until(lambda: world.runtime._engine._running)
+    until(lambda: world.runtime._engine.running)
     getattr(plugin, word)("enough")
     assert isinstance(call.join(), CallInterrupted)
     assert not plugin._live
@@ -199,9 +199,14 @@ def test_cancelling_a_task_ends_the_start(world: World) -> None:
 
 
 @pytest.mark.case("LIFE-13", "RES-25")
-def test_no_guest_runs_on_the_main_thread_not_even_its_start(world: World) -> None:
+@pytest.mark.parametrize("proven", [True, False])
+def test_a_guest_runs_on_the_main_thread_only_where_that_is_known_to_be_safe(
+    world: World, monkeypatch: pytest.MonkeyPatch, proven: bool
+) -> None:
     seen: list[threading.Thread] = []
     start = Instance.start
+    if not proven:  # as on a Python that `threads.PROVEN` does not name
+        monkeypatch.setattr(LOCAL, "here", Here(0))
 
     def watched(instance: Instance, *args: Any) -> Any:
         seen.append(threading.current_thread())
@@ -209,10 +214,12 @@ def test_no_guest_runs_on_the_main_thread_not_even_its_start(world: World) -> No
 
     with mock.patch.object(Instance, "start", watched):
         plugin = world.load(guest("hostile"))
-        with plugin.session(), plugin.session():
-            plugin.call("count")
+        with plugin.session() as session, plugin.session():
+            assert plugin.call("count") == session.call("count") == 1
+            assert session.exports.count() == 2
     assert len(seen) == 3
-    assert threading.main_thread() not in seen
+    assert (threading.main_thread() in seen) is proven
+    assert len(set(seen)) == 1 or not proven
 
 
 @pytest.mark.case("LIFE-13", "LIFE-09")
@@ -265,7 +272,7 @@ def failing(world: World) -> Any:
 def test_a_full_disk_does_not_keep_a_plugin_from_being_killed(world: World) -> None:
     plugin = world.load(guest("hostile"), ENDLESS)
     call = Elsewhere(lambda: plugin.call("spin"))
-    until(lambda: plugin._under_way)
+    until(plugin.under_way)
     with failing(world):
         with pytest.raises(AuditError):
             plugin.kill("enough")
@@ -411,13 +418,13 @@ def test_a_stack_size_that_another_thread_sets_meanwhile_is_kept_and_counted(
     try:
         with monkeypatch.context() as patched:
             patched.setattr(ThreadPoolExecutor, "submit", interfered)
-            assert workers.submit(guests_that_fit).result() == 0
+            assert workers.submit(lambda: LOCAL.here.room).result() == 0
         assert threading.stack_size() == 512 * 1024
     finally:
         threading.stack_size(before)
         workers.close()
     workers = Workers(1)
-    assert workers.submit(guests_that_fit).result() > 20
+    assert workers.submit(lambda: LOCAL.here.room).result() > 20
     assert threading.stack_size() == before
     workers.close()
 
@@ -427,7 +434,7 @@ def test_a_thread_too_small_for_a_guest_has_it_run_elsewhere(world: World) -> No
     plugin = world.load(guest("hostile"))
     before = threading.stack_size(256 * 1024)
     try:
-        small = Elsewhere(lambda: (guests_that_fit(), plugin.call("recurse")))
+        small = Elsewhere(lambda: (LOCAL.here.room, plugin.call("recurse")))
     finally:
         threading.stack_size(before)
     assert isinstance(small.join(), StackExhausted)
@@ -435,9 +442,9 @@ def test_a_thread_too_small_for_a_guest_has_it_run_elsewhere(world: World) -> No
 
 def test_a_thread_of_ours_has_room_for_the_deepest_nesting() -> None:
     workers = Workers(1)
-    assert workers.submit(guests_that_fit).result() >= 32
+    assert workers.submit(lambda: LOCAL.here.room).result() >= 32
     workers.close()
-    assert guests_that_fit() * GUEST_STACK_BYTES < 8 * 2**20
+    assert LOCAL.here.room * GUEST_STACK_BYTES < 8 * 2**20
 
 
 @pytest.mark.case("LIFE-01", "LIFE-08")
@@ -467,7 +474,7 @@ def test_a_kill_reaches_the_plugin_that_the_killed_one_called(engine: PluginEngi
     chain.number = number  # type: ignore[method-assign]
     chain.served[0] = Interface("test:host/api@1.0.0", {"number": number}, signatures=API)
     call = Elsewhere(chain)
-    until(lambda: inner._running)
+    until(lambda: inner.running)
     began = time.monotonic()
     records[0].interrupt("the first was killed")
     error = call.join()
@@ -537,7 +544,7 @@ def test_eviction_wakes_the_calls_that_wait_for_a_place(world: World) -> None:
     plugin = world.load(guest("hostile"), ENDLESS, instance="single")
     session = plugin.session()
     call = Elsewhere(lambda: plugin.call("count"))
-    until(lambda: plugin._turns._waiting)
+    until(lambda: plugin._turns.waiting)
     plugin.evict("enough")
     assert isinstance(call.join(), InstanceClosedError)
     session.close()

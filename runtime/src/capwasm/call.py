@@ -1,15 +1,18 @@
 """The record of one call into a plugin: its clock, its budgets, and what went wrong.
 
 A call runs on one thread from start to end, host functions included, so the record is found through
-a thread-local stack.  Every budget of a call is charged here and nowhere else.
+that thread (`threads.Here`), and the call that it was made from through the record.  Every budget of a
+call is charged here and nowhere else.
+
+A record is of one call and never used again: so who wants to interrupt a call that has just ended
+reaches nothing, and never the next one.
 """
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any, Protocol
 
 from .errors import (
@@ -23,7 +26,7 @@ from .errors import (
 )
 from .handles import HandleTable
 from .limits import Limits
-from .threads import guests_that_fit
+from .threads import LOCAL, Here
 
 __all__ = [
     "CallOwner",
@@ -32,8 +35,7 @@ __all__ = [
     "continued",
     "current_call",
     "entered",
-    "has_room",
-    "running_calls",
+    "nest",
 ]
 
 
@@ -47,69 +49,78 @@ class CallOwner(Protocol):
         """Run the host function of that slot."""
 
 
+class _Nowhere:
+    """The owner of a call that runs in no instance."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise InternalError("a host function ran outside an instance")
+
+
+_NOWHERE: Any = _Nowhere()
+
+
 class CallRecord:
     """One call: made when it begins, thrown away when it returns.
 
     Attributes:
         plugin: the plugin's id.   function: the export that was called.
-        limits: what the call may use.
-        deadline: `time.monotonic()` at which it ends.
+        limits: what the call may use.   owner: the instance that runs it.
+        started: `time.monotonic()` at its beginning.   deadline: at which it ends.
         failure: the first failure that must end the call; the boundary raises it after the guest
             has unwound, whatever the engine says.
         cancelled: why another thread wants the call to end, or None.
         outer: the call from whose host function this one was made, or None.
+        host_fuel: what host work has cost, as far as it isn't taken from the guest's fuel yet.
+        fuel, seconds: what it used in all, once it has returned.
+        here: the thread it runs on, or None.
     """
 
     __slots__ = (
-        "_owner",
         "cancelled",
         "deadline",
         "failure",
+        "fuel",
         "function",
+        "here",
         "host_calls",
         "host_fuel",
         "limits",
         "net_bytes",
         "outer",
         "output_bytes",
+        "owner",
         "plugin",
+        "seconds",
         "started",
     )
 
     def __init__(
-        self, plugin: str, function: str, limits: Limits, owner: CallOwner | None = None
+        self, plugin: str, function: str, limits: Limits, owner: CallOwner = _NOWHERE
     ) -> None:
         """Start the clock."""
         self.plugin = plugin
         self.function = function
         self.limits = limits
-        self._owner = owner
-        self.started = time.monotonic()
-        self.deadline = self.started + limits.wall_ms / 1000
-        self.host_calls = 0
-        self.host_fuel = 0
-        self.output_bytes = 0
-        self.net_bytes = 0
+        self.owner = owner
+        self.host_calls = self.host_fuel = self.output_bytes = self.net_bytes = self.fuel = 0
         self.failure: BaseException | None = None
         self.cancelled: str | None = None
         self.outer: CallRecord | None = None
+        self.here: Here | None = None
+        self.seconds = 0.0
+        self.started = started = monotonic()
+        self.deadline = started + limits.wall_ms / 1000
 
-    @property
-    def owner(self) -> CallOwner:
-        """The instance that runs it.
-
-        Raises:
-            InternalError: the call runs in none.
-        """
-        if self._owner is None:
-            raise InternalError("a host function ran outside an instance")
-        return self._owner
+    def restart(self) -> None:
+        """Start the clock anew: what came before was not the guest's to answer for."""
+        self.started = monotonic()
+        self.deadline = self.started + self.limits.wall_ms / 1000
 
     # -- time ----------------------------------------------------------------------------------
 
     def remaining(self) -> float:
         """Seconds that a host call may block from now: the least of its limit and the deadline."""
-        return max(0.0, min(self.limits.host_call_ms / 1000, self.deadline - time.monotonic()))
+        return max(0.0, min(self.limits.host_call_ms / 1000, self.deadline - monotonic()))
 
     def check(self) -> None:
         """Pass if the call may go on, and those that it was made from.
@@ -129,7 +140,9 @@ class CallRecord:
                 ) from exc
         if self.cancelled is not None:
             raise CallInterrupted(self.cancelled, context=self.plugin)
-        if time.monotonic() >= self.deadline:
+        if self.failure is not None:
+            raise CallInterrupted("it has failed already", context=self.plugin)
+        if monotonic() >= self.deadline:
             raise DeadlineExceeded(
                 f"longer than {self.limits.wall_ms} ms (limits.wall-ms)", context=self.plugin
             )
@@ -190,73 +203,70 @@ class CallRecord:
             self.failure = error
 
 
-class _Stack(threading.local):
-    def __init__(self) -> None:
-        self.calls: list[CallRecord] = []
-        self.elsewhere = 0  # how many of them stand on the stack of another thread
-
-
-_STACK = _Stack()
-
-
 def current_call() -> CallRecord:
     """The call that runs on this thread.
 
     Raises:
         InternalError: there is none; a host function ran outside a call.
     """
-    if not _STACK.calls:
+    call = LOCAL.here.call
+    if call is None:
         raise InternalError("a host function ran outside a call")
-    return _STACK.calls[-1]
+    return call
 
 
 def call_under_way() -> CallRecord | None:
     """The call that runs on this thread, if one does."""
-    return _STACK.calls[-1] if _STACK.calls else None
+    return LOCAL.here.call
 
 
-def running_calls() -> tuple[CallRecord, ...]:
-    """The calls that are under way on this thread, outermost first."""
-    return tuple(_STACK.calls)
-
-
-def has_room() -> bool:
-    """Whether this thread's stack can take one more guest."""
-    return len(_STACK.calls) - _STACK.elsewhere < guests_that_fit()
-
-
-@contextmanager
-def continued(calls: tuple[CallRecord, ...]) -> Iterator[None]:
-    """Have this thread, which runs no call, go on for one that waits until it is done."""
-    _STACK.calls[:], _STACK.elsewhere = calls, len(calls)
-    try:
-        yield
-    finally:
-        _STACK.calls.clear()
-        _STACK.elsewhere = 0
-
-
-@contextmanager
-def entered(record: CallRecord) -> Iterator[CallRecord]:
-    """Make `record` the current call of this thread.
+def nest(record: CallRecord, here: Here) -> None:
+    """Put `record` within the call that runs on that thread, if one does.
 
     Raises:
         RecursionLimitExceeded: calls are nested deeper than `limits.depth`, or than this thread's
             stack allows (RES-12, LIFE-08).
     """
-    calls = _STACK.calls
-    if len(calls) >= min((record.limits.depth, *(c.limits.depth for c in calls))):
+    depth, deepest, call = 0, record.limits.depth, here.call
+    while call is not None:
+        depth, deepest, call = depth + 1, min(deepest, call.limits.depth), call.outer
+    if depth >= deepest:
         raise RecursionLimitExceeded(
-            f"calls nested deeper than {record.limits.depth} (limits.depth)", context=record.plugin
+            f"calls nested deeper than {deepest} (limits.depth)", context=record.plugin
         )
-    if not has_room():
+    if here.room < 1:
         raise RecursionLimitExceeded("no room on this thread's stack", context=record.plugin)
-    if calls:
-        record.outer = calls[-1]
+    record.outer = here.call
+    if record.outer is not None:
         # An inner call can't outlive the outer one's time.
-        record.deadline = min(record.deadline, calls[-1].deadline)
-    calls.append(record)
+        record.deadline = min(record.deadline, record.outer.deadline)
+
+
+@contextmanager
+def continued(call: CallRecord | None) -> Iterator[None]:
+    """Have this thread, which runs no call, go on for one that waits until it is done."""
+    here = LOCAL.here
+    here.call = call
+    try:
+        yield
+    finally:
+        here.call = None
+
+
+@contextmanager
+def entered(record: CallRecord) -> Iterator[CallRecord]:
+    """Make `record` the current call of this thread, without an instance.
+
+    What `Instance` does for a guest, for those who run a host function by itself.
+
+    Raises:
+        RecursionLimitExceeded: as `nest`.
+    """
+    here = LOCAL.here
+    call, room = here.call, here.room
+    nest(record, here)
+    here.call, here.room = record, room - 1
     try:
         yield record
     finally:
-        calls.pop()
+        here.call, here.room = call, room

@@ -9,30 +9,49 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
-from .call import CallRecord, continued, has_room, running_calls
+from .call import CallRecord, call_under_way, continued
 from .threads import Workers
 
-__all__ = ["Ticket", "Turns", "go_on", "run_where_it_fits"]
+__all__ = ["Ticket", "Turns", "go_on", "run_elsewhere"]
 
 T = TypeVar("T")
 
 
 class Turns:
-    """So many at a time, first come, first served.  Who waits in asyncio takes no thread for it."""
+    """So many at a time, first come, first served.  Who waits in asyncio takes no thread for it.
+
+    A turn is held by name, not counted: so to take one and to give it back is one step each, and
+    neither a signal in between nor one that comes twice makes a turn appear or go missing.
+
+    Attributes:
+        holders: who has a turn.  Who holds one ends it with `del holders[holder]` and then, if
+            somebody is `waiting`, `hand_on`.
+        waiting: who comes next.
+    """
 
     def __init__(self, count: int) -> None:
         """All are free."""
-        self._free = count
-        self._waiting: deque[Future[None]] = deque()
-        self._lock = threading.Lock()
+        self.holders: dict[object, bool] = {}
+        self.waiting: deque[Future[None]] = deque()
+        self._count = count
+        # Re-entrant: a signal's handler may make a call.
+        self._lock = threading.RLock()
 
-    def take(self, seconds: float) -> bool:
+    def take_now(self, holder: object) -> bool:
+        """Take a turn if one is free and nobody waits; whether it was."""
+        self.holders[holder] = True
+        if len(self.holders) <= self._count and not self.waiting:
+            return True
+        del self.holders[holder]
+        self.hand_on()  # who looked meanwhile has counted this one in
+        return False
+
+    def take(self, holder: object, seconds: float) -> bool:
         """Wait at most so long for a turn; whether it came."""
         turn = self._queue()
-        if turn is None:
-            return True
         try:
             turn.result(_bounded(seconds))
+            self._rename(turn, holder)
         except TimeoutError:
             return self._give_up(turn)
         except BaseException:
@@ -40,15 +59,14 @@ class Turns:
             raise
         return True
 
-    async def take_async(self, seconds: float) -> bool:
+    async def take_async(self, holder: object, seconds: float) -> bool:
         """`take`, for asyncio."""
         turn = self._queue()
-        if turn is None:
-            return True
         try:
             import asyncio  # slow to import, and only for who uses it
 
             await asyncio.wait_for(asyncio.wrap_future(turn), _bounded(seconds))
+            self._rename(turn, holder)
         except TimeoutError:
             return self._give_up(turn)
         except BaseException:
@@ -56,44 +74,46 @@ class Turns:
             raise
         return True
 
-    def give_back(self) -> None:
+    def give_back(self, holder: object) -> None:
         """End a turn: it is the next one's."""
+        self.holders.pop(holder, None)
+        self.hand_on()
+
+    def hand_on(self) -> None:
+        """Give free turns to who waits."""
+        given = []
         with self._lock:
-            turn = self._next()
-            if turn is None:
-                self._free += 1
-        if turn is not None:
+            while self.waiting and len(self.holders) < self._count:
+                turn = self.waiting.popleft()
+                if turn.set_running_or_notify_cancel():
+                    self.holders[turn] = True
+                    given.append(turn)
+        for turn in given:
             turn.set_result(None)
 
     def let_all_go(self) -> None:
         """Give everyone who waits a turn, over the limit: all there is left for them is an error."""
-        while True:
-            with self._lock:
-                turn = self._next()
-            if turn is None:
-                return
-            turn.set_result(None)
-
-    def _queue(self) -> Future[None] | None:
         with self._lock:
-            if self._free > 0:
-                self._free -= 1
-                return None
-            turn: Future[None] = Future()
-            self._waiting.append(turn)
-            return turn
+            self._count += len(self.waiting)
+        self.hand_on()
 
-    def _next(self) -> Future[None] | None:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if turn.set_running_or_notify_cancel():
-                return turn
-        return None
+    def _queue(self) -> Future[None]:
+        turn: Future[None] = Future()
+        with self._lock:
+            self.waiting.append(turn)
+        self.hand_on()
+        return turn
+
+    def _rename(self, turn: Future[None], holder: object) -> None:
+        # In this order: one turn too many for a moment, never one too few; and who looked in that
+        # moment is asked again.
+        self.holders[holder] = True
+        self.give_back(turn)
 
     def _give_up(self, turn: Future[None]) -> bool:
         if not turn.cancel():
             # It came in this very moment.
-            self.give_back()
+            self.give_back(turn)
         return False
 
 
@@ -125,22 +145,17 @@ class Ticket:
                 self._record.interrupt(reason)
 
 
-def run_where_it_fits(workers: Workers, ticket: Ticket, work: Callable[[], T]) -> T:
-    """Run what enters a guest: here, or on a thread of our own.
-
-    Not on the main thread: Python runs signal handlers there, between any two bytecodes, so also in
-    the callback that a guest is waiting for; an exception there is undefined behaviour of the
-    engine's C API.  And not where the stack has no room for a guest.
+def run_elsewhere(workers: Workers, work: Callable[[Ticket], T]) -> T:
+    """Run what enters a guest on a thread of our own: there is no room for it on this one's stack.
 
     Raises:
         BaseException: what `work` raises, and what a signal's handler raises while it runs
-            elsewhere; then `ticket` ends it first.
+            elsewhere; then its ticket ends it first.
     """
-    if threading.current_thread() is not threading.main_thread() and has_room():
-        return work()
+    ticket = Ticket()
     future: Future[T] | None = None
     try:
-        future = workers.submit(go_on, running_calls(), work)
+        future = workers.submit(go_on, call_under_way(), lambda: work(ticket))
         return future.result()
     except BaseException as exc:
         if future is None or not future.done():
@@ -151,7 +166,7 @@ def run_where_it_fits(workers: Workers, ticket: Ticket, work: Callable[[], T]) -
         raise
 
 
-def go_on(calls: tuple[CallRecord, ...], work: Callable[[], T]) -> T:
-    """Run `work` on this thread on behalf of one that runs `calls` and waits."""
-    with continued(calls):
+def go_on(call: CallRecord | None, work: Callable[[], T]) -> T:
+    """Run `work` on this thread on behalf of one that runs `call` and waits."""
+    with continued(call):
         return work()

@@ -3,49 +3,48 @@
 What the engine's Python binding does not keep safe is kept here, before each C call: an instance is
 never entered by two threads, never re-entered, never closed while it runs (closing waits for the
 call to return), and never used again after a trap (LIFE-01..04).
+
+`_door` is the one way in.  It runs on the caller's thread, which may be the main thread, where Python
+runs signal handlers; so an exception can come out of any call to a function, and after it.  What must
+not be left half done is therefore written without one: an instance is claimed by one dictionary
+operation that says whose it is, and given back, with all that was changed on the thread, by
+assignments and `del` alone (docs/adr/0017-the-call-path.md).
 """
 
 from __future__ import annotations
 
-import threading
-import time
-from typing import Any, Protocol
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, NoReturn, Protocol, TypeAlias
 
-from .call import CallRecord, current_call, entered
+from .call import CallRecord, nest
 from .capability import HostFunc
+from .engine import capi
 from .engine.crossing import Boundary, EngineFault, GuestResource
 from .engine.engine import PluginEngine
 from .engine.exports import Export
-from .engine.lane.glue import MEMORY_LIMIT, VALUE_LIMIT
-from .engine.lane.glue import MODULE as LANE
 from .engine.link import Linked
 from .engine.start import Started
 from .engine.store import Store
-from .errors import (
-    CallInterrupted,
-    CapwasmError,
-    FuelExhausted,
-    GuestError,
-    GuestTrap,
-    HandleLimitExceeded,
-    InstanceClosedError,
-    InstancesExceeded,
-    InternalError,
-    LimitExceeded,
-    LinkError,
-    MemoryLimitExceeded,
-    StackExhausted,
-    TableLimitExceeded,
-    ValueLimitExceeded,
-)
+from .errors import CapwasmError, GuestError, InstanceClosedError, InternalError
 from .handles import HandleTable
 from .limits import Limits
 from .record.redact import printable
+from .record.tally import Gate, Tally
+from .threads import LOCAL, Here
+from .traps import classify
 
-__all__ = ["CallStats", "Instance", "Served"]
+__all__ = ["CallStats", "Instance", "Keeper", "Served", "Way"]
 
 # What one host call costs the guest in fuel, besides the work that the host function charges.
 HOST_CALL_FUEL = 1_000
+# What host calls cost is taken from the guest's fuel when so much has come together: a hundredth of
+# the budget at most, and no more than this.
+_PAY_AT = 100_000
+_START, _CLOSE = "(start)", "(close)"
+
+# here (this thread), record (new, or the one that has claimed the instance), run, args, tally
+Enter: TypeAlias = Callable[[Here, CallRecord, Callable[[Any], Any], Any, Tally | None], Any]
 
 
 class Served(Protocol):
@@ -58,6 +57,47 @@ class Served(Protocol):
         """Let go of all power."""
 
 
+class Keeper(Protocol):
+    """Who keeps an instance, and the books of its calls.
+
+    Attributes:
+        gate: while it is shut, `admit` is asked before each call.
+    """
+
+    gate: Gate
+
+    def admit(self) -> None:
+        """Pass if a call may begin."""
+
+    def tally(self, action: str) -> Tally | None:
+        """Where calls that went well are counted."""
+
+    def failed(self, record: CallRecord, error: BaseException) -> None:
+        """Record a call that did not go well; called before the instance is given back."""
+
+    def closed(self, instance: Instance) -> None:
+        """Forget the instance."""
+
+
+class _Nobody:
+    gate = Gate()
+
+    def admit(self) -> None:
+        pass
+
+    def tally(self, action: str) -> None:
+        pass
+
+    def failed(self, record: CallRecord, error: BaseException) -> None:
+        pass
+
+    def closed(self, instance: Instance) -> None:
+        pass
+
+
+_NOBODY = _Nobody()
+
+
 class CallStats:
     """What a call used; filled in when it ends.
 
@@ -68,17 +108,39 @@ class CallStats:
 
     __slots__ = ("fuel", "host_calls", "net_bytes", "output_bytes", "seconds")
 
-    def __init__(self, record: CallRecord, fuel: int) -> None:
-        """Read the record."""
-        self.fuel = fuel
-        self.seconds = time.monotonic() - record.started
+    def __init__(self, record: CallRecord) -> None:
+        """Read the record of a call that has returned."""
+        self.fuel = record.fuel
+        self.seconds = record.seconds
         self.host_calls = record.host_calls
         self.output_bytes = record.output_bytes
         self.net_bytes = record.net_bytes
 
 
+class Way:
+    """One exported function of one instance, ready to be called.
+
+    Attributes:
+        action: what the audit log calls it.   run: takes the arguments as a tuple; to be given to
+            `Instance.enter`.   tally: where its calls are counted.
+    """
+
+    __slots__ = ("action", "run", "tally")
+
+    def __init__(self, action: str, run: Callable[[Any], Any], tally: Tally | None) -> None:
+        """Made by `Instance.way`."""
+        self.action = action
+        self.run = run
+        self.tally = tally
+
+
 class Instance:
-    """A running component with its handles.  Calls may come from any thread, one at a time."""
+    """A running component with its handles.  Calls may come from any thread, one at a time.
+
+    Attributes:
+        once: whether it ends with its next call.
+        enter: calls `run(args)` in it, as the record says, on this thread; see `_door`.
+    """
 
     def __init__(
         self,
@@ -87,6 +149,7 @@ class Instance:
         plugin: str,
         limits: Limits,
         served: Served,
+        keeper: Keeper = _NOBODY,
     ) -> None:
         """Prepare; nothing of the guest has run until `start`.
 
@@ -97,28 +160,38 @@ class Instance:
             limits: of the instance and of each call.
             served: its host functions; closed once, after the last call has returned and all
                 handles are closed.
+            keeper: is told how its calls end.
         """
         self.plugin = plugin
         self.limits = limits
         self.handles = HandleTable(limits.handles)
         self.boundary = Boundary(self.handles, linked.kinds, limits.value_bytes)
+        self.once = False
         self._engine = engine
         self._served = served
         self._linked = linked
+        self._keeper = keeper
         self._functions: list[HostFunc | None] = [None] * len(linked.slots)
+        self._pay_at = min(_PAY_AT, limits.fuel // 100)
         self._store: Store | None = engine.new_store(limits, laned=bool(linked.lane))
         self._started: Started | None = None
-        self._calls: dict[int, Any] = {}
-        self._lock = threading.Lock()
-        self._running: CallRecord | None = None
+        self._ways: dict[int, Way] = {}
+        self._call: CallRecord  # the last that was let in
         self._doomed: str | None = None
+        self.enter = self._door(self._store)
 
     # -- life -----------------------------------------------------------------------------------
 
     @property
     def alive(self) -> bool:
         """Whether a call would be taken."""
-        return self._store is not None and self._doomed is None
+        return self._doomed is None
+
+    @property
+    def running(self) -> CallRecord | None:
+        """The call under way, if there is one."""
+        record = self._engine.running.get(self)
+        return None if record is None or record.function == _CLOSE else record
 
     def start(self, record: CallRecord | None = None) -> CallStats:
         """Instantiate: the guest's start functions run, under the limits of a call (RES-25).
@@ -127,44 +200,61 @@ class Instance:
             LinkError: it doesn't fit its limits of memories, tables or instances.
             GuestError: its start trapped or went over a limit.
         """
-        record = record or self.record("(start)")
+        record = record or self.record(_START)
 
-        def instantiate(store: Store) -> None:
+        def instantiate(store: Store | None) -> None:
+            assert store is not None  # the door is not passed when it is closed
+            store.set_fuel(self.limits.fuel)  # again: here it is seen that the engine counts it
             self._started = self._linked.startable.start(store)
 
-        _, stats = self._enter(record, instantiate, starting=True)
-        return stats
+        self.enter(LOCAL.here, record, instantiate, self._store, None)
+        return CallStats(record)
 
     def close(self, reason: str = "closed") -> None:
         """Close; a call under way is interrupted, and the closing happens when it has returned."""
-        with self._lock:
-            self._doomed = self._doomed or reason
-            running = self._running
-            if running is not None:
-                running.interrupt(reason)
-                return
-            store, self._store = self._store, None
-        self._release(store)
+        # First doomed, then claimed: a call that is under way sees the one at its end, if it isn't
+        # seen here.
+        if self._doomed is None:
+            self._doomed = reason
+        running, me = self._engine.running, self.record(_CLOSE)
+        try:
+            holder = running.setdefault(self, me)
+            if holder is not me:
+                holder.interrupt(reason)
+            else:
+                self._release()
+        finally:
+            if self in running and running[self] is me:
+                del running[self]
 
-    def _release(self, store: Store | None) -> None:
-        if store is not None:
-            self._started = None
-            self._calls.clear()
+    def _release(self) -> None:
+        # Only for who has claimed it.
+        store, self._store = self._store, None
+        if store is None:
+            return
+        self._started = None
+        self._ways.clear()
+        # What holds the instance as long as the instance holds it.
+        self.enter = _shut
+        self.__dict__.pop("_call", None)
+        try:
             try:
-                try:
-                    self.handles.close_all()
-                finally:
-                    store.close()
+                self.handles.close_all()
             finally:
+                store.close()
+        finally:
+            try:
                 self._served.close()
+            finally:
+                self._keeper.closed(self)
 
     def interrupt(self, reason: str) -> bool:
         """Ask the call under way to end; says whether there was one."""
-        with self._lock:
-            if self._running is None:
-                return False
-            self._running.interrupt(reason)
-            return True
+        record = self.running
+        if record is None:
+            return False
+        record.interrupt(reason)
+        return True
 
     # -- calls ----------------------------------------------------------------------------------
 
@@ -179,168 +269,217 @@ class Instance:
             InstanceClosedError: it was closed before.
         """
         record = record or self.record(export.whole)
-
-        def run(store: Store) -> Any:
-            bound = self._calls.get(export.index)
-            if bound is None:
-                bound = self._calls[export.index] = self._bind(store, export)
-            return bound(args)
-
-        return self._enter(record, run)
+        way = self.way(export)
+        return self.enter(LOCAL.here, record, way.run, args, way.tally), CallStats(record)
 
     def record(self, function: str) -> CallRecord:
         """A fresh record for a call of that function; its clock starts now."""
         return CallRecord(self.plugin, function, self.limits, self)
 
-    def drop(self, resource: GuestResource, record: CallRecord) -> CallStats:
-        """Drop a resource that the plugin handed out; its destructor runs as a call.
+    def way(self, export: Export) -> Way:
+        """The way to that export, made when first asked for."""
+        way = self._ways.get(export.index)
+        if way is None:
+            action = printable(export.short[:200])
+            way = Way(action, _not_bound, self._keeper.tally(action))
+
+            def first(args: tuple[Any, ...]) -> Any:
+                # Within the call that has claimed the instance: the store is asked.
+                run = way.run = self._bind(export)
+                return run(args)
+
+            way.run = first
+            self._ways[export.index] = way
+        return way
+
+    def way_to_drop(self, resource: GuestResource) -> Way:
+        """The way to the end of a resource that the plugin handed out: its destructor runs as a call.
+
+        Entered, that raises `GuestError` where the destructor traps, and the instance is closed
+        (LIFE-09); and `InstanceClosedError` if it was closed before, and the resource with it.
 
         Raises:
             ValueError: the resource is another instance's.
-            GuestError: the destructor trapped; this instance is closed (LIFE-09).
-            InstanceClosedError: it was closed before, and the resource with it.
         """
         if not resource.belongs_to(self.boundary):
             raise ValueError("the resource belongs to another instance")
-        return self._enter(record, lambda _store: resource.drop_in_instance())[1]
+        action = printable(f"drop {resource.resource.name}"[:200])
+        return Way(action, lambda _: resource.drop_in_instance(), self._keeper.tally(action))
 
-    def _bind(self, store: Store, export: Export) -> Any:
-        if self._started is None:
+    def _bind(self, export: Export) -> Callable[[Any], Any]:
+        if self._started is None or self._store is None:
             raise InternalError("the instance was never started")
         plan = self._linked.plans.export(export.interface, export.name)
-        return plan.bind(store, self._started.func(plan.where), self.boundary)
+        return plan.bind(self._store, self._started.func(plan.where), self.boundary)
 
-    def _enter(
-        self, record: CallRecord, run: Any, *, starting: bool = False
-    ) -> tuple[Any, CallStats]:
-        store = self._claim(record)
-        value: Any = None
-        failure: BaseException | None = None
-        fuel_left = 0
-        try:
-            with entered(record):
-                self._engine.enter(record)
-                # It may have been cancelled, or its time be over, before it began.
-                record.check()
-                store.set_fuel(self.limits.fuel)
+    # -- at the door ----------------------------------------------------------------------------
+
+    def _door(self, store: Store) -> Enter:  # noqa: C901, PLR0915 - flat, for each call costs
+        """The one way in, with all that it needs at hand."""
+        engine, gate = self._engine, self._keeper.gate
+        running, claim = engine.running, engine.running.setdefault
+        set_fuel, get_fuel, where = capi.fuel_set, capi.fuel_get, capi.pointer_arg(store.context)
+        fuel, budget = self.limits.fuel, capi.uint64_arg(self.limits.fuel)
+        left, left_at = store.fuel_cell()
+
+        def enter(  # noqa: PLR0915
+            here: Here,
+            record: CallRecord,
+            run: Callable[[Any], Any],
+            args: Any,
+            tally: Tally | None,
+        ) -> Any:
+            """Call `run(args)` in the instance, as `record`, on this thread, which is `here`."""
+            outer, room = here.call, here.room
+            record.here = here
+            sound = False  # until it is known to be
+            try:
+                if claim(self, record) is not record:
+                    raise self._busy()
+                self._call = record
+                # One look at each that could forbid it; what that means is worked out elsewhere.
+                if (
+                    self._doomed is not None
+                    or engine.shut
+                    or gate.shut
+                    or outer is not None
+                    or room < 1
+                    or here.worker
+                ):
+                    self._admit(record, here)
+                here.call, here.room = record, room - 1
+                set_fuel(where, budget)
                 try:
-                    value = run(store)
-                except EngineFault as exc:
-                    failure = record.failure or _classify(str(exc), record, starting=starting)
+                    value = run(args)
+                except EngineFault as fault:
+                    failure: BaseException | None = self._why(fault, record)
                 else:
                     # A guest that went on after a refusal that must end the call has still failed.
                     failure = record.failure
-                fuel_left = store.get_fuel()
-        except BaseException as exc:
-            # Misuse found before the guest ran (a wrong argument, nesting too deep) leaves the
-            # store as it was; anything that has set a failure does not, nor what another thread
-            # had raised here, wherever that was.
-            poisoned = record.failure is not None or not isinstance(exc, Exception)
-            self._give_back(poisoned=poisoned or starting)
-            raise
-        finally:
-            self._engine.leave(record)
-        self._give_back(poisoned=failure is not None)
-        if failure is not None:
-            raise failure
-        return value, CallStats(record, max(0, self.limits.fuel - fuel_left))
+                if failure is not None:
+                    record.failure = failure
+                    raise failure
+                get_fuel(where, left_at)
+                used = fuel - left.value + record.host_fuel
+                if used > fuel:  # noqa: PLR1730 - the last host work was not taken from the guest's
+                    used = fuel
+                record.fuel = used
+                seconds = record.seconds = monotonic() - record.started
+                if tally is not None:
+                    tally.add(
+                        seconds, used, record.host_calls, record.output_bytes, record.net_bytes
+                    )
+                sound = True
+                return value
+            except BaseException as exc:
+                here.call, here.room = outer, room
+                sound = self._went_wrong(record, exc)
+                raise
+            finally:
+                # Without a single call to a function, until all is given back.
+                here.call, here.room = outer, room
+                if self in running and running[self] is record:
+                    if not sound:
+                        self._doomed = self._doomed or "it trapped"
+                    elif self.once:
+                        self._doomed = "its call has ended"
+                    if self._doomed is None:
+                        del running[self]
+                        if self._doomed is not None:  # since this very moment
+                            self.close()  # type: ignore[unreachable]
+                    else:
+                        try:
+                            self._release()
+                        finally:
+                            del running[self]
 
-    def _claim(self, record: CallRecord) -> Store:
-        with self._lock:
-            if self._running is not None:
-                raise GuestError(
-                    "the instance is in a call already; it can't be entered twice",
-                    code="guest.busy",
-                    context=self.plugin,
-                )
-            if self._store is None or self._doomed is not None:
-                raise InstanceClosedError(
-                    f"the instance is closed: {self._doomed or 'closed'}", context=self.plugin
-                )
-            self._running = record
-            return self._store
+        return enter
 
-    def _give_back(self, *, poisoned: bool) -> None:
-        with self._lock:
-            self._running = None
-            if poisoned:
-                self._doomed = self._doomed or "it trapped"
-            if self._doomed is None:
-                return
-            store, self._store = self._store, None
-        self._release(store)
+    def _busy(self) -> GuestError:
+        return GuestError(
+            "the instance is in a call already; it can't be entered twice",
+            code="guest.busy",
+            context=self.plugin,
+        )
+
+    def refuse(self, record: CallRecord) -> NoReturn:
+        """End a call that came too late.
+
+        Raises:
+            InstanceClosedError: always.
+        """
+        error = self._closed()
+        self._went_wrong(record, error)
+        raise error
+
+    def _closed(self) -> InstanceClosedError:
+        return InstanceClosedError(f"the instance is closed: {self._doomed}", context=self.plugin)
+
+    def _admit(self, record: CallRecord, here: Here) -> None:
+        """Pass if the call, which has claimed the instance, may begin."""
+        if self._doomed is not None:
+            raise self._closed()
+        nest(record, here)
+        self._engine.check(here)
+        if self._keeper.gate.shut:
+            self._keeper.admit()
+        # It may have been cancelled, or its time be over, before it began.
+        record.check()
+
+    def _why(self, fault: EngineFault, record: CallRecord) -> BaseException:
+        """The error of a call that ended in the engine."""
+        return (
+            record.failure
+            or fault.torn
+            or classify(str(fault), record, starting=self._started is None)
+        )
+
+    def _went_wrong(self, record: CallRecord, error: BaseException) -> bool:
+        """Tell the keeper of a call that failed; says whether the instance is as good as before.
+
+        Misuse found before the guest ran (a wrong argument, nesting too deep) leaves it as it was; so
+        does a result that is too large.  Anything that has set a failure does not, nor what a signal's
+        handler or another thread had raised here, wherever that was.
+        """
+        record.seconds = monotonic() - record.started
+        harmless = record.failure is None and isinstance(error, _HARMLESS)
+        if not isinstance(error, TypeError | ValueError):
+            self._keeper.failed(record, error)
+        return harmless and self._started is not None
 
     # -- host calls -----------------------------------------------------------------------------
 
     def host_call(self, slot: int, args: tuple[Any, ...]) -> Any:
         """Run one host function for the call under way, and have the call pay for it."""
-        call = current_call()
+        call = self._call
         call.charge_host_call()
+        function = self._functions[slot]
         try:
-            function = self._functions[slot]
             if function is None:
                 function = self._functions[slot] = self._served.function(*self._linked.slots[slot])
             return function(*args)
         finally:
-            self._pay(call)
+            call.host_fuel += HOST_CALL_FUEL
+            if call.host_fuel > self._pay_at:
+                self._pay(call)
 
     def _pay(self, call: CallRecord) -> None:
         # Host work uses no fuel of its own accord (RES-03); what it costs is taken from the store.
         store = self._store
         if store is not None:
-            due = HOST_CALL_FUEL + call.host_fuel
-            call.host_fuel = 0
+            due, call.host_fuel = call.host_fuel, 0
             store.set_fuel(max(0, store.get_fuel() - due))
 
 
-# Words of the engine's messages, and what they mean.  A message can also be empty, so this is only
-# asked when the call's own record knows nothing.
-_TRAPS: tuple[tuple[str, type[LimitExceeded], str], ...] = (
-    ("all fuel consumed", FuelExhausted, "all fuel used (limits.fuel)"),
-    ("call stack exhausted", StackExhausted, "the guest's call stack is exhausted"),
-    ("memory minimum size", MemoryLimitExceeded, "needs more memory (limits.memory)"),
-    ("memory count too high", MemoryLimitExceeded, "needs more memories (limits.memories)"),
-    ("maximum concurrent limit", InstancesExceeded, "no room for it now (Capacity.instances)"),
-    ("table minimum size", TableLimitExceeded, "needs more table elements (limits.table-elements)"),
-    ("table count too high", TableLimitExceeded, "needs more tables (limits.tables)"),
-    ("instance count too high", LimitExceeded, "needs more instances (limits.instances)"),
-    ("resource limit exceeded", LimitExceeded, "needs more than its limits allow"),
-    ("handle limit exceeded", HandleLimitExceeded, "holds too many handles (limits.handles)"),
-    ("too much data is being copied", ValueLimitExceeded, "more data than may cross at once"),
-)
-# Functions that toolchains call when an allocation was refused; `memory.grow` itself only says -1.
-_OUT_OF_MEMORY = ("alloc_error", "rust_oom", "out_of_memory", "PyErr_NoMemory", "fatal_oom")
+# What is raised before a guest is entered, or after it has returned as it should; see `CallPlan.bind`.
+_HARMLESS = (TypeError, ValueError, RecursionError, CapwasmError)
 
 
-def _classify(message: str, record: CallRecord, *, starting: bool) -> CapwasmError:
-    """The named error for a failed call of which the record knows nothing."""
-    # The backtrace comes first, with names that the guest chose, line ends and all; what the engine
-    # says itself is after the last of these words.
-    backtrace, _, cause = message.rpartition("\nCaused by:\n")
-    for word, error, text in _TRAPS:
-        if word in cause:
-            return error(text, context=record.plugin)
-    if record.cancelled is not None:
-        return CallInterrupted(record.cancelled, context=record.plugin)
-    if f"{LANE}!{VALUE_LIMIT}" in backtrace:
-        return ValueLimitExceeded(
-            "more data than may cross at once (limits.value-bytes)", context=record.plugin
-        )
-    if f"{LANE}!{MEMORY_LIMIT}" in backtrace or any(w in backtrace for w in _OUT_OF_MEMORY):
-        return MemoryLimitExceeded(
-            f"out of memory at {record.limits.memory} bytes (limits.memory)", context=record.plugin
-        )
-    detail = _trap_text(backtrace, cause)
-    if starting and not backtrace and "wasm trap" not in cause:
-        return LinkError(
-            f"can't be instantiated: {detail}", code="link.instantiate", context=record.plugin
-        )
-    return GuestTrap(detail, context=record.plugin)
+def _shut(_here: Here, record: CallRecord, _run: Any, _args: Any, _tally: Any) -> Any:
+    """In the place of the door of an instance that is closed."""
+    instance: Any = record.owner
+    instance.refuse(record)
 
 
-def _trap_text(backtrace: str, cause: str) -> str:
-    """The trap's name and the innermost guest frames, short and printable (LOG-07)."""
-    text = printable(cause.replace("wasm trap:", "").strip())[:300] or "trapped"
-    lines = [line.strip() for line in backtrace.split("\n")]
-    frames = [line for line in lines if line[:1].isdigit() and "!" in line and LANE not in line][:5]
-    return "\n".join([text, *(f"  at {printable(f[:200])}" for f in frames)])
+def _not_bound(_args: Any) -> Any:
+    raise InternalError("the function was not bound")

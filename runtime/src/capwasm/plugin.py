@@ -11,38 +11,32 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from .call import CallRecord, call_under_way, running_calls
-from .calling import Ticket, Turns, go_on, run_where_it_fits
+from .call import CallRecord, call_under_way
+from .calling import Ticket, Turns, go_on, run_elsewhere
 from .capability import GrantedClause
 from .capsule.verify import VerifiedArtifact
 from .engine.engine import PluginEngine
 from .engine.exports import Export, Namespace
 from .engine.link import Linked
-from .errors import (
-    CallInterrupted,
-    CapwasmError,
-    ConcurrencyExceeded,
-    GuestError,
-    InstanceClosedError,
-    InternalError,
-    LimitExceeded,
-)
-from .events import ALLOWED, DENIED, FAILED, Event
+from .errors import ConcurrencyExceeded, InstanceClosedError
+from .events import DENIED
 from .grants.resolve import Grants
-from .instance import CallStats, Instance
-from .limits import Limits
+from .instance import Instance
+from .keeping import Books
 from .ready import Ready
-from .record.redact import printable
 from .serving import Serving, Terms
 from .session import Session
-from .threads import Workers
+from .threads import LOCAL, Here, Workers
 
 __all__ = ["Opener", "Plugin"]
+
+T = TypeVar("T")
+_POLL_SECONDS = 0.002
 
 
 @dataclass(frozen=True)
@@ -54,10 +48,10 @@ class Opener:
     terms: Terms
     grants: Grants
 
-    def prepare(self) -> Instance:
+    def prepare(self, books: Books) -> Instance:
         """An instance to start, which lets go of what it is served with when it closes."""
         terms = self.terms
-        return Instance(self.engine, self.linked, terms.name, terms.limits, Serving(terms))
+        return Instance(self.engine, self.linked, terms.name, terms.limits, Serving(terms), books)
 
 
 class Plugin:
@@ -76,28 +70,30 @@ class Plugin:
         self.digest = artifact.digest
         self.signers = artifact.signers
         self.functions = opener.linked.exports
+        self.name = opener.terms.name
+        self.limits = opener.grants.limits
+        self.exports = Namespace(self.functions, self._bind)
         self._opener = opener
         self._workers = workers
         self._on_close = on_close
-        self._recorder = opener.terms.recorder
+        self._books = Books(opener.terms.recorder, self.name, self._gone)
         self._mode = self.manifest.plugin.instance
+        self._running = opener.engine.running
         self._turns = Turns(1 if self._mode == "single" else self.limits.concurrency)
-        self._lock = threading.Lock()
-        self._quiet = threading.Condition(self._lock)
-        self._under_way: list[int] = []  # threads, once for each call
-        self._spare: list[Instance] = []
+        # Re-entrant, for a signal's handler may kill the plugin.
+        self._lock = threading.RLock()
         self._live: set[Instance] = set()
+        # Those that any call may take; never changed but replaced, so it can be gone through.
+        self._pool: tuple[Instance, ...] = ()
         self._ended: str | None = None
-        self._ready = Ready(
-            opener.engine, lambda: self._open(Ticket()), self._let_go, workers.submit
-        )
+        self._ready = Ready(opener.engine, lambda: self._open(None), Instance.close, workers.submit)
         # The first instance is made now, so that what can't start is refused at load.
         began = time.monotonic()
-        first = self._off_main(self._open)
+        first = self._where_it_fits(self._open)
         if self._mode == "per-call":
             self._ready.add(first, time.monotonic() - began)
         else:
-            self._spare.append(first)
+            self._pool = (first,)
 
     # -- what it is -----------------------------------------------------------------------------
 
@@ -112,24 +108,9 @@ class Plugin:
         return self.manifest.version
 
     @property
-    def name(self) -> str:
-        """`id@version`."""
-        return self._opener.terms.name
-
-    @property
-    def limits(self) -> Limits:
-        """The limits of each call and instance."""
-        return self.grants.limits
-
-    @property
     def laned(self) -> tuple[str, ...]:
         """The functions whose lists cross at the speed of memory; see `Linked.laned`."""
         return self._opener.linked.laned
-
-    @property
-    def exports(self) -> Namespace:
-        """Its functions as attributes: `plugin.exports.api.forecast("Oslo")`."""
-        return Namespace(self.functions, self.call)
 
     @property
     def alive(self) -> bool:
@@ -157,12 +138,7 @@ class Plugin:
             InstanceClosedError: the plugin was evicted or closed.
             TypeError, ValueError: an argument does not fit its WIT type.
         """
-        export = self.functions.find(function)
-        self._take_turn(wait_seconds)
-        try:
-            return self._off_main(lambda ticket: self._call(export, args, ticket))
-        finally:
-            self._turns.give_back()
+        return self._invoke(self.functions.find(function), args, wait_seconds)
 
     async def acall(self, function: str, *args: Any, wait_seconds: float | None = None) -> Any:
         """`call`, for asyncio.  Cancelling the task interrupts the guest.
@@ -174,12 +150,15 @@ class Plugin:
 
         export = self.functions.find(function)
         self._check()
-        if not await self._turns.take_async(self._patience(wait_seconds)):
+        turns, holder = self._turns, object()
+        if not turns.take_now(holder) and not await turns.take_async(
+            holder, self._patience(wait_seconds)
+        ):
             raise self._too_many()
         try:
             ticket = Ticket()
             future = asyncio.get_running_loop().run_in_executor(
-                self._workers, go_on, running_calls(), lambda: self._call(export, args, ticket)
+                self._workers, go_on, call_under_way(), lambda: self._run(export, args, ticket)
             )
             try:
                 return await asyncio.shield(future)
@@ -189,7 +168,7 @@ class Plugin:
                     await future
                 raise
         finally:
-            self._turns.give_back()
+            turns.give_back(holder)
 
     def session(self) -> Session:
         """An instance of one's own, that keeps its state and its resources until closed.
@@ -199,96 +178,150 @@ class Plugin:
             GuestError: its start failed.
             InstanceClosedError: the plugin was evicted or closed.
         """
-        self._take_turn(0.0)
-        try:
-            return Session(self, self._off_main(self._take))
-        except BaseException:
-            self._turns.give_back()
-            raise
-
-    def end_session(self, instance: Instance) -> None:
-        """Take the instance of a session back.  For `Session`."""
-        with self._lock:
-            self._live.discard(instance)
-        try:
-            instance.close("its session has ended")
-        finally:
-            self._turns.give_back()
-
-    def run_on(
-        self, instance: Instance, action: str, work: Callable[[CallRecord], tuple[Any, CallStats]]
-    ) -> Any:
-        """Enter that instance, and record it as `action`.  For `Session`.
-
-        Raises:
-            GuestError, TypeError, ValueError: as `call`.
-        """
-
-        def run(ticket: Ticket) -> Any:
-            with self._counted():
-                return self._run(instance, action, ticket, work)
-
-        return self._off_main(run)
-
-    def _off_main(self, work: Callable[[Ticket], Any]) -> Any:
         self._check()
-        ticket = Ticket()
-        return run_where_it_fits(self._workers, ticket, lambda: work(ticket))
+        holder = object()
+        try:
+            self._take_turn(holder, 0.0)
+            instance = self._from_pool() or self._where_it_fits(self._fresh)
+            return Session(
+                instance, self.functions, self._workers, lambda: self._turns.give_back(holder)
+            )
+        except BaseException:
+            self._turns.give_back(holder)
+            raise
 
-    def _call(self, export: Export, args: tuple[Any, ...], ticket: Ticket) -> Any:
-        with self._counted():
-            instance = self._take(ticket)
-            try:
-                return self._run(
-                    instance, export.short, ticket, lambda r: instance.call(export, args, r)
-                )
-            finally:
-                self._put_back(instance)
+    def _bind(self, export: Export) -> Callable[..., Any]:
+        invoke = self._invoke
 
-    def _run(
-        self,
-        instance: Instance,
-        action: str,
-        ticket: Ticket,
-        work: Callable[[CallRecord], tuple[Any, CallStats]],
+        def function(*args: Any) -> Any:
+            return invoke(export, args)
+
+        return function
+
+    def _invoke(
+        self, export: Export, args: tuple[Any, ...], wait_seconds: float | None = None
     ) -> Any:
-        action = printable(action[:200])
-        record = instance.record(action)
-        ticket.bind(record)
+        """Call that export once it is this call's turn."""
+        here, turns = LOCAL.here, self._turns
+        record = CallRecord(self.name, export.short, self.limits)
         try:
-            value, stats = work(record)
-        except (TypeError, ValueError):
-            raise
-        except BaseException as exc:
-            self._record_failure(action, record, exc)
-            raise
-        self._record_call(action, ALLOWED, "", stats)
-        return value
+            if not turns.take_now(record):
+                self._check()
+                self._take_turn(record, wait_seconds)
+                record.restart()
+            if here.room < 1:
+                return run_elsewhere(self._workers, lambda t: self._run(export, args, t))
+            return self._enter(here, record, export, args, None)
+        finally:
+            # As in `instance`: first what needs no call to a function.
+            if record in turns.holders:
+                del turns.holders[record]
+            if turns.waiting:
+                turns.hand_on()
 
-    def _open(self, ticket: Ticket) -> Instance:
-        """A started instance.  It can be killed from the moment that its start runs."""
-        instance = self._opener.prepare()
-        with self._lock:
-            ended = self._ended
-            if ended is None:
-                self._live.add(instance)
-        record = instance.record("(start)")
-        ticket.bind(record)
+    def _run(self, export: Export, args: tuple[Any, ...], ticket: Ticket) -> Any:
+        record = CallRecord(self.name, export.short, self.limits)
+        return self._enter(LOCAL.here, record, export, args, ticket)
+
+    def _enter(
+        self,
+        here: Here,
+        record: CallRecord,
+        export: Export,
+        args: tuple[Any, ...],
+        ticket: Ticket | None,
+    ) -> Any:
+        """Call that export on a free instance, or on a new one."""
+        running = self._running
+        instance: Instance | None = None
         try:
-            if ended is not None:
-                raise self._closed(ended)
-            instance.start(record)
-        except BaseException as exc:
+            for instance in self._pool:
+                if running.setdefault(instance, record) is record:
+                    if instance.alive:
+                        break
+                    # Doomed, by somebody who found it claimed.
+                    del running[instance]
+                    instance.close()
+            else:
+                instance = self._one_more(record, ticket)
+            if self._mode == "per-call":
+                instance.once = True
+            if ticket is not None:
+                ticket.bind(record)
+                record.check()
+            record.owner = instance
+            way = instance.way(export)
+            return instance.enter(here, record, way.run, args, way.tally)
+        finally:
+            # Claimed or made, and the door not reached.
+            if instance in running and running[instance] is record:
+                del running[instance]
+            if instance is not None and instance.once and instance.alive:
+                instance.close("its call did not begin")
+
+    def _one_more(self, record: CallRecord, ticket: Ticket | None) -> Instance:
+        instance = self._fresh(ticket)
+        if self._mode != "per-call":
             with self._lock:
-                self._live.discard(instance)
+                if len(self._pool) < self.limits.concurrency:
+                    self._running.setdefault(instance, record)
+                    self._pool = (*self._pool, instance)
+                else:
+                    instance.once = True
+        record.restart()
+        return instance
+
+    def _fresh(self, ticket: Ticket | None) -> Instance:
+        """An instance that was never entered, made ahead or now."""
+        self._check()
+        ready = self._ready.take() if self._mode == "per-call" else None
+        return ready or self._open(ticket)
+
+    def _open(self, ticket: Ticket | None) -> Instance:
+        """A started instance.  It can be killed from the moment that its start runs."""
+        self._check()
+        instance = self._opener.prepare(self._books)
+        try:
+            # First known, then asked: who ends the plugin sees it, or it sees that it has ended.
+            self._live.add(instance)
+            if self._ended is not None:
+                raise self._closed(self._ended)
+            record = instance.record("(start)")
+            if ticket is not None:
+                ticket.bind(record)
+            instance.start(record)
+        except BaseException:
             instance.close("it did not start")
-            self._record_failure(record.function, record, exc)
             raise
         return instance
 
-    def _take_turn(self, wait_seconds: float | None) -> None:
-        self._check()
-        if not self._turns.take(self._patience(wait_seconds)):
+    def _from_pool(self) -> Instance | None:
+        """A free instance that no call will take any more."""
+        me = CallRecord(self.name, "(session)", self.limits)
+        for instance in self._pool:
+            try:
+                if self._running.setdefault(instance, me) is me and instance.alive:
+                    self._out_of_pool(instance)
+                    return instance
+            finally:
+                if instance in self._running and self._running[instance] is me:
+                    del self._running[instance]
+        return None
+
+    def _out_of_pool(self, instance: Instance) -> None:
+        if instance in self._pool:
+            with self._lock:
+                self._pool = tuple(i for i in self._pool if i is not instance)
+
+    def _gone(self, instance: Instance) -> None:
+        self._live.discard(instance)
+        self._out_of_pool(instance)
+
+    def _where_it_fits(self, work: Callable[[Ticket | None], T]) -> T:
+        return work(None) if LOCAL.here.room else run_elsewhere(self._workers, work)
+
+    def _take_turn(self, holder: object, wait_seconds: float | None) -> None:
+        if not self._turns.take(holder, self._patience(wait_seconds)):
             raise self._too_many()
 
     def _patience(self, wait_seconds: float | None) -> float:
@@ -304,28 +337,18 @@ class Plugin:
             else "its one instance is in another call",
             context=self.name,
         )
-        self._record("limit", DENIED, action="call", reason=error.code)
+        self._books.record("limit", DENIED, action="call", reason=error.code)
         return error
 
-    @contextlib.contextmanager
-    def _counted(self) -> Iterator[None]:
-        me = threading.get_ident()
-        with self._lock:
-            self._under_way.append(me)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._under_way.remove(me)
-                self._quiet.notify_all()
+    def under_way(self) -> list[CallRecord]:
+        """The calls into its instances that have not returned yet."""
+        return [r for r in list(self._running.values()) if r.plugin == self.name]
 
     def wait_quiet(self, seconds: float) -> None:
         """Wait at most so long until no call of other threads is under way.  For `Runtime`."""
-        me = threading.get_ident()
-        with self._lock:
-            self._quiet.wait_for(
-                lambda: all(thread == me for thread in self._under_way), max(0.0, seconds)
-            )
+        here, until = LOCAL.here, time.monotonic() + seconds
+        while any(r.here is not here for r in self.under_way()) and time.monotonic() < until:
+            time.sleep(_POLL_SECONDS)
 
     def _check(self) -> None:
         if self._ended is not None:
@@ -334,33 +357,6 @@ class Plugin:
 
     def _closed(self, why: str) -> InstanceClosedError:
         return InstanceClosedError(f"the plugin is closed: {why}", context=self.name)
-
-    def _take(self, ticket: Ticket) -> Instance:
-        self._check()
-        if self._mode == "per-call":
-            return self._ready.take() or self._open(ticket)
-        while True:
-            with self._lock:
-                instance = self._spare.pop() if self._spare else None
-                if instance is not None and not instance.alive:
-                    self._live.discard(instance)
-            if instance is None:
-                return self._open(ticket)
-            if instance.alive:
-                return instance
-
-    def _put_back(self, instance: Instance) -> None:
-        keep = instance.alive and self._mode != "per-call"
-        with self._lock:
-            if keep and self._ended is None:
-                self._spare.append(instance)
-                return
-        self._let_go(instance, "its call has ended")
-
-    def _let_go(self, instance: Instance, reason: str) -> None:
-        with self._lock:
-            self._live.discard(instance)
-        instance.close(reason)
 
     # -- what stops it --------------------------------------------------------------------------
 
@@ -371,7 +367,7 @@ class Plugin:
         Any thread, also a host function of the plugin itself.
         """
         try:
-            self._record("kill", DENIED, action="kill", reason=reason)
+            self._books.record("kill", DENIED, action="kill", reason=reason)
         finally:
             # Also when it can't be recorded: a full disk must not keep a plugin running.
             count = self._discard(reason)
@@ -415,7 +411,7 @@ class Plugin:
         self._ready.drop()
         # When the last is off: what can't be recorded is revoked all the same.
         for granted in doomed:
-            self._record(
+            self._books.record(
                 "revoke",
                 DENIED,
                 action=capability,
@@ -430,10 +426,7 @@ class Plugin:
 
     def _discard(self, reason: str) -> int:
         self._ready.drop()
-        with self._lock:
-            doomed = list(self._live)
-            self._spare.clear()
-            self._live.clear()
+        doomed = list(self._live)
         count = sum(instance.interrupt(reason) for instance in doomed)
         with contextlib.ExitStack() as each:
             for instance in doomed:
@@ -448,7 +441,7 @@ class Plugin:
             self._ended = why
         try:
             if event is not None:
-                self._record("kill", DENIED, action="evict", reason=event)
+                self._books.record("kill", DENIED, action="evict", reason=event)
         finally:
             self._turns.let_all_go()
             self._on_close(self)
@@ -461,40 +454,3 @@ class Plugin:
         self, _t: type[BaseException] | None, _v: BaseException | None, _b: TracebackType | None
     ) -> None:
         self.close()
-
-    # -- what is recorded -----------------------------------------------------------------------
-
-    def _record(self, kind: str, verdict: str, **fields: Any) -> None:
-        self._recorder.record(Event(kind=kind, verdict=verdict, plugin=self.name, **fields))
-
-    def _record_call(self, action: str, verdict: str, reason: str, stats: CallStats) -> None:
-        self._record(
-            "call",
-            verdict,
-            action=action,
-            reason=reason,
-            details={
-                "ms": round(stats.seconds * 1000, 3),
-                "fuel": stats.fuel,
-                "host-calls": stats.host_calls,
-                "output-bytes": stats.output_bytes,
-                "net-bytes": stats.net_bytes,
-            },
-        )
-
-    def _record_failure(self, action: str, record: CallRecord, error: BaseException) -> None:
-        code = error.code if isinstance(error, CapwasmError) else type(error).__name__
-        self._record_call(action, FAILED, code, CallStats(record, 0))
-        match error:
-            case LimitExceeded():
-                self._record("limit", DENIED, action=action, reason=code)
-            case CallInterrupted():
-                self._record("kill", DENIED, action=action, reason=error.message)
-            case InstanceClosedError():
-                pass
-            case GuestError() | InternalError():
-                self._record(
-                    "crash", FAILED, action=action, reason=code, target=error.message[:500]
-                )
-            case _:
-                pass

@@ -59,7 +59,7 @@ class Ready:
         self._submit = submit
         self._most = engine.capacity.ready
         self._waiting: deque[tuple[float, Instance]] = deque()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # for a signal's handler may make a call
         self._generation = 0
         self._making = False
         self._slow = False

@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
+from .call import CallRecord
+from .calling import Ticket, run_elsewhere
 from .engine.crossing import GuestResource
-from .engine.exports import Namespace
-from .instance import Instance
-
-if TYPE_CHECKING:
-    from .plugin import Plugin
+from .engine.exports import Export, ExportTable, Namespace
+from .instance import Instance, Way
+from .threads import LOCAL, Workers
 
 __all__ = ["Session"]
 
 
 class Session:
-    """One instance for several calls.  A context manager; a trap ends it."""
+    """One instance for several calls.  A context manager; a trap ends it.
 
-    def __init__(self, plugin: Plugin, instance: Instance) -> None:
+    Attributes:
+        exports: the plugin's functions as attributes, called on this instance.
+    """
+
+    def __init__(
+        self,
+        instance: Instance,
+        functions: ExportTable,
+        workers: Workers,
+        on_close: Callable[[], None],
+    ) -> None:
         """Hold the instance; `Plugin.session` made it."""
-        self._plugin = plugin
+        self.exports = Namespace(functions, self._bind)
         self._instance = instance
-        self._lock = threading.Lock()
-        self._open = True
-
-    @property
-    def exports(self) -> Namespace:
-        """The plugin's functions as attributes, called on this instance."""
-        return Namespace(self._plugin.functions, self.call)
+        self._functions = functions
+        self._workers = workers
+        self._on_close = [on_close]
+        self._known: dict[str, Callable[..., Any]] = {}
 
     def call(self, function: str, *args: Any) -> Any:
         """As `Plugin.call`, on this instance.
@@ -37,10 +44,30 @@ class Session:
         Raises:
             GuestError, InstanceClosedError, TypeError, ValueError: as `Plugin.call`.
         """
-        plugin = self._plugin
-        export = plugin.functions.find(function)
-        instance = self._instance
-        return plugin.run_on(instance, export.short, lambda r: instance.call(export, args, r))
+        known = self._known.get(function)
+        if known is None:
+            known = self._known[function] = self._bind(self._functions.find(function))
+        return known(*args)
+
+    def _bind(self, export: Export) -> Callable[..., Any]:
+        instance, workers = self._instance, self._workers
+        plugin, limits, way = instance.plugin, instance.limits, instance.way(export)
+        action, tally = way.action, way.tally
+
+        def function(*args: Any) -> Any:
+            here = LOCAL.here
+            if here.room < 1:
+                return run_elsewhere(workers, lambda ticket: self._run(way, args, ticket))
+            record = CallRecord(plugin, action, limits, instance)
+            return instance.enter(here, record, way.run, args, tally)
+
+        return function
+
+    def _run(self, way: Way, args: Any, ticket: Ticket) -> Any:
+        record = self._instance.record(way.action)
+        ticket.bind(record)
+        record.check()
+        return self._instance.enter(LOCAL.here, record, way.run, args, way.tally)
 
     def drop(self, resource: Any) -> None:
         """Drop a resource that the plugin handed out.
@@ -50,19 +77,29 @@ class Session:
             ValueError: it is another instance's.
             GuestError: its destructor trapped.
         """
-        instance = self._instance
         if not isinstance(resource, GuestResource):
             raise TypeError(f"expected a resource of the plugin, got {type(resource).__name__}")
-        if instance.alive:  # when it closes, its resources are gone
-            action = f"drop {resource.resource.name}"
-            self._plugin.run_on(instance, action, lambda r: (None, instance.drop(resource, r)))
+        instance = self._instance
+        if not instance.alive:  # when it closes, its resources are gone
+            return
+        way = instance.way_to_drop(resource)
+        if LOCAL.here.room < 1:
+            run_elsewhere(self._workers, lambda t: self._run(way, None, t))
+        else:
+            record = instance.record(way.action)
+            instance.enter(LOCAL.here, record, way.run, None, way.tally)
 
     def close(self) -> None:
         """Give the instance up."""
-        with self._lock:
-            mine, self._open = self._open, False
-        if mine:
-            self._plugin.end_session(self._instance)
+        try:
+            # One step: of two threads that come at once, one goes on.
+            on_close = self._on_close.pop()
+        except IndexError:
+            return
+        try:
+            self._instance.close("its session has ended")
+        finally:
+            on_close()
 
     def __enter__(self) -> Self:
         return self

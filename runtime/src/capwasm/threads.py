@@ -1,21 +1,26 @@
-"""The threads that guests run on, and how much of its stack each has left for them.
+"""The threads that guests run on: which call runs on each, and how much stack it has left.
 
 A guest runs on the native stack of the thread that calls it, up to `GUEST_STACK_BYTES` of it, and the
 engine doesn't ask how much there is: past the end the process dies.  A thread of the embedder's may
 be small, and plugins that call plugins take one guest's share each; so calls are counted here
-(RES-12), and what has no room goes to a thread of our own.
+(RES-12), and what has no room goes to a thread of our own.  So does all from the main thread, where
+signals are handled, on a Python where that is not known to be safe.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-__all__ = ["GUEST_STACK_BYTES", "WORKER_STACK_BYTES", "Workers", "guests_that_fit", "is_worker"]
+if TYPE_CHECKING:
+    from .call import CallRecord
+
+__all__ = ["GUEST_STACK_BYTES", "LOCAL", "PROVEN", "WORKER_STACK_BYTES", "Here", "Workers"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -27,30 +32,33 @@ _HOST_STACK_BYTES = MIB // 2
 _BASE_BYTES = MIB
 # Room for `limits.depth` at its ceiling.  Only what is touched becomes memory.
 WORKER_STACK_BYTES = 64 * MIB
-
-
-class _Local(threading.local):
-    guests: int | None = None
-    worker = False
-
-
-_LOCAL = _Local()
 _STARTING = threading.Lock()
 
+PROVEN = (
+    sys.implementation.name == "cpython"
+    and sys.version_info[:2] in {(3, 11), (3, 12), (3, 13)}
+    and getattr(sys, "_is_gil_enabled", lambda: True)()
+)
+"""Whether this is a Python on which guests may run on the main thread; see `engine.trampoline`."""
 
-def is_worker() -> bool:
-    """Whether this thread is one of `Workers`."""
-    return _LOCAL.worker
 
+class Here:
+    """One thread, as calls see it.
 
-def guests_that_fit() -> int:
-    """How many calls into guests may be under way on this thread, one within the other."""
-    if _LOCAL.guests is None:
-        # A worker's is asked for too: another thread may set the size in the moment that it starts.
-        size = _stack_bytes() or (WORKER_STACK_BYTES if _LOCAL.worker else 0)
+    Attributes:
+        call: the call that runs on it, or None.
+        room: how many guests more fit on its stack.
+        worker: whether it is one of `Workers`.
+    """
+
+    __slots__ = ("call", "room", "worker")
+
+    def __init__(self, stack_bytes: int, *, worker: bool = False) -> None:
+        """Nothing runs yet."""
         share = GUEST_STACK_BYTES + _HOST_STACK_BYTES
-        _LOCAL.guests = max(0, (size - _BASE_BYTES) // share)
-    return _LOCAL.guests
+        self.call: CallRecord | None = None
+        self.room = max(0, (stack_bytes - _BASE_BYTES) // share)
+        self.worker = worker
 
 
 def _stack_bytes() -> int:
@@ -78,8 +86,20 @@ def _libc() -> Any:
         return None
 
 
+class _Local(threading.local):
+    def __init__(self) -> None:
+        # Run by each thread at its first look.
+        main = threading.current_thread() is threading.main_thread()
+        self.here = Here(_stack_bytes() if PROVEN or not main else 0)
+
+
+LOCAL = _Local()
+"""`LOCAL.here` is the `Here` of this thread."""
+
+
 def _mark() -> None:
-    _LOCAL.worker = True
+    # Asked for as well: another thread may set the size in the moment that this one starts.
+    LOCAL.here = Here(_stack_bytes() or WORKER_STACK_BYTES, worker=True)
 
 
 class Workers(ThreadPoolExecutor):
@@ -104,4 +124,4 @@ class Workers(ThreadPoolExecutor):
 
     def close(self) -> None:
         """Let every thread end, and wait for them; but not for oneself."""
-        self.shutdown(wait=not is_worker())
+        self.shutdown(wait=not LOCAL.here.worker)

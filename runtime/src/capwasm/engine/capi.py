@@ -34,6 +34,8 @@ __all__ = [
     "error_new",
     "export_index",
     "export_index_delete",
+    "fuel_get",
+    "fuel_set",
     "func_call",
     "get_fuel",
     "host_delete",
@@ -55,6 +57,7 @@ __all__ = [
     "store_new",
     "store_on_epoch",
     "take_error",
+    "uint64_arg",
     "val_clone",
     "val_delete",
 ]
@@ -146,6 +149,11 @@ store_on_epoch = _bind("wasmtime_store_epoch_deadline_callback", None, _P, _P, _
 set_epoch_deadline = _bind("wasmtime_context_set_epoch_deadline", None, _P, c_uint64)
 set_fuel = _bind("wasmtime_context_set_fuel", _P, _P, c_uint64)
 get_fuel = _bind("wasmtime_context_get_fuel", _P, _P, _P)
+# The same two for every call: without argument types, as above, and without a look at the error, which
+# there is only in an engine that does not count fuel; `Store.set_fuel` has seen that ours does.
+fuel_set = _bind("wasmtime_context_set_fuel", None)
+fuel_get = _bind("wasmtime_context_get_fuel", None)
+uint64_arg = c_uint64.from_param
 # A large guest's memory takes the system a while to take back.
 store_delete = _bind("wasmtime_store_delete", None, _P, releases_gil=True)
 # Runs the guest's start functions.

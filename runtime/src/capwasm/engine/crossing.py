@@ -27,7 +27,19 @@ class EngineFault(Exception):
 
     Never leaves the engine package: `instance.py` finds out from the call's own record what it
     means.
+
+    A second argument is what came in between at the call's very end, and is to be raised in its place.
+    That is where a signal's handler runs, or another thread's exception arrives.  How the call ended is
+    not known then, so it counts as failed.
     """
+
+    @property
+    def torn(self) -> BaseException | None:
+        """The second argument.  There is no `__init__`: there may be no room for one more call."""
+        return self.args[1] if len(self.args) > 1 else None
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 @dataclass(frozen=True, slots=True)

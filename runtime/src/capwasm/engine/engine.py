@@ -17,7 +17,7 @@ import weakref
 from capwasm.call import CallRecord, call_under_way
 from capwasm.errors import InstancesExceeded, InternalError
 from capwasm.limits import Limits
-from capwasm.threads import is_worker
+from capwasm.threads import Here
 
 from . import capi
 from .pool import Capacity, make_engine
@@ -31,7 +31,14 @@ _TICKER_DEAD_SECONDS = 5.0
 
 
 class PluginEngine:
-    """A wasmtime engine with its ticker.  Safe from many threads; not across a fork."""
+    """A wasmtime engine with its ticker.  Safe from many threads; not across a fork.
+
+    Attributes:
+        running: which call runs in which instance.  Who puts its record here with `setdefault`, one
+            step that two threads can't both take, has the instance to itself until it takes the
+            record away; so this is the instances' lock, and the list of all that is under way.
+        shut: whether a guest must ask `check` before it starts.
+    """
 
     def __init__(self, capacity: Capacity | None = None) -> None:
         """Start the engine and its clock.
@@ -48,7 +55,8 @@ class PluginEngine:
         self._live: set[int] = set()  # numbers of the stores that are open
         self._pid = os.getpid()
         self._stop = threading.Event()
-        self._running: dict[CallRecord, bool] = {}  # whether on a thread of ours
+        self.running: dict[object, CallRecord] = {}
+        self.shut = False
         self._last_tick = time.monotonic()
         self._ticker = threading.Thread(target=self._tick, name="capwasm-epoch", daemon=True)
         self._ticker.start()
@@ -58,22 +66,29 @@ class PluginEngine:
         increment = self.wasm.increment_epoch
         # After the end as well, until the last guest has seen it: a guest without a clock never
         # stops (LIFE-11).
-        while not self._stop.wait(TICK_SECONDS) or self._running:
-            increment()
-            self._last_tick = time.monotonic()
-            if self._stop.is_set():
-                time.sleep(TICK_SECONDS)
+        try:
+            while not self._stop.wait(TICK_SECONDS) or self.running:
+                increment()
+                self._last_tick = time.monotonic()
+                if self._stop.is_set():
+                    time.sleep(TICK_SECONDS)
+        finally:
+            self.shut = True
 
     @property
     def is_forked(self) -> bool:
         """Whether this process is a fork of the one that the engine was made in."""
         return os.getpid() != self._pid
 
-    def check(self) -> None:
-        """Pass if a guest that is started now can also be stopped (LIFE-10, LIFE-11).
+    def check(self, here: Here | None = None) -> None:
+        """Pass if a guest that is started now, on that thread, can also be stopped (LIFE-10, LIFE-11).
+
+        To be asked when the call is in `running` already: who closes sees it there, or it sees here
+        that it is closed.
 
         Raises:
-            RuntimeError: the engine was closed, or this process is a fork of the one it was made in.
+            RuntimeError: the engine was closed, this process is a fork of the one it was made in, or
+                the interpreter is exiting and the thread is one of ours.
             InternalError: the clock has stopped.
         """
         if self._stop.is_set():
@@ -86,27 +101,13 @@ class PluginEngine:
         late = time.monotonic() - self._last_tick
         if late > _TICKER_DEAD_SECONDS and not self._ticker.is_alive():
             raise InternalError("the epoch clock has stopped; no guest may run")
-
-    def enter(self, record: CallRecord) -> None:
-        """Until `leave`, which must follow: the clock keeps going, and closing interrupts the call.
-
-        Raises:
-            RuntimeError, InternalError: as `check`.
-        """
-        # First known, then checked: who closes sees it, or it sees that it is closed.
-        worker = self._running[record] = is_worker()
-        self.check()
-        if worker and _leaving.is_set():
+        if here is not None and here.worker and _leaving.is_set():
             raise RuntimeError("the interpreter is exiting")
-
-    def leave(self, record: CallRecord) -> None:
-        """The guest has returned, or never ran."""
-        self._running.pop(record, None)
 
     def interrupt(self, reason: str, *, workers_only: bool = False) -> None:
         """Ask every call under way to end."""
-        for record, worker in list(self._running.items()):
-            if worker or not workers_only:
+        for record in list(self.running.values()):
+            if not workers_only or (record.here is not None and record.here.worker):
                 record.interrupt(reason)
 
     @property
@@ -136,6 +137,7 @@ class PluginEngine:
 
         The clock stops when the last has ended.  Called from within a call, it does not wait.
         """
+        self.shut = True
         self._stop.set()
         if self.is_forked:
             return
@@ -157,6 +159,11 @@ def _main_thread_ends() -> None:
         engine.interrupt("the interpreter is exiting", workers_only=True)
 
 
+def _forked() -> None:
+    for engine in list(_ENGINES):
+        engine.shut = True  # for `check` to say why
+
+
 def _interpreter_ends() -> None:
     # What runs now runs on daemon threads, which Python ends wherever they are: not in a guest.
     for engine in list(_ENGINES):
@@ -167,3 +174,5 @@ def _interpreter_ends() -> None:
 # (`atexit` would be too late for it: that runs when all the waiting is over.)
 threading._register_atexit(_main_thread_ends)  # type: ignore[attr-defined]  # noqa: SLF001
 atexit.register(_interpreter_ends)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from capwasm.errors import GuestError
@@ -26,12 +26,19 @@ class Export:
         name: the function's own WIT name.
         type: its parameters and result.
         index: its place in the component, for call plans.
+        short: `api.forecast`, or the bare name of a world-level function.
     """
 
     interface: str
     name: str
     type: FuncType
     index: int
+    short: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Work the short name out."""
+        short = f"{_short(self.interface)}.{self.name}" if self.interface else self.name
+        object.__setattr__(self, "short", short)
 
     @property
     def whole(self) -> str:
@@ -42,11 +49,6 @@ class Export:
     def signature(self) -> str:
         """As WIT writes it: `api.forecast(city: string) -> result<forecast, string>`."""
         return self.type.signature(self.short)
-
-    @property
-    def short(self) -> str:
-        """`api.forecast`, or the bare name of a world-level function."""
-        return f"{_short(self.interface)}.{self.name}" if self.interface else self.name
 
 
 def _short(interface: str) -> str:
@@ -109,11 +111,14 @@ class Namespace:
     """`plugin.exports`: the functions as attributes, so that a REPL can complete them."""
 
     def __init__(
-        self, table: ExportTable, call: Callable[..., Any], interface: str | None = None
+        self,
+        table: ExportTable,
+        bind: Callable[[Export], Callable[..., Any]],
+        interface: str | None = None,
     ) -> None:
-        """Offer `table`'s functions, of one interface or of the world."""
+        """Offer `table`'s functions, of one interface or of the world; `bind` makes each once."""
         self._table = table
-        self._call = call
+        self._bind = bind
         self._interface = interface
 
     def __dir__(self) -> list[str]:
@@ -133,17 +138,20 @@ class Namespace:
                 e.interface for e in self._table if e.interface and _short(e.interface) == word
             }
             if len(interfaces) == 1:
-                return Namespace(self._table, self._call, interfaces.pop())
+                return self._keep(name, Namespace(self._table, self._bind, interfaces.pop()))
         wanted = self._interface or ""
         for export in self._table:
             if export.interface == wanted and export.name == word:
-                return self._bind(export)
+                return self._keep(name, self._named(export))
         raise AttributeError(f"no export {name!r}; there are: {_listed(dir(self))}")
 
-    def _bind(self, export: Export) -> Callable[..., Any]:
-        def function(*args: Any) -> Any:
-            return self._call(export.whole, *args)
+    def _keep(self, name: str, value: Any) -> Any:
+        # An attribute from now on: `__getattr__` is asked only for what there is not.
+        self.__dict__[name] = value
+        return value
 
+    def _named(self, export: Export) -> Callable[..., Any]:
+        function = self._bind(export)
         function.__name__ = export.name.replace("-", "_")
         function.__doc__ = export.signature
         return function

@@ -18,6 +18,7 @@ from capwasm.call import current_call
 from capwasm.capability import Interface
 from capwasm.errors import CapError, CapwasmError, Fault, InternalError, LinkError
 from capwasm.record.redact import printable
+from capwasm.threads import LOCAL
 
 from .abi import canonical, signature, split_version
 from .compiled import Compiled
@@ -246,13 +247,14 @@ def _define(
 
 
 def _boundary() -> Boundary:
-    boundary: Boundary = current_call().owner.boundary
+    boundary: Boundary = LOCAL.here.call.owner.boundary  # type: ignore[union-attr]
     return boundary
 
 
 def _invoker(slot: int) -> Callable[[tuple[object, ...]], object]:
     def invoke(args: tuple[object, ...]) -> object:
-        return current_call().owner.host_call(slot, args)
+        # Only within a call; anything else fails, and is caught where C calls us.
+        return LOCAL.here.call.owner.host_call(slot, args)  # type: ignore[union-attr]
 
     return invoke
 

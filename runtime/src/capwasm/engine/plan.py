@@ -34,7 +34,8 @@ from capwasm.errors import CapError, InternalError
 from . import capi, trampoline
 from . import types as t
 from .classes import Classes
-from .crossing import BadValue, Boundary
+from .crossing import BadValue, Boundary, EngineFault
+from .flat import bind_flat
 from .frame import Frame, Frames
 from .host import (
     call_fault,
@@ -261,8 +262,10 @@ class ExportPlan:
 
     def bind(self, store: AnyStore, func: AnyFunc, boundary: Boundary) -> BoundCall:
         """See `CallPlan.bind`."""
-        make = self._bind_flat if self._flat else self._bind_any
-        return make(store, func._func, boundary)  # noqa: SLF001
+        raw = func._func  # noqa: SLF001
+        if not self._flat:
+            return self._bind_any(store, raw, boundary)
+        return bind_flat(self.type, raw, store, self._lower_all, self._lift, self._frames)
 
     def _lower_all(self, args: tuple[Any, ...], frame: Frame) -> None:
         if len(args) != len(self._lowers):
@@ -278,73 +281,57 @@ class ExportPlan:
     def _named(self, fault: BadValue, off: int) -> TypeError | ValueError:
         return fault.at(f"argument {self.type.params[off // 32][0]}").to_error()
 
-    def _bind_flat(self, store: AnyStore, raw: Any, _boundary: Boundary) -> BoundCall:
-        """For numbers only: all is in the slots, nothing to free."""
-        lift, count, slot = self._lift, len(self._lowers), len(self._lowers) * 32
+    def _bind_any(self, store: AnyStore, raw: Any, boundary: Boundary) -> BoundCall:
+        free, new, give_back = self._frames.free, self._frames.new, self._frames.give_back
+        handles, lift, owned, lowers = self._handles, self._lift, self._owned, self._lowers
+        slot, limit, expected = len(lowers) * 32, boundary.value_bytes, len(lowers)
         context = capi.context_at(store)
         function, where = pointer_arg(addressof(raw)), pointer_arg(context)
         nargs, nresults = self._counts
-        free, new, enter, headroom = self._frames.free, self._frames.new, capi.func_call, _headroom
-        lowers = self._lowers
+        enter, headroom, delete = capi.func_call, _headroom, capi.val_delete
 
         def call(args: tuple[Any, ...], _keep: Any = (store, raw)) -> Any:
             headroom()
-            if len(args) != count:
+            if len(args) != expected:
                 raise miscounted(self.type, self.name, len(args))
             try:
                 frame = free.pop()
             except IndexError:
                 frame = new()
-            off, buf = 0, frame.buf
-            try:
-                # What `_lower_all` does, without the call: this is the shortest way there is.
-                for lower, value in zip(lowers, args):  # noqa: B905 - counted
-                    lower(value, buf, off, frame)
-                    off += 32
-            except BadValue as fault:
-                raise self._named(fault, off) from None
-            error = enter(function, where, frame.args, nargs, frame.result, nresults)
-            if error:
-                raise call_fault(error)
-            value = None if lift is None else lift(buf, slot, frame)
-            free.append(frame)
-            return value
-
-        return call
-
-    def _bind_any(self, store: AnyStore, raw: Any, boundary: Boundary) -> BoundCall:
-        frames, handles, lift, owned = self._frames, self._handles, self._lift, self._owned
-        slot, limit = len(self._lowers) * 32, boundary.value_bytes
-        context = capi.context_at(store)
-        function, where = pointer_arg(addressof(raw)), pointer_arg(context)
-        nargs, nresults = self._counts
-        lower_all, enter, headroom = self._lower_all, capi.func_call, _headroom
-
-        def call(args: tuple[Any, ...], _keep: Any = (store, raw)) -> Any:
-            headroom()
-            frame = frames.take()
             frame.left = frame.limit = limit
             if handles:
                 frame.context, frame.boundary = context, boundary
             entered = returned = False
+            off, buf = 0, frame.buf
             try:
-                lower_all(args, frame)
+                try:
+                    # What `_lower_all` does, without the call.
+                    for lower, value in zip(lowers, args):  # noqa: B905 - counted
+                        lower(value, buf, off, frame)
+                        off += 32
+                except BadValue as fault:
+                    raise self._named(fault, off) from None
                 entered = True
-                error = enter(function, where, frame.args, nargs, frame.result, nresults)
-                if error:
-                    raise call_fault(error)
+                try:
+                    error = enter(function, where, frame.args, nargs, frame.result, nresults)
+                    if error:
+                        raise call_fault(error)
+                except EngineFault:
+                    raise
+                except BaseException as exc:
+                    raise EngineFault("torn", exc) from exc
                 returned = True
                 if lift is None:
                     return None
                 frame.left = limit
-                return lift(frame.buf, slot, frame)
+                return lift(buf, slot, frame)
             finally:
                 if returned and owned:
-                    capi.val_delete(frame.result)
-                    frame.buf[slot] = 0  # the engine drops what stands here before it writes
+                    delete(frame.result)
+                    buf[slot] = 0  # the engine drops what stands here before it writes
                 if handles:
                     frame.settle(crossed=entered, alive=returned or not entered)
-                frames.give_back(frame)
+                give_back(frame)
 
         return call
 

@@ -19,6 +19,7 @@ from wasmtime import _bindings as ffi
 
 from capwasm.call import current_call
 from capwasm.limits import Limits
+from capwasm.threads import LOCAL
 
 from . import capi
 from .lane.glue import ADDED_INSTANCES, ADDED_MEMORIES
@@ -34,18 +35,23 @@ _CLOSED: Any = object()
 
 @guarded
 def _on_epoch(_context: Any, _data: Any, delta: Any, kind: Any) -> int:
-    # Nothing may leave this function: an exception in a C callback is undefined behaviour.
+    # Nothing may leave this function; see `trampoline`.
     try:
-        current_call().check()
         delta[0] = 1
         kind[0] = _CONTINUE
+        current_call().check()
         return 0
     except BaseException as exc:  # noqa: BLE001 - also a signal that is raised right here
         try:
             current_call().fail(exc)
             return capi.error_new("interrupted")
-        except BaseException:  # noqa: BLE001
-            return capi.error_new("interrupted")
+        except BaseException:  # noqa: BLE001 - and one more: the next tick finds the failure
+            call = LOCAL.here.call
+            if call is not None and call.failure is None:
+                call.failure = exc
+            delta[0] = 1
+            kind[0] = _CONTINUE
+            return 0
 
 
 _EPOCH_CALLBACK = ffi._wasmtime_store_epoch_deadline_callback.argtypes[1](_on_epoch)  # noqa: SLF001
@@ -124,6 +130,10 @@ class Store:
         if error:
             raise capi.take_error(error)
         return self._fuel.value
+
+    def fuel_cell(self) -> tuple[Any, Any]:
+        """Where `capi.fuel_get` may put what is left, and how it is told where."""
+        return self._fuel, capi.pointer_arg(self._fuel_at)
 
     def _context(self) -> Any:
         """The context as the wheel's own classes have it, for `wheel.py`."""

@@ -61,14 +61,17 @@ class WheelExportPlan:
                     except BadValue as fault:
                         raise fault.at(f"argument {name}").to_error() from None
                 entered = True
-                error: Any = ffi.wasmtime_component_func_call(
-                    ctypes.byref(func._func),  # noqa: SLF001
-                    store._context(),  # noqa: SLF001
-                    values,
-                    len(params),
-                    ctypes.byref(out),
-                    0 if result is None else 1,
-                )
+                try:
+                    error: Any = ffi.wasmtime_component_func_call(
+                        ctypes.byref(func._func),  # noqa: SLF001
+                        store._context(),  # noqa: SLF001
+                        values,
+                        len(params),
+                        ctypes.byref(out),
+                        0 if result is None else 1,
+                    )
+                except BaseException as exc:
+                    raise EngineFault("torn", exc) from exc
                 if error:
                     cause = wasmtime.WasmtimeError._from_ptr(error)  # noqa: SLF001
                     raise EngineFault(str(cause)) from cause

@@ -117,9 +117,14 @@ class LaneExportPlan:
                     at = f"argument {self.type.params[index][0]}"
                     raise fault.at(at).to_error() from None
                 codec.lend(BASE)
-                error = enter(function, where, codec.args, one, codec.result, one)
-                if error:
-                    raise call_fault(error)
+                try:
+                    error = enter(function, where, codec.args, one, codec.result, one)
+                    if error:
+                        raise call_fault(error)
+                except EngineFault:
+                    raise
+                except BaseException as exc:
+                    raise EngineFault("torn", exc) from exc
                 returned = True
                 codec.left = limit
                 # The lane lets go of the arguments when it has passed them on: same place.
