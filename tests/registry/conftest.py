@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,5 +17,7 @@ def recorder() -> ListRecorder:
 
 
 @pytest.fixture
-def shop(tmp_path: Path, recorder: ListRecorder) -> Shop:
-    return Shop(tmp_path / "home", recorder)
+def shop(tmp_path: Path, recorder: ListRecorder) -> Iterator[Shop]:
+    shop = Shop(tmp_path / "home", recorder)
+    yield shop
+    shop.close()

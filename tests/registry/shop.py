@@ -79,6 +79,7 @@ class Shop:
 
     home: Path
     recorder: Recorder = field(default_factory=NullRecorder)
+    made: list[Registry] = field(default_factory=list)
 
     def registry(self, **words: Any) -> Registry:
         """A registry of its own, as another process would have."""
@@ -86,7 +87,13 @@ class Shop:
         words.setdefault("recorder", self.recorder)
         words.setdefault("now", lambda: NOW)
         self.home.mkdir(mode=0o700, exist_ok=True)
-        return Registry(self.home, policy=Policy.nothing(), capabilities=(), **words)
+        self.made.append(Registry(self.home, policy=Policy.nothing(), capabilities=(), **words))
+        return self.made[-1]
+
+    def close(self) -> None:
+        """Close all that were made."""
+        for registry in self.made:
+            registry.close()
 
     def files(self) -> set[str]:
         """What there is below the home."""
