@@ -24,13 +24,15 @@ MAX_NESTING = 16
 
 COMPONENT = b"\0asm\x0d\0\x01\0"
 _CORE = b"\0asm\x01\0\0\0"
-# Section ids of a component, and of a core module.
+# Section ids of a component, and of a core module; and the sorts of what a module imports and exports.
 _CUSTOM, _CORE_MODULE, _NESTED = 0, 1, 4
-_CODE, _DATA, _DATA_COUNT = 10, 11, 12
+_IMPORT, _FUNCTION, _EXPORT, _CODE = 2, 3, 7, 10
+_FUNC, _TABLE, _MEMORY, _GLOBAL = 0, 1, 2, 3
+# What is kept of a module, in order: types, imports, functions, tables, memories, globals, exports.
+_KEPT = (1, _IMPORT, _FUNCTION, 4, 5, 6, _EXPORT)
+_NOTHING = memoryview(b"\0")
 # A function body: three bytes long, no locals, `unreachable`, `end`.
 _BODY = b"\x03\x00\x00\x0b"
-# The shortest body there can be: its length, no locals, `end`.
-_MIN_BODY = 3
 
 
 class OddBinary(Exception):
@@ -40,7 +42,8 @@ class OddBinary(Exception):
 def skeleton(code: bytes | memoryview) -> bytes:
     """The same component without what its functions do: the same types, to be compiled in no time.
 
-    Every function of every core module in it becomes `unreachable`; data and custom sections go.
+    Of each core module the functions that it exports are left, as `unreachable`, with its types,
+    imports, tables, memories and globals.
 
     Raises:
         OddBinary: it is not framed like a component.
@@ -65,17 +68,94 @@ def _component(code: memoryview, depth: int) -> list[bytes | memoryview]:
 
 
 def _module(code: memoryview) -> list[bytes | memoryview]:
+    """The module with those functions alone that it exports."""
+    found = {kind: payload for kind, _, payload, _ in sections(code, _CORE) if kind != _CUSTOM}
+    imported = _imported_functions(found.get(_IMPORT, _NOTHING))
+    types = _numbers(found.get(_FUNCTION, _NOTHING))
+    exports = _exports(found.get(_EXPORT, _NOTHING))
+    kept: dict[int, int] = {}
+    for _, kind, index in exports:
+        if kind == _FUNC and index >= imported:
+            if index - imported >= len(types):
+                raise OddBinary("an export of a function that is not there")
+            kept.setdefault(index, imported + len(kept))
+    functions = [types[index - imported] for index in kept]
     out: list[bytes | memoryview] = [_CORE]
-    for kind, start, payload, end in sections(code, _CORE):
-        if kind == _CODE:
-            count, at = read_leb(payload, 0)
-            # Checked before anything of that size is made.
-            if count * _MIN_BODY > len(payload) - at:
-                raise OddBinary("more functions than there is room for")
-            out += _framed(kind, [_leb(count), _BODY * count])
-        elif kind not in (_CUSTOM, _DATA, _DATA_COUNT):
-            out.append(code[start:end])
+    for kind in _KEPT:
+        if kind == _FUNCTION:
+            out += _framed(kind, [_leb(len(functions)), *functions])
+        elif kind == _EXPORT:
+            entries = [
+                part
+                for name, sort, index in exports
+                for part in (
+                    name,
+                    bytes([sort]),
+                    _leb(kept.get(index, index) if sort == _FUNC else index),
+                )
+            ]
+            out += _framed(kind, [_leb(len(exports)), *entries])
+        elif kind in found:
+            out += _framed(kind, [found[kind]])
+    return [*out, *_framed(_CODE, [_leb(len(kept)), _BODY * len(kept)])]
+
+
+def _numbers(payload: memoryview) -> list[memoryview]:
+    """Each number of a vector, as it is written."""
+    count, at = read_leb(payload, 0)
+    if count > len(payload) - at:
+        raise OddBinary("more functions than there is room for")
+    out = []
+    for _ in range(count):
+        _, end = read_leb(payload, at)
+        out.append(payload[at:end])
+        at = end
     return out
+
+
+def _exports(payload: memoryview) -> list[tuple[memoryview, int, int]]:
+    """Each export: its name as it is written, its sort, its number."""
+    count, at = read_leb(payload, 0)
+    if count > len(payload) - at:
+        raise OddBinary("more exports than there is room for")
+    out = []
+    for _ in range(count):
+        size, end = read_leb(payload, at)
+        end += size
+        if end >= len(payload):
+            raise OddBinary("an export is cut off")
+        index, after = read_leb(payload, end + 1)
+        out.append((payload[at:end], payload[end], index))
+        at = after
+    return out
+
+
+def _imported_functions(payload: memoryview) -> int:
+    """How many functions a module imports."""
+    count, at = read_leb(payload, 0)
+    functions = 0
+    for _ in range(count):
+        for _ in range(2):
+            size, at = read_leb(payload, at)
+            at += size
+        if at >= len(payload):
+            raise OddBinary("an import is cut off")
+        kind, at = payload[at], at + 1
+        if kind == _FUNC:
+            functions += 1
+            _, at = read_leb(payload, at)
+        elif kind == _GLOBAL:
+            at += 2
+        elif kind in (_TABLE, _MEMORY):
+            at += kind == _TABLE
+            flags, at = read_leb(payload, at)
+            for _ in range(1 + (flags & 1)):
+                _, at = read_leb(payload, at)
+        else:
+            raise OddBinary("an import of an unknown kind")
+    if at != len(payload):
+        raise OddBinary("imports of another form")
+    return functions
 
 
 def _framed(kind: int, parts: list[bytes | memoryview]) -> list[bytes | memoryview]:
