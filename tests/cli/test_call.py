@@ -147,7 +147,7 @@ def test_takes_nothing_after_the_capsule_for_an_option(shell: Shell) -> None:
 
     late = shell("run", "fs.read", "[]", "--json")
     assert late.exit_code == 2
-    assert "options stand before CAPSULE" in late.stderr
+    assert "options stand before SOURCE" in late.stderr
 
 
 def test_refuses_a_function_that_is_not_there_and_names_those_that_are(shell: Shell) -> None:

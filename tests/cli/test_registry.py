@@ -191,3 +191,14 @@ def test_the_audit_of_commands_has_a_name(world: World) -> None:
     assert run("audit", "verify", "--commands").exit_code == 0
     assert run("audit", "tail", "--commands", "--log", "x").exit_code == 2
     assert run("audit", "tail").exit_code == 1  # the runtime's own: nothing has run yet
+
+
+def test_calls_what_is_installed_by_its_id(world: World) -> None:
+    run("install", file(world, "1.0.0"))
+    done = run("call", ID, "divide", "6", "2")
+    assert (done.exit_code, done.output) == (0, "3\n")
+    run("suspend", ID)
+    done = run("call", ID, "divide", "6", "2")
+    assert done.exit_code == 1
+    assert "error [registry.state]" in done.stderr
+    assert "error [registry.unknown]" in run("call", "test.other").stderr

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from capwasm.home import Home
     from capwasm.registry.model import Release
 
-__all__ = ["BriefRecorder", "Bundle", "bundle_of", "newest"]
+__all__ = ["BriefRecorder", "Bundle", "bundle_of", "is_id", "newest"]
 
 
 class Bundle(NamedTuple):
@@ -58,13 +58,7 @@ def bundle_of(text: str, home: Home) -> Bundle:
         RepositoryError: as `Sources`; `repository.unknown` if there is no such release.
     """
     plugin_id, at, version = text.partition("@")
-    try:
-        check_id(plugin_id)
-        if at:
-            check_version(version)
-    except ValueError:
-        return Bundle(Path(text))
-    if plugin_id.endswith(".capsule"):
+    if not is_id(plugin_id) or (at and not _is_version(version)):
         return Bundle(Path(text))
     sources = home.sources(BriefRecorder(home))
     offered = sources.releases(plugin_id)
@@ -77,6 +71,21 @@ def bundle_of(text: str, home: Home) -> Bundle:
             context=sources.of(plugin_id).source,
         )
     return Bundle(sources.fetch(release), release.source, release.published)
+
+
+def is_id(text: str) -> bool:
+    """Whether a plugin is named, and not the path of a file."""
+    try:
+        return not check_id(text).endswith(".capsule")
+    except ValueError:
+        return False
+
+
+def _is_version(text: str) -> bool:
+    try:
+        return bool(check_version(text))
+    except ValueError:
+        return False
 
 
 def newest(offered: Sequence[Release]) -> Release | None:

@@ -30,6 +30,7 @@ _POSITIVE = click.IntRange(1)
     epilog=epilog(
         "capwasm call demo.weather-1.0.0.capsule",
         "capwasm call demo.weather-1.0.0.capsule forecast Oslo",
+        "capwasm call demo.weather forecast Oslo",
         "capwasm call --json --fuel 1000000 x.capsule api.add 2 '[1, 2]'",
         codes="0 done, 1 refused or the function returned an err, 2 wrong usage",
     ),
@@ -41,7 +42,7 @@ _POSITIVE = click.IntRange(1)
 @click.option("--fuel", type=_POSITIVE, help="Lower limits.fuel to this.")
 @click.option("--memory", type=_POSITIVE, help="Lower limits.memory to this, in bytes.")
 @click.option("--wall-ms", type=_POSITIVE, help="Lower limits.wall-ms to this.")
-@click.argument("capsule", type=click.Path(path_type=Path))
+@click.argument("source")
 @click.argument("function", required=False)
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def call(
@@ -52,17 +53,19 @@ def call(
     fuel: int | None,
     memory: int | None,
     wall_ms: int | None,
-    capsule: Path,
+    source: str,
     function: str | None,
     args: tuple[str, ...],
 ) -> None:
-    """Load CAPSULE and call FUNCTION; without FUNCTION, list its functions.
+    """Load SOURCE and call FUNCTION; without FUNCTION, list its functions.
 
-    Options stand before CAPSULE.  ARGS are JSON values; where a parameter is a string, plain text will do.
+    SOURCE is the file of a capsule, or the id of an installed plugin.  Options stand before SOURCE.  ARGS are JSON values; where a parameter is a string, plain text will do.
     What the plugin may do is what policy.toml and the consents of --home allow.
     """
     from capwasm.runtime import Runtime
     from capwasm.values import Err
+
+    from ._source import is_id
 
     lowered = {"fuel": fuel, "memory": memory, "wall-ms": wall_ms}
     wanted = {name: value for name, value in lowered.items() if value is not None}
@@ -75,7 +78,8 @@ def call(
         on_slow=lambda text: click.echo(text, err=True),
         on_compile=CompileLine(),
     ) as runtime:
-        plugin = runtime.load(capsule, at_most=at_most)
+        load = runtime.load_installed if is_id(source) else runtime.load
+        plugin = load(source, at_most=at_most)
         _check_lowered(plugin, wanted)
         if function is None:
             _list(plugin.functions, as_json=as_json)
@@ -137,7 +141,7 @@ def _arguments(export: Export, words: tuple[str, ...]) -> list[Any]:
 
     params = export.type.params
     if len(words) != len(params):
-        hint = "; options stand before CAPSULE" if any(w.startswith("--") for w in words) else ""
+        hint = "; options stand before SOURCE" if any(w.startswith("--") for w in words) else ""
         count = f"{len(params)} argument{'s' * (len(params) != 1)}"
         raise click.UsageError(f"{shown(export.signature)} takes {count}, got {len(words)}{hint}")
     values: list[Any] = []
