@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from wasmtime import component as wc
 
 from capwasm.engine import types as t
-from capwasm.engine.lane.append import NotLaned, compose, present, without_lane
+from capwasm.engine.lane.append import NotLaned, _Appended, compose, present, without_lane
 from capwasm.engine.lane.binary import COMPONENT, OddBinary, skeleton
 from capwasm.engine.lane.choose import LANE_EXPORTS, chosen
 from capwasm.engine.lane.sites import sites_of, slots_of
@@ -130,3 +131,15 @@ def test_refuses_counts_without_what_they_count(kind: int) -> None:
 
     with pytest.raises(OddBinary):
         read_spaces(COMPONENT + bytes([kind, len(count)]) + count)
+
+
+def test_a_resource_without_a_proper_name_keeps_its_functions_as_they_were() -> None:
+    # The engine takes no such name; were there one, it would be text of ours.
+    functions = chosen(types_of(PROBER))
+    spaces = read_spaces(PROBER)
+    file = next(f for f in functions.imports if f.name == "[method]file.read")
+    assert _Appended(spaces).knows(file)
+    resource = t.ResourceId("capwasm:fs/files@0.1.0", 'file" (type)) (import "x', imported=True)
+    params = (("self", t.Borrow(resource)), *file.type.params[1:])
+    bad = replace(file, type=t.FuncType(params, file.type.result))
+    assert not _Appended(spaces).knows(bad)
