@@ -12,7 +12,6 @@ that does not compile, and then the plugin is compiled as it came.
 from __future__ import annotations
 
 import re
-import re
 from collections.abc import Iterable, Iterator
 
 import wasmtime
@@ -45,7 +44,6 @@ __all__ = ["VERSION", "NotLaned", "compose", "is_lane", "present", "without_lane
 VERSION = 2
 
 _PACKAGE = "capwasm:lane/"
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,200}")
 # Types of all functions together, as they spell out: the code for them is in proportion.  A guest
 # that imports every capability of ours, twice, has 2,000.
 _MAX_PARTS = 20_000
