@@ -2,120 +2,263 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from enum import IntEnum
 from functools import cache
-from typing import Any
+from typing import Any, Literal, cast
 
-from .subject import SETTING, Job, Sample, Subject
+from .plugins import LANGUAGES, Language
+from .subject import SETTING, Sample, Subject, Timer
 
-__all__ = ["Case", "cases"]
+__all__ = [
+    "IDLE",
+    "SIZES",
+    "THREADS",
+    "Alone",
+    "Case",
+    "Level",
+    "Phase",
+    "all_cases",
+    "counted",
+]
 
 HOST_CALLS = 200
 SPINS = 1_000_000
+SHORT_CALLS = 2_000
+THREADS = (1, 2, 4, 8)
+IDLE = (1, 100, 1_000, 10_000)
+MILLION = 1_000_000
+SIZES = (
+    (10, "10 B"),
+    (1_000, "1 kB"),
+    (10_000, "10 kB"),
+    (100_000, "100 kB"),
+    (1_000_000, "1 MB"),
+    (10_000_000, "10 MB"),
+)
+
+
+class Level(IntEnum):
+    """How much is measured; a case has the least at which it is."""
+
+    QUICK = 0
+    USUAL = 1
+    FULL = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One row.
+    """One row, of work that is done again and again in the harness's own processes.
 
     Attributes:
         expected: what each run gives, as plain Python.
         make: sets the work up for a subject; not timed.
         operations: how many operations one run does; times are for one.
         main: run on the main thread.
-        heavy: left out by `--quick`.
         exact: one run a sample, since each leaves its traces.
+        together: cases with the same word are measured in one comparison, so that they can be held
+            against each other.
+        without: subjects that are left out, and why.
     """
 
     group: str
     name: str
     expected: Any
-    make: Callable[[Subject], Job]
+    make: Callable[[Subject], Timer]
     operations: int = 1
+    level: Level = Level.QUICK
     main: bool = False
-    heavy: bool = False
     exact: bool = False
+    together: str = ""
+    without: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> list[tuple[str, str]]:
+        """Group and name of each row that it gives."""
+        return [(self.group, self.name)]
 
 
-def cases() -> Iterator[Case]:
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One figure of a process, and the row that shows it."""
+
+    key: str
+    group: str
+    name: str
+    unit: Literal["s", "KiB"] = "s"
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """Rows of what needs a process of its own.
+
+    Attributes:
+        task, spec: what `Subject.alone` is told.
+        phases: the figures that each process gives.
+        once: one process for each subject, unless everything is measured.
+    """
+
+    task: str
+    spec: Mapping[str, Any]
+    phases: tuple[Phase, ...]
+    once: bool = False
+    level: Level = Level.QUICK
+
+    @property
+    def rows(self) -> list[tuple[str, str]]:
+        """Group and name of each row that it gives."""
+        return [(phase.group, phase.name) for phase in self.phases]
+
+
+def all_cases() -> Iterator[Case | Alone]:
     """All of them."""
-    yield Case("call", "scalar", 42, lambda s: s.add("kept"))
-    yield Case("call", "scalar, any instance", 42, lambda s: s.add("pooled"))
-    yield Case("call", "scalar, main thread", 42, lambda s: s.add("kept"), main=True)
-    for size, name in _SIZES:
+    yield Case("call", "scalar", 42, _call("add", "kept"))
+    yield Case("call", "scalar, any instance", 42, _call("add", "pooled"))
+    yield Case("call", "scalar, main thread", 42, _call("add", "kept"), main=True)
+    yield from _strings()
+    yield from _bytes()
+    yield from _values()
+    yield from _host_calls()
+    yield from _instances()
+    for language in LANGUAGES:
+        yield from _plugin(language)
+    yield from _threads()
+    yield from map(_idle, IDLE)
+    yield _many_calls()
+
+
+def _strings() -> Iterator[Case]:
+    for size, name in SIZES:
         yield _string(size, name)
-    for size, name in _SIZES[1:3]:
+    for size, name in ((1_000, "1 kB"), (100_000, "100 kB")):
         yield _string(size, name, copy=True)
     yield _string(100_000, "100 kB", wide=True)
-    for size, name in _SIZES:
-        yield _bytes(size, name)
-    one = Sample(7, 0.25, "a name of some length", live=True)
-    many = [Sample(i, i / 8, f"name {i}", live=i % 2 == 0) for i in range(100)]
-    yield Case("values", "record of 4 fields", asdict(one), lambda s: s.record(one))
-    yield Case(
-        "values", "list of 100 records", [asdict(x) for x in many], lambda s: s.records(many)
-    )
-    yield Case(
-        "host call",
-        "a number (clock)",
-        HOST_CALLS,
-        lambda s: s.times(HOST_CALLS),
-        operations=HOST_CALLS,
-    )
-    yield Case(
-        "host call",
-        "text for text (setting)",
-        HOST_CALLS * len(SETTING),
-        lambda s: s.texts(HOST_CALLS),
-        operations=HOST_CALLS,
-    )
-    yield Case("instance", "fresh, to its first call", 42, lambda s: s.fresh(compiled=True))
-    yield Case("instance", "the same; Extism: Plugin(wasm)", 42, lambda s: s.fresh(compiled=False))
-    yield Case(
-        "instance", "140 kB Rust plugin, start and end", expected=True, make=lambda s: s.start()
-    )
-    for which, name in (("large", "100 kB of code"), ("rust", "140 kB Rust plugin")):
-        yield _load(which, name, warm=False)
-        yield _load(which, name, warm=True)
-    for threads in (1, 2, 4):
-        yield _spin(threads)
-
-
-_SIZES = ((10, "10 B"), (1_000, "1 kB"), (100_000, "100 kB"), (1_000_000, "1 MB"))
 
 
 def _string(size: int, name: str, *, copy: bool = False, wide: bool = False) -> Case:
     piece = "abcdefgh\N{GREEK SMALL LETTER LAMDA}" if wide else "abcdefghij"  # ten bytes
     how = ", copied in the guest" if copy else ", not all ASCII" if wide else ""
     text = piece * (size // 10)
-    return Case("string", f"{name}{how}", text, lambda s: s.string(text, copy=copy))
+    level = Level.USUAL if size > 1_000_000 else Level.QUICK
+    return Case("string", f"{name}{how}", text, _call("string", text, copy=copy), level=level)
 
 
-def _bytes(size: int, name: str) -> Case:
-    data = (bytes(range(256)) * (size // 256 + 1))[:size]
-    return Case("bytes", name, data, lambda s: s.data(data), heavy=size > 10_000)
+def _bytes() -> Iterator[Case]:
+    for size, name in SIZES:
+        data = (bytes(range(256)) * (size // 256 + 1))[:size]
+        yield Case(
+            "bytes",
+            name,
+            data,
+            _call("data", data),
+            level=Level.USUAL if size > 10_000 else Level.QUICK,
+            without={"wasmtime-py": "18 s a call"} if size > 1_000_000 else {},
+        )
 
 
-def _load(which: str, name: str, *, warm: bool) -> Case:
-    return Case(
-        "load",
-        f"{name}, {'warm' if warm else 'cold'}",
-        expected=True,
-        make=lambda s: s.load(which, warm=warm),
-        heavy=which == "rust",
-        exact=True,
+def _values() -> Iterator[Case]:
+    one = Sample(7, 0.25, "a name of some length", live=True)
+    many = [Sample(i, i / 8, f"name {i}", live=i % 2 == 0) for i in range(100)]
+    dicts = [asdict(x) for x in many]
+    whole = [i * 4_000_001 for i in range(1_000)]
+    parts = [i / 7 for i in range(1_000)]
+    yield Case("values", "record of 4 fields", asdict(one), _call("record", one))
+    yield Case("values", "list of 100 records", dicts, _call("records", many))
+    yield Case("values", "list<u32> of 1,000", whole, _call("u32s", whole))
+    yield Case("values", "list<f64> of 1,000", parts, _call("f64s", parts))
+
+
+def _host_calls() -> Iterator[Case]:
+    def host(name: str, gives: int, what: str, *more: int, calls: int = HOST_CALLS) -> Case:
+        level = Level.QUICK if calls == HOST_CALLS else Level.USUAL
+        make = _call(what, calls, *more)
+        return Case("host call", name, calls * gives, make, operations=calls, level=level)
+
+    yield host("a number (clock)", 1, "times")
+    yield host("text for text (setting)", len(SETTING), "texts")
+    yield host("1 kB of a store", 1_000, "values", 1_000)
+    yield host("100 kB of a store", 100_000, "values", 100_000, calls=5)
+
+
+def _instances() -> Iterator[Case]:
+    yield Case("instance", "fresh, to its first call", 42, _call("fresh", "compiled"))
+    again = "the same; Extism: Plugin(wasm)"
+    yield Case("instance", f"{again}, cached", 42, _call("fresh", "cached"))
+    yield Case("instance", again, 42, _call("fresh", "bytes"), level=Level.USUAL)
+    yield Case("instance", "Rust plugin, start and end", expected=True, make=_call("start"))
+    again = "100 kB of code, again in a running host"
+    yield Case("instance", again, expected=True, make=_call("load"), exact=True)
+
+
+def _plugin(language: Language) -> Iterator[Alone]:
+    group = "100 kB of code" if language == "WAT" else f"{language} plugin"
+    small = language in {"WAT", "Rust"}
+    spec = {"language": language, "calls": 200, "instances": 50}
+    cold = (Phase("start", group, "cold load"),)
+    warm: tuple[Phase, ...] = (
+        Phase("start", group, "warm start in a new process"),
+        Phase("first-call", group, "its first call"),
+        Phase("call", group, "a later call"),
+        Phase("second-instance", group, "second instance"),
+        Phase("instance", group, "a later instance"),
     )
+    if language == "WAT":
+        warm = (*warm, Phase("import", "process", "import of the library"))
+    level = Level.USUAL if small else Level.FULL
+    yield Alone("start", {**spec, "cold": True}, cold, once=True, level=level)
+    level = Level.QUICK if small else Level.USUAL
+    yield Alone("start", {**spec, "cold": False}, warm, level=level)
 
 
-def _spin(threads: int) -> Case:
-    return Case(
-        "threads",
-        f"a million rounds, {threads} thread{'s' * (threads > 1)}",
-        [_xorshift(SPINS)] * threads,
-        lambda s: s.spin(SPINS, threads),
-        operations=threads,
+def _threads() -> Iterator[Case]:
+    for threads in THREADS:
+        yield Case(
+            "threads",
+            f"a million rounds, {counted(threads, 'thread')}",
+            [_xorshift(SPINS)] * threads,
+            _call("spin", SPINS, threads),
+            operations=threads,
+            together="spin",
+        )
+    for threads in THREADS:
+        yield Case(
+            "threads",
+            f"a short call, {counted(threads, 'thread')}",
+            [42] * threads,
+            _call("short", SHORT_CALLS, threads),
+            operations=threads * SHORT_CALLS,
+            together="short",
+            level=Level.USUAL,
+        )
+
+
+def _idle(count: int) -> Alone:
+    what = counted(count, "idle instance")
+    phases = (
+        Phase("seconds", "memory", f"{what}: to make one"),
+        Phase("kib", "memory", f"{what}: resident each", unit="KiB"),
     )
+    level = {100: Level.QUICK, 10_000: Level.FULL}.get(count, Level.USUAL)
+    return Alone("idle", {"count": count}, phases, level=level)
+
+
+def _many_calls() -> Alone:
+    phases = (
+        Phase("grown-kib", "memory", "a million calls: grown by", unit="KiB"),
+        Phase("seconds", "memory", "a million calls: each"),
+    )
+    return Alone("calls", {"count": MILLION}, phases, once=True, level=Level.FULL)
+
+
+def counted(count: int, what: str) -> str:
+    """`1 thing`, `1,000 things`."""
+    return f"{count:,} {what}{'s' * (count > 1)}"
+
+
+def _call(what: str, *args: Any, **kwargs: Any) -> Callable[[Subject], Timer]:
+    """`lambda s: s.what(…)`, bound now."""
+    return lambda subject: cast("Timer", getattr(subject, what)(*args, **kwargs))
 
 
 @cache

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
 import wasmtime
 
-__all__ = ["guest", "large_component", "large_module", "weather"]
+__all__ = ["guest", "large_component", "large_module"]
 
 _HERE = Path(__file__).parent / "guests"
 _LARGE = 1_100  # functions; about 100 kB of code
@@ -57,12 +56,6 @@ def large_module() -> bytes:
               (i32.const 0)))"""
         )
     )
-
-
-def weather() -> tuple[bytes, bytes]:
-    """The real Rust plugin that the package ships for its demo, and its manifest."""
-    place = files("capwasm.demo")
-    return (place / "weather.wasm").read_bytes(), (place / "plugin.toml").read_bytes()
 
 
 def _filling() -> str:

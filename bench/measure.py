@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import gc
-import os
 import statistics
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import repeat
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
-from .subject import Job
+from .subject import Timer
 
-__all__ = ["Effort", "Figures", "WrongValue", "compare"]
+__all__ = ["Effort", "Figures", "Work", "WrongValue", "compare", "in_turns"]
 
+K = TypeVar("K", bound=Hashable)
 
-_LONG = 0.05  # seconds
+_LONG = 0.05  # seconds; the first run of a shorter job says little about the next
 
 
 class WrongValue(Exception):
@@ -32,7 +29,7 @@ class Effort:
     Attributes:
         sample_seconds: what one sample of one subject should take, by as many runs as that needs.
         rounds: how many rounds at most; at least two are made.
-        budget_seconds: what one case may take, about.
+        budget_seconds: what one comparison may take, about.
     """
 
     sample_seconds: float
@@ -66,90 +63,91 @@ class Figures:
         return statistics.median(self.samples)
 
     @property
-    def spread(self) -> float:
-        """The distance of the quartiles, in parts of the median."""
+    def spread(self) -> float | None:
+        """The distance of the quartiles, in parts of the median; none of one sample."""
+        if len(self.samples) < 2 or not self.median:
+            return None
         if len(self.samples) < 3:
             return (max(self.samples) - min(self.samples)) / self.median
         low, _, high = statistics.quantiles(self.samples, n=4, method="inclusive")
         return (high - low) / self.median
 
-    def over(self, other: Figures) -> float:
+    def over(self, other: Figures) -> float | None:
         """How often `other` fits into this: the median over pairs of one round."""
-        return statistics.median(a / b for a, b in zip(self.samples, other.samples, strict=True))
+        pairs = zip(self.samples, other.samples, strict=True)
+        ratios = [a / b for a, b in pairs if b > 0]
+        return statistics.median(ratios) if ratios else None
 
 
-def compare(
-    jobs: Mapping[str, Job], expected: Any, effort: Effort, *, operations: int, main: bool
-) -> dict[str, Figures]:
-    """Run the jobs in turns.
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one of those who take turns does.
+
+    Attributes:
+        timer: the work.
+        expected: what each run gives, as plain Python; looked at after each sample.
+        operations: how many one run does.
+        exact: one run a sample, since each leaves its traces.
+    """
+
+    timer: Timer
+    expected: Any
+    operations: int = 1
+    exact: bool = False
+
+
+def compare(work: Mapping[K, Work], effort: Effort, *, main: bool = False) -> dict[K, Figures]:
+    """Do the work in turns.
 
     Args:
-        jobs: by the subject's name.
-        expected: what each run gives, as plain Python; looked at after each sample.
+        work: by who does it.
         effort: how much.
-        operations: how many one run does.
-        main: on the main thread, where capwasm hands a call to a worker; else on a worker.
+        main: on the main thread; else on a worker, as in an application with threads.
 
     Raises:
         WrongValue: a run gave something else.
     """
+    if not work:
+        return {}
     with ThreadPoolExecutor(1, thread_name_prefix="bench") as pool:
 
-        def sample(name: str, runs: int) -> tuple[float, float]:
-            job = jobs[name]
-            if main:
-                wall, cpu, value = _timed(job.run, runs)
-            else:
-                wall, cpu, value = pool.submit(_timed, job.run, runs).result()
-            if (found := job.plain(value)) != expected:
-                raise WrongValue(f"{name}: {found!r:.80} is not {expected!r:.80}")
-            return wall / runs / operations, cpu / runs / operations
+        def sample(key: K, runs: int) -> tuple[float, float]:
+            item = work[key]
+            timed = item.timer.timed(runs) if main else pool.submit(item.timer.timed, runs).result()
+            if (found := item.timer.plain(timed.value)) != item.expected:
+                raise WrongValue(f"{key}: {found!r:.80} is not {item.expected!r:.80}")
+            count = runs * item.operations
+            return timed.wall / count, timed.cpu / count
 
         runs, costs = {}, {}
-        for name in jobs:  # warm-up, which also says how long one run takes
-            once = sample(name, 1)[0] * operations
-            if once < _LONG:  # the first run of a short job says little
-                once = min(sample(name, 1)[0] for _ in range(3)) * operations
-            runs[name] = max(1, round(effort.sample_seconds / once))
-            costs[name] = once * runs[name]
-        rounds = min(effort.rounds, int(effort.budget_seconds / sum(costs.values())))
-        found: dict[str, list[tuple[float, float]]] = {name: [] for name in jobs}
-        order = list(jobs)
-        for _ in range(max(2, rounds)):
-            for name in order:
-                found[name].append(sample(name, runs[name]))
-            order = order[1:] + order[:1]
+        for key, item in work.items():  # warm-up, which also says how long one run takes
+            once = sample(key, 1)[0] * item.operations
+            if once < _LONG:
+                once = min(sample(key, 1)[0] for _ in range(3)) * item.operations
+            wanted = 1 if item.exact else round(effort.sample_seconds / max(once, 1e-9))
+            runs[key] = max(1, wanted)
+            costs[key] = once * runs[key]
+        rounds = max(2, min(effort.rounds, int(effort.budget_seconds / sum(costs.values()))))
+        found = in_turns({key: partial(sample, key, runs[key]) for key in work}, rounds)
     return {
-        name: Figures(
+        key: Figures(
             tuple(wall for wall, _ in samples),
-            runs[name] * len(samples),
+            runs[key] * len(samples),
             tuple(cpu for _, cpu in samples),
         )
-        for name, samples in found.items()
+        for key, samples in found.items()
     }
 
 
-def _timed(run: Callable[[], Any], runs: int) -> tuple[float, float, Any]:
-    value = None
-    with _no_gc():
-        cpu, start = _processor(), time.perf_counter()
-        for _ in repeat(None, runs):
-            value = run()
-        return time.perf_counter() - start, _processor() - cpu, value
+T = TypeVar("T")
 
 
-def _processor() -> float:
-    """Processor seconds of this process, and of those that it started and that have ended."""
-    spent = os.times()
-    return time.process_time() + spent.children_user + spent.children_system
-
-
-@contextmanager
-def _no_gc() -> Iterator[None]:
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
+def in_turns(each: Mapping[K, Callable[[], T]], rounds: int) -> dict[K, list[T]]:
+    """Everyone once a round, beginning with another in each."""
+    found: dict[K, list[T]] = {key: [] for key in each}
+    order = list(each)
+    for _ in range(rounds):
+        for key in order:
+            found[key].append(each[key]())
+        order = order[1:] + order[:1]
+    return found

@@ -5,104 +5,29 @@ Everything is on, as in production: fuel, epoch deadline, limits, grants, audit 
 
 from __future__ import annotations
 
-import json
+import shutil
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import capwasm
-from capwasm import ConsentRecord, Plugin, PrivateKey, Runtime, Subject, parse_manifest
-from capwasm.caps.secrets import Vault, VaultKey
-from capwasm.capsule.pack import pack
+from capwasm import Plugin
 
-from .guests import guest, large_component, weather
-from .subject import SETTING, Job, Sample
+from .alone import run_here
+from .guests import guest, large_component
+from .home import Operator
+from .kept import Workshop
+from .plugins import real_plugin
+from .subject import Job, Sample, Skipped, Timer
 
 __all__ = ["Capwasm"]
 
-_HEAD = """schema = 1
-[plugin]
-id = "bench.{name}"
-name = "Bench"
-version = "1.0.0"
-requires-core = ">=0"
-kind = "component"
-instance = "{instance}"
-[limits]
-concurrency = 1024
-value-bytes = 134217728
-"""
-# Every capability there is.  A guest that imports two of them still pays for all that is granted.
-_GRANTS = """
-[clock]
-[config]
-keys = ["greeting"]
-[random]
-[log]
-[kv]
-[[fs]]
-mount = "/data"
-bind = "data"
-access = "read-write"
-quota = "1MiB"
-[[net]]
-allow = "https://api.example.com/v1/*"
-[[secret]]
-name = "token"
-use = "inject"
-for = ["https://api.example.com"]
-header = "Authorization: Bearer {}"
-"""
-_POLICY = """schema = 1
-[plugins."bench.*".clock]
-[plugins."bench.*".random]
-[plugins."bench.*".log]
-[plugins."bench.*".kv]
-[plugins."bench.*".config]
-values = {{ greeting = {greeting} }}
-[[plugins."bench.*".fs]]
-bind = "data"
-path = {data}
-access = "read-write"
-quota = "1MiB"
-[[plugins."bench.*".net]]
-allow = "https://api.example.com/v1/*"
-[[plugins."bench.*".secret]]
-name = "token"
-use = "inject"
-for = ["https://api.example.com"]
-header = "Authorization: Bearer {{}}"
-
-[plugins."demo.*".log]
-[plugins."demo.*".kv]
-[plugins."demo.*".config]
-values = {{ origin = "http://127.0.0.1:8973" }}
-[[plugins."demo.*".fs]]
-bind = "reports"
-path = {data}
-access = "read-write"
-quota = "64KiB"
-[[plugins."demo.*".net]]
-allow = "http://127.0.0.1:8973/v1/*"
-[[plugins."demo.*".secret]]
-name = "weather-token"
-use = "inject"
-for = ["http://127.0.0.1:8973"]
-header = "Authorization: Bearer {{}}"
-"""
-_TRUST = """schema = 1
-[[key]]
-name = "bench"
-public = "{public}"
-roles = ["publisher"]
-ids = ["bench.*", "demo.*"]
-"""
+_AT_A_TIME = 1_000  # sessions of one plugin; `limits.concurrency` can't be above 1,024
 
 
 class Capwasm:
@@ -110,46 +35,21 @@ class Capwasm:
 
     name = "capwasm"
 
-    def __init__(self) -> None:
-        """Set up what an operator sets up once."""
+    def __init__(self, workshop: Workshop) -> None:
+        """Open the runtime; plugins are loaded when first asked for."""
+        self._workshop = workshop
         self._stack = ExitStack()
-        root = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="capwasm-bench-")))
-        self._home, data = root / "home", root / "data"
-        self._home.mkdir(mode=0o700)
-        data.mkdir()
-        self._key = PrivateKey.generate()
-        (self._home / "trust.toml").write_text(_TRUST.format(public=self._key.public.base64()))
-        (self._home / "policy.toml").write_text(
-            _POLICY.format(greeting=json.dumps(SETTING), data=json.dumps(str(data)))
-        )
-        vault = Vault.create(self._home / "vault", VaultKey.generate(self._home / "vault.key"))
-        vault.set("token", b"nothing of worth")
-        vault.set("weather-token", b"nothing of worth")
-        self._runtime = self._stack.enter_context(Runtime.open(self._home, core_version="1.0.0"))
+        root = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="capwasm-bench-"))
+        self._root = Path(root)
+        self._operator = Operator(self._root / "main")
+        self._runtime = self._stack.enter_context(self._operator.runtime())
+        self._hoards: list[tuple[Plugin, int]] = []
 
-    def _capsule(self, code: bytes, manifest: bytes) -> bytes:
-        """A signed capsule, to all of which somebody has consented."""
-        packed = pack({"plugin.toml": manifest, "plugin.wasm": code})
-        capsule = capwasm.sign_capsule(capwasm.read_artifact(packed), self._key)
-        runtime = self._runtime
-        proven = runtime.verify(capsule)
-        asked = parse_manifest(proven.manifest_bytes, runtime.capabilities)
-        assert runtime.consents is not None
-        runtime.consents.give(
-            ConsentRecord.of(
-                Subject.of(asked, proven.code_digest),
-                {name: request.clauses for name, request in asked.requests.items()},
-                asked.limits,
-                who="bench",
-                when=datetime.now(UTC),
-                reason="to measure",
-            )
-        )
-        return capsule
+    def _capsule(self, name: str, code: bytes, instance: str, grants: str = "") -> bytes:
+        return self._operator.capsule(self._runtime, name, code, instance=instance, grants=grants)
 
     def _load(self, name: str, code: bytes, instance: str, grants: str = "") -> Plugin:
-        manifest = _HEAD.format(name=name, instance=instance) + grants
-        return self._runtime.load(self._capsule(code, manifest.encode()))
+        return self._runtime.load(self._capsule(name, code, instance, grants))
 
     @cached_property
     def _echo(self) -> Plugin:
@@ -157,74 +57,84 @@ class Capwasm:
 
     @cached_property
     def _host(self) -> Plugin:
-        return self._load("host", guest("host"), "pooled", _GRANTS)
+        return self._load("host", guest("host"), "pooled", "all")
 
     @cached_property
     def _per_call(self) -> Plugin:
-        return self._load("fresh", guest("host"), "per-call", _GRANTS)
-
-    @cached_property
-    def _rust(self) -> tuple[bytes, Plugin]:
-        code, manifest = weather()
-        capsule = self._capsule(code, manifest)
-        return capsule, self._runtime.load(capsule)
-
-    @cached_property
-    def _large(self) -> bytes:
-        manifest = _HEAD.format(name="large", instance="per-call")
-        return self._capsule(large_component(), manifest.encode())
+        return self._load("fresh", guest("host"), "per-call", "all")
 
     # -- the work -------------------------------------------------------------------------------
 
-    def add(self, how: str) -> Job:
+    def _session(self, plugin: Plugin) -> Callable[..., Any]:
+        return self._stack.enter_context(plugin.session()).call
+
+    def add(self, how: str) -> Timer:
         """`Session.call` on a kept instance, or `Plugin.call`."""
-        call = (
-            self._stack.enter_context(self._echo.session()).call
-            if how == "kept"
-            else self._echo.call
-        )
+        call = self._session(self._echo) if how == "kept" else self._echo.call
         return Job(lambda: call("add", 2, 40))
 
-    def _echoed(self, function: str, value: Any, plain: Callable[[Any], Any] = lambda v: v) -> Job:
-        call = self._stack.enter_context(self._echo.session()).call
+    def _echoed(
+        self, function: str, value: Any, plain: Callable[[Any], Any] = lambda v: v
+    ) -> Timer:
+        call = self._session(self._echo)
         return Job(lambda: call(function, value), plain)
 
-    def string(self, text: str, *, copy: bool) -> Job:
+    def string(self, text: str, *, copy: bool) -> Timer:
         """A WIT `string`."""
         return self._echoed("copy-string" if copy else "echo-string", text)
 
-    def data(self, data: bytes) -> Job:
+    def data(self, data: bytes) -> Timer:
         """A WIT `list<u8>`."""
-        return self._echoed("echo-bytes", data)
+        job = self._echoed("echo-bytes", data)
+        try:
+            job.timed(1)
+        except capwasm.LimitExceeded as exc:
+            raise Skipped("above the ceiling of `value-bytes`") from exc
+        return job
 
-    def record(self, sample: Sample) -> Job:
+    def u32s(self, numbers: list[int]) -> Timer:
+        """A Python list, or what the runtime gives for one."""
+        return self._echoed("echo-u32s", numbers, list)
+
+    def f64s(self, numbers: list[float]) -> Timer:
+        """The same of floats."""
+        return self._echoed("echo-f64s", numbers, list)
+
+    def record(self, sample: Sample) -> Timer:
         """A dataclass comes back."""
         return self._echoed("echo-record", asdict(sample), asdict)
 
-    def records(self, samples: list[Sample]) -> Job:
+    def records(self, samples: list[Sample]) -> Timer:
         """A list of dataclasses comes back."""
         values = [asdict(s) for s in samples]
         return self._echoed("echo-records", values, lambda found: [asdict(s) for s in found])
 
-    def times(self, count: int) -> Job:
+    def times(self, count: int) -> Timer:
         """The granted clock."""
-        call = self._stack.enter_context(self._host.session()).call
+        call = self._session(self._host)
         return Job(lambda: call("times", count))
 
-    def texts(self, count: int) -> Job:
+    def texts(self, count: int) -> Timer:
         """A granted setting: looked up in the grant each time."""
-        call = self._stack.enter_context(self._host.session()).call
+        call = self._session(self._host)
         return Job(lambda: call("texts", count))
 
-    def fresh(self, *, compiled: bool) -> Job:
-        """One call of a `per-call` plugin; it is compiled either way, at load."""
-        del compiled
+    def values(self, count: int, size: int) -> Timer:
+        """The granted store, which is a file."""
+        call = self._session(self._host)
+        assert call("keep", size)
+        return Job(lambda: call("values", count))
+
+    def fresh(self, how: str) -> Timer:
+        """One call of a `per-call` plugin; it is compiled at load, whatever `how` says."""
+        del how
         call = self._per_call.call
         return Job(lambda: call("add", 2, 40))
 
-    def start(self) -> Job:
+    def start(self) -> Timer:
         """A session, opened and closed."""
-        _, plugin = self._rust
+        rust = real_plugin("Rust", self._workshop)
+        plugin = self._load("rust", rust.path.read_bytes(), "per-call", rust.grants)
 
         def run() -> bool:
             with plugin.session():
@@ -232,39 +142,97 @@ class Capwasm:
 
         return Job(run)
 
-    def load(self, which: str, *, warm: bool) -> Job:
-        """`Runtime.load` from bytes: verify, grant, compile or map, link, start, on record."""
-        capsule = self._large if which == "large" else self._rust[0]
-        cache = self._home / "cache"
+    def load(self) -> Timer:
+        """`Runtime.load` from bytes: verify, grant, link, start, on record."""
+        capsule = self._capsule("large", large_component(), "per-call")
 
         def run() -> bool:
-            if not warm:
-                for entry in cache.glob("*.cwasm"):
-                    entry.unlink()
             with self._runtime.load(capsule) as plugin:
                 return plugin.alive
 
         return Job(run)
 
-    def spin(self, rounds: int, threads: int) -> Job:
+    def _on_threads(self, threads: int, one: Callable[[], Any]) -> Timer:
+        if threads == 1:
+            return Job(lambda: [one()])
+        pool = self._stack.enter_context(ThreadPoolExecutor(threads))
+        return Job(lambda: [f.result() for f in [pool.submit(one) for _ in range(threads)]])
+
+    def spin(self, rounds: int, threads: int) -> Timer:
         """One pooled plugin, called from several threads."""
         call = self._echo.call
-        if threads == 1:
-            return Job(lambda: [call("spin", rounds)])
-        pool = self._stack.enter_context(ThreadPoolExecutor(threads))
-        return Job(lambda: list(pool.map(call, ["spin"] * threads, [rounds] * threads)))
+        return self._on_threads(threads, lambda: call("spin", rounds))
 
-    def idle(self, count: int) -> Callable[[], None]:
-        """Sessions of one plugin."""
-        plugin = self._echo
+    def short(self, calls: int, threads: int) -> Timer:
+        """The same, many times."""
+        call = self._echo.call
 
-        def make() -> None:
-            for _ in range(count):
-                session = self._stack.enter_context(plugin.session())
-                assert session.call("add", 2, 40) == 42
+        def one() -> Any:
+            for _ in range(calls):
+                last = call("add", 2, 40)
+            return last
 
-        return make
+        return self._on_threads(threads, one)
+
+    # -- alone ----------------------------------------------------------------------------------
+
+    def alone(self, task: str, **spec: Any) -> Callable[[], dict[str, float]]:
+        """`start`: on a home of its own."""
+        if task == "start":
+            return self._prepare(**spec)
+        return lambda: run_here(self.name, task, spec)
+
+    def _prepare(self, language: Any, *, cold: bool, **spec: Any) -> Callable[[], dict[str, float]]:
+        real = real_plugin(language, self._workshop)
+        kept = real.compiled(self.name)  # a cache, which knows by itself what can be used
+        operator = Operator(self._root / f"{language}-{'cold' if cold else 'warm'}")
+        cache, capsule = operator.home / "cache", operator.home.with_name("plugin.capsule")
+        if not cold and kept.exists():
+            shutil.copytree(kept, cache)
+        with operator.runtime() as runtime:
+            capsule.write_bytes(
+                operator.capsule(
+                    runtime,
+                    language.lower(),
+                    real.path.read_bytes(),
+                    instance="pooled",
+                    grants=real.grants,
+                )
+            )
+        asked = {**spec, **real.call, "home": str(operator.home), "path": str(capsule)}
+
+        def run() -> dict[str, float]:
+            if cold:
+                shutil.rmtree(cache, ignore_errors=True)
+            return run_here(self.name, "start", asked)
+
+        if not cold:
+            run()  # compiles, if nothing was kept, or something that this version doesn't take
+            if _names(cache) - _names(kept):
+                shutil.rmtree(kept, ignore_errors=True)
+                shutil.copytree(cache, kept)
+        return run
+
+    def keep(self, count: int) -> None:
+        """Sessions: `_AT_A_TIME` of one plugin, then of another with the same code."""
+        for _ in range(count):
+            if not self._hoards or self._hoards[-1][1] == _AT_A_TIME:
+                name = f"idle{len(self._hoards)}"
+                self._hoards.append((self._load(name, guest("echo"), "pooled"), 0))
+            plugin, used = self._hoards[-1]
+            self._hoards[-1] = plugin, used + 1
+            session = self._stack.enter_context(plugin.session())
+            assert session.call("add", 2, 40) == 42
+
+    def one(self) -> Callable[[], Any]:
+        """2 + 40 on a kept instance."""
+        call = self._session(self._echo)
+        return lambda: call("add", 2, 40)
 
     def close(self) -> None:
         """Close the runtime, remove the home."""
         self._stack.close()
+
+
+def _names(place: Path) -> set[str]:
+    return {path.name for path in place.glob("*")}

@@ -8,15 +8,20 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from wasmtime import Config, Engine, Store
+from wasmtime import Config, Engine, Store, WasiConfig
 from wasmtime import component as wc
 
-from .guests import guest, large_component, weather
-from .subject import SETTING, Job, Sample
+from .alone import run_here
+from .guests import guest, large_component
+from .kept import Workshop
+from .plugins import real_plugin
+from .refusing import serve
+from .subject import SETTING, Job, Sample, Timer
 
 __all__ = ["Wheel"]
 
@@ -29,9 +34,12 @@ class Wheel:
 
     name = "wasmtime-py"
 
-    def __init__(self) -> None:
+    def __init__(self, workshop: Workshop) -> None:
         """Nothing is compiled yet."""
+        self._workshop = workshop
         self._stack = ExitStack()
+        self._value = b""
+        self._hoard: list[Any] = []
         self._engine = Engine(Config())
         self._files = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
 
@@ -47,7 +55,13 @@ class Wheel:
                 clock.add_func("monotonic", lambda _store: time.monotonic_ns())
             with root.add_instance("capwasm:config/config@0.1.0") as config:
                 config.add_func("get", lambda _store, key: _SETTINGS.get(key))
+            with root.add_instance("capwasm:kv/store@0.1.0") as kv:
+                kv.add_func("get", lambda _store, key: self._value if key == "value" else None)
+                kv.add_func("set", self._set)
         return linker, wc.Component(self._engine, guest("host"))
+
+    def _set(self, _store: Any, _key: str, value: bytes, _ttl: int | None) -> None:
+        self._value = value
 
     def _bind(
         self, made: tuple[wc.Linker, wc.Component], function: str
@@ -65,47 +79,60 @@ class Wheel:
         function: str,
         *args: Any,
         plain: Callable[[Any], Any] = lambda v: v,
-    ) -> Job:
+    ) -> Timer:
         store, func, _ = self._bind(made, function)
         return Job(lambda: func(store, *args), plain)
 
     # -- the work -------------------------------------------------------------------------------
 
-    def add(self, how: str) -> Job:
+    def add(self, how: str) -> Timer:
         """`Func.__call__`, always on a kept instance."""
         del how
         return self._call(self._echo, "add", 2, 40)
 
-    def string(self, text: str, *, copy: bool) -> Job:
+    def string(self, text: str, *, copy: bool) -> Timer:
         """A WIT `string`."""
         return self._call(self._echo, "copy-string" if copy else "echo-string", text)
 
-    def data(self, data: bytes) -> Job:
+    def data(self, data: bytes) -> Timer:
         """A WIT `list<u8>`."""
         return self._call(self._echo, "echo-bytes", data, plain=bytes)
 
-    def record(self, sample: Sample) -> Job:
+    def u32s(self, numbers: list[int]) -> Timer:
+        """A list of numbers."""
+        return self._call(self._echo, "echo-u32s", numbers)
+
+    def f64s(self, numbers: list[float]) -> Timer:
+        """The same of floats."""
+        return self._call(self._echo, "echo-f64s", numbers)
+
+    def record(self, sample: Sample) -> Timer:
         """The wheel takes any object with these attributes."""
         return self._call(self._echo, "echo-record", _record(sample), plain=_plain)
 
-    def records(self, samples: list[Sample]) -> Job:
+    def records(self, samples: list[Sample]) -> Timer:
         """A list of them."""
         values = [_record(s) for s in samples]
         return self._call(
             self._echo, "echo-records", values, plain=lambda found: [_plain(s) for s in found]
         )
 
-    def times(self, count: int) -> Job:
+    def times(self, count: int) -> Timer:
         """A Python function behind the clock's name."""
         return self._call(self._host, "times", count)
 
-    def texts(self, count: int) -> Job:
+    def texts(self, count: int) -> Timer:
         """A Python dict behind the setting's name."""
         return self._call(self._host, "texts", count)
 
-    def fresh(self, *, compiled: bool) -> Job:
-        """Store, instance, function, call; compiled before."""
-        del compiled
+    def values(self, count: int, size: int) -> Timer:
+        """A Python attribute behind the store's name."""
+        self._value = bytes(size)
+        return self._call(self._host, "values", count)
+
+    def fresh(self, how: str) -> Timer:
+        """Store, instance, function, call; compiled before, whatever `how` says."""
+        del how
         made = self._host
 
         def run() -> Any:
@@ -115,62 +142,81 @@ class Wheel:
 
         return Job(run)
 
-    def start(self) -> Job:
-        """Every import a trap: the least that can be linked."""
-        component = wc.Component(self._engine, weather()[0])
+    def start(self) -> Timer:
+        """WASI is served; every other import fails when it is called."""
+        code = real_plugin("Rust", self._workshop).path.read_bytes()
+        component = wc.Component(self._engine, code)
         linker = wc.Linker(self._engine)
-        linker.define_unknown_imports_as_traps(component)
+        serve(self._engine, linker, component)
 
         def run() -> bool:
             with Store(self._engine) as store:
+                store.set_wasi(WasiConfig())
                 return linker.instantiate(store, component) is not None
 
         return Job(run)
 
-    def load(self, which: str, *, warm: bool) -> Job:
-        """Compile, or map what `serialize` wrote; link and instantiate; nothing is verified."""
-        code = large_component() if which == "large" else weather()[0]
-        path = self._files / f"{which}.cwasm"
-        if warm:
-            path.write_bytes(wc.Component(self._engine, code).serialize())
+    def load(self) -> Timer:
+        """Map what `serialize` wrote; link and instantiate; nothing is verified."""
+        path = self._files / "large.cwasm"
+        path.write_bytes(wc.Component(self._engine, large_component()).serialize())
 
         def run() -> bool:
-            component = (
-                wc.Component.deserialize_file(self._engine, str(path))
-                if warm
-                else wc.Component(self._engine, code)
-            )
-            linker = wc.Linker(self._engine)
-            linker.define_unknown_imports_as_traps(component)
+            component = wc.Component.deserialize_file(self._engine, str(path))
             with Store(self._engine) as store:
-                return linker.instantiate(store, component) is not None
+                return wc.Linker(self._engine).instantiate(store, component) is not None
 
         return Job(run)
 
-    def spin(self, rounds: int, threads: int) -> Job:
-        """A store for each thread."""
-        bound = [self._bind(self._echo, "spin") for _ in range(threads)]
+    def _on_threads(self, threads: int, function: str, calls: int, *args: int) -> Timer:
+        bound = [self._bind(self._echo, function) for _ in range(threads)]
 
         def one(mine: tuple[Store, wc.Func, wc.Instance]) -> Any:
             store, func, _ = mine
-            return func(store, rounds)
+            for _ in range(calls):
+                last = func(store, *args)
+            return last
 
         if threads == 1:
             return Job(lambda: [one(bound[0])])
         pool = self._stack.enter_context(ThreadPoolExecutor(threads))
         return Job(lambda: list(pool.map(one, bound)))
 
-    def idle(self, count: int) -> Callable[[], None]:
+    def spin(self, rounds: int, threads: int) -> Timer:
+        """A store for each thread."""
+        return self._on_threads(threads, "spin", 1, rounds)
+
+    def short(self, calls: int, threads: int) -> Timer:
+        """A store for each thread."""
+        return self._on_threads(threads, "add", calls, 2, 40)
+
+    # -- alone ----------------------------------------------------------------------------------
+
+    def alone(self, task: str, **spec: Any) -> Callable[[], dict[str, float]]:
+        """`start`: a cold run leaves behind what the others map."""
+        if task == "start":
+            spec = self._prepare(**spec)
+        return lambda: run_here(self.name, task, spec)
+
+    def _prepare(self, language: Any, **spec: Any) -> dict[str, Any]:
+        real = real_plugin(language, self._workshop)
+        compiled = real.compiled(f"{self.name} {version('wasmtime')}")
+        if not spec["cold"] and not compiled.exists():
+            code = real.path.read_bytes()
+            compiled.write_bytes(wc.Component(self._engine, code).serialize())
+        return {**spec, **real.call, "path": str(real.path), "compiled": str(compiled)}
+
+    def keep(self, count: int) -> None:
         """Stores with an instance each."""
-        made, kept = self._echo, []
+        for _ in range(count):
+            store, func, instance = self._bind(self._echo, "add")
+            assert func(store, 2, 40) == 42
+            self._hoard.append((store, func, instance))
 
-        def make() -> None:
-            for _ in range(count):
-                store, func, instance = self._bind(made, "add")
-                assert func(store, 2, 40) == 42
-                kept.append((store, func, instance))
-
-        return make
+    def one(self) -> Callable[[], Any]:
+        """2 + 40 on a kept instance."""
+        store, func, _ = self._bind(self._echo, "add")
+        return lambda: func(store, 2, 40)
 
     def close(self) -> None:
         """Let go of the threads and files."""

@@ -2,13 +2,20 @@
 ;; through one (`copy-…`), as a real plugin would read its argument and build its answer.
 (component
   (core module $m
-    (memory (export "memory") 96)
+    (memory (export "memory") 2)
     (global $top (mut i32) (i32.const 1024))
 
-    ;; Bumps; all is let go of when the result was read.
-    (func $alloc (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (local $at i32)
+    ;; Bumps, and grows the memory to what is needed; all is let go of when the result was read.
+    (func $alloc (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+      (local $at i32) (local $more i32)
       (local.set $at (i32.and (i32.add (global.get $top) (i32.const 7)) (i32.const -8)))
       (global.set $top (i32.add (local.get $at) (local.get 3)))
+      (local.set $more (i32.sub
+        (i32.shr_u (i32.add (global.get $top) (i32.const 0xFFFF)) (i32.const 16))
+        (memory.size)))
+      (if (i32.gt_s (local.get $more) (i32.const 0))
+        (then (if (i32.lt_s (memory.grow (local.get $more)) (i32.const 0))
+          (then (unreachable)))))
       (local.get $at))
     (func (export "done") (param i32) (global.set $top (i32.const 1024)))
 
@@ -61,6 +68,10 @@
   (func (export "echo-string") (param "x" string) (result string)
     (canon lift (core func $i "echo") (memory $memory) (realloc $realloc) (post-return $done)))
   (func (export "echo-bytes") (param "x" (list u8)) (result (list u8))
+    (canon lift (core func $i "echo") (memory $memory) (realloc $realloc) (post-return $done)))
+  (func (export "echo-u32s") (param "x" (list u32)) (result (list u32))
+    (canon lift (core func $i "echo") (memory $memory) (realloc $realloc) (post-return $done)))
+  (func (export "echo-f64s") (param "x" (list f64)) (result (list f64))
     (canon lift (core func $i "echo") (memory $memory) (realloc $realloc) (post-return $done)))
   (func (export "copy-string") (param "x" string) (result string)
     (canon lift (core func $i "copy") (memory $memory) (realloc $realloc) (post-return $done)))
