@@ -64,6 +64,7 @@ def test_allows_to_list_the_functions_with_their_signatures(shell: Shell) -> Non
         "name": "probe.run",
         "whole": "test:prober/probe@0.1.0#run",
         "signature": signature,
+        "lane": True,
         "params": [
             {"name": "operation", "type": "string"},
             {"name": "arguments", "type": "list<string>"},

@@ -63,7 +63,11 @@ class Limits:
         "Bytes over the network in one call, both ways together.",
     )
     value_bytes: int = _limit(
-        4 * MIB, 256 * MIB, "bytes", "Size of one value that crosses the boundary, either way."
+        4 * MIB,
+        256 * MIB,
+        "bytes",
+        "Size of one value that crosses the boundary, either way. Lists are moved in a memory of their"
+        " own, of at most ten times that and of no more than `memory`.",
     )
     handles: int = _limit(256, 100_000, "count", "Host handles that one instance holds at a time.")
     concurrency: int = _limit(4, 1_024, "count", "Calls into the plugin at a time.")

@@ -11,7 +11,7 @@ from ._output import console, epilog, home_option, json_option, say_json, shown
 from ._progress import CompileLine
 
 if TYPE_CHECKING:
-    from capwasm.engine.exports import Export, ExportTable
+    from capwasm.engine.exports import Export
     from capwasm.errors import Fault
     from capwasm.events import Event
     from capwasm.limits import Limits
@@ -82,7 +82,7 @@ def call(
         plugin = load(source, at_most=at_most)
         _check_lowered(plugin, wanted)
         if function is None:
-            _list(plugin.functions, as_json=as_json)
+            _list(plugin, as_json=as_json)
             return
         export = plugin.functions.find(function)
         words = _arguments(export, args)
@@ -156,9 +156,10 @@ def _arguments(export: Export, words: tuple[str, ...]) -> list[Any]:
     return values
 
 
-def _list(functions: ExportTable, *, as_json: bool) -> None:
+def _list(plugin: Plugin, *, as_json: bool) -> None:
+    functions = plugin.functions
     if as_json:
-        say_json([_described(e) for e in functions], indent=2)
+        say_json([_described(e) | {"lane": e.whole in plugin.laned} for e in functions], indent=2)
         return
     from rich.text import Text
 
