@@ -19,7 +19,7 @@ from unittest import mock
 
 import pytest
 import wasmtime
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from capwasm.engine import cache as cache_module
@@ -218,6 +218,7 @@ def test_refuses_an_entry_of_which_one_byte_changed(
 
 
 @pytest.mark.case("SIG-22", "PER-04")
+@settings(deadline=None)  # it writes files
 @given(
     data=st.binary(min_size=1, max_size=200),
     cut=st.integers(0, 300),

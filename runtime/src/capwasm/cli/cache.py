@@ -19,16 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["commands"]
 
 
-class _Size(click.ParamType[int]):
-    name = "size"
+def _size(_ctx: click.Context, _parameter: click.Parameter, value: str) -> int:
+    from capwasm.caps._tables import read_size
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        from capwasm.caps._tables import read_size
-
-        try:
-            return int(str(read_size(value)))
-        except ValueError as exc:
-            self.fail(str(exc), param, ctx)
+    try:
+        return int(str(read_size(value)))
+    except ValueError as exc:
+        raise click.BadParameter(str(exc)) from None
 
 
 @click.group(
@@ -65,7 +62,7 @@ def list_(home_path: Path, as_json: bool) -> None:
 
 
 @cache.command(epilog=epilog("capwasm cache prune --to 500MiB"))
-@click.option("--to", "size", type=_Size(), required=True, help="Bytes that may stay, or 500MiB.")
+@click.option("--to", "size", callback=_size, required=True, help="Bytes that may stay, or 500MiB.")
 @home_option
 @json_option
 def prune(size: int, home_path: Path, as_json: bool) -> None:
