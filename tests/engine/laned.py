@@ -9,8 +9,9 @@ from wasmtime import component as wc
 
 from capwasm.engine import types as t
 from capwasm.engine.crossing import Boundary
-from capwasm.engine.lane.append import compose, present, without_lane
-from capwasm.engine.lane.choose import LANE_IMPORTS, Chosen, Function
+from capwasm.engine.lane.append import compose
+from capwasm.engine.lane.choose import Chosen, Function, present
+from capwasm.engine.lane.wire import LANE_IMPORTS, without_lane
 from capwasm.engine.plan import Plans, define_func
 from capwasm.engine.walk import walk
 from capwasm.handles import HandleTable

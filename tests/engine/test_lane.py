@@ -14,8 +14,7 @@ from capwasm.engine import compile as module
 from capwasm.engine.compile import CompileLimits, Compiler
 from capwasm.engine.compiled import Compiled
 from capwasm.engine.engine import PluginEngine
-from capwasm.engine.lane.choose import LANE_EXPORTS, LANE_IMPORTS
-from capwasm.engine.lane.glue import MODULE, pages_for
+from capwasm.engine.lane.wire import LANE_EXPORTS, LANE_IMPORTS, MODULE, pages_for
 from capwasm.engine.link import Linked, link
 from capwasm.errors import (
     ArtifactError,

@@ -15,8 +15,9 @@ from wasmtime import component as wc
 
 from capwasm.engine import types as t
 from capwasm.engine.crossing import Boundary, EngineFault
-from capwasm.engine.lane.append import compose, present, without_lane
-from capwasm.engine.lane.choose import LANE_IMPORTS, chosen
+from capwasm.engine.lane.append import compose
+from capwasm.engine.lane.choose import chosen, present
+from capwasm.engine.lane.wire import LANE_IMPORTS, without_lane
 from capwasm.engine.plan import Plans, define_func
 from capwasm.engine.walk import walk
 from capwasm.errors import ValueLimitExceeded

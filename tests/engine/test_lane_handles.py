@@ -7,8 +7,9 @@ import wasmtime
 from wasmtime import component as wc
 
 from capwasm.engine.crossing import Boundary, EngineFault, HostKind
-from capwasm.engine.lane.append import compose, present
-from capwasm.engine.lane.choose import LANE_EXPORTS, LANE_IMPORTS, Chosen, chosen
+from capwasm.engine.lane.append import compose
+from capwasm.engine.lane.choose import Chosen, chosen, present
+from capwasm.engine.lane.wire import LANE_EXPORTS, LANE_IMPORTS
 from capwasm.engine.plan import Plans, define_func, define_resource
 from capwasm.engine.walk import walk
 from capwasm.errors import CapError, HandleLimitExceeded, InternalError, ValueLimitExceeded

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from wasmtime import component as wc
 
 from capwasm.engine import types as t
-from capwasm.engine.lane.append import NotLaned, _Appended, compose, present, without_lane
+from capwasm.engine.lane.append import _Appended, compose
 from capwasm.engine.lane.binary import COMPONENT, OddBinary, skeleton
-from capwasm.engine.lane.choose import LANE_EXPORTS, chosen
+from capwasm.engine.lane.choose import chosen, present
 from capwasm.engine.lane.sites import sites_of, slots_of
 from capwasm.engine.lane.spaces import read_spaces
+from capwasm.engine.lane.wire import LANE_EXPORTS, NotLaned, without_lane
 from capwasm.engine.walk import walk
 from tests.engine.echo import ENGINE
 from tests.engine.test_lane_guests import HONEST, guest

@@ -15,11 +15,12 @@ from capwasm.engine import types as t
 from capwasm.engine.classes import Classes
 from capwasm.engine.crossing import BadValue, EngineFault
 from capwasm.engine.lane import layout
-from capwasm.engine.lane.codec import GROUP, PACKED, Codec, Codecs
+from capwasm.engine.lane.codec import Codec, Codecs
 from capwasm.engine.lane.layout import BASE, MEMORY, RBASE, SLOTS, Form
 from capwasm.engine.lane.lift import lifter
 from capwasm.engine.lane.lower import lowerer
 from capwasm.engine.lane.rows import rows_of
+from capwasm.engine.lane.wire import GROUP, PACKED
 from capwasm.errors import ValueLimitExceeded
 from capwasm.values import Err, Ok, Some, Variant
 from tests.engine import canonical

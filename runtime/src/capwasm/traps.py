@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from .call import CallRecord
-from .engine.lane.glue import MEMORY_LIMIT, VALUE_LIMIT
-from .engine.lane.glue import MODULE as LANE
+from .engine.lane.wire import MEMORY_LIMIT, VALUE_LIMIT
+from .engine.lane.wire import MODULE as LANE
 from .errors import (
     CallInterrupted,
     CapwasmError,

@@ -29,9 +29,7 @@ from .compile_process import CompileLimits, compile_apart, first_lines
 from .compiled import Compiled
 from .config import fingerprint
 from .engine import PluginEngine
-from .lane.append import VERSION, NotLaned
-from .lane.glue import pages_for
-from .lane.prepare import prepare
+from .lane.wire import VERSION, NotLaned, pages_for
 from .sealed import Sealed
 from .typedoc import decode, encode
 from .types import ComponentTypes
@@ -252,6 +250,9 @@ class Compiler:
         def read(skeleton: bytes) -> ComponentTypes:
             with compile_apart(skeleton, self._limits, progress.work) as made:
                 return walk(self._load(made), self._engine.wasm)
+
+        # What makes a lane is for those who compile.
+        from .lane.prepare import prepare
 
         prepared = prepare(code, pages, read)
         with compile_apart(prepared.code, self._limits, progress.work) as made:

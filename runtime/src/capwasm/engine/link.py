@@ -25,9 +25,9 @@ from .compiled import Compiled
 from .crossing import Boundary, EngineFault, HostKind
 from .engine import PluginEngine
 from .exports import ExportTable
-from .lane.append import present, without_lane
-from .lane.choose import LANE_IMPORTS, Chosen
+from .lane.choose import Chosen, present
 from .lane.choose import chosen as functions_of
+from .lane.wire import LANE_IMPORTS, without_lane
 from .plan import Plans, define_func, define_resource
 from .start import Startable
 from .types import ComponentTypes, InterfaceType, ResourceId

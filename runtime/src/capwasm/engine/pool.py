@@ -29,7 +29,7 @@ from wasmtime import _bindings as ffi
 from capwasm.limits import CEILING
 
 from .config import make_config
-from .lane.glue import ADDED_INSTANCES, ADDED_MEMORIES
+from .lane.wire import ADDED_INSTANCES, ADDED_MEMORIES
 
 __all__ = ["Capacity", "Made", "make_engine"]
 

@@ -22,7 +22,7 @@ from capwasm.limits import Limits
 from capwasm.threads import LOCAL
 
 from . import capi
-from .lane.glue import ADDED_INSTANCES, ADDED_MEMORIES
+from .lane.wire import ADDED_INSTANCES, ADDED_MEMORIES
 from .trampoline import guarded
 
 __all__ = ["Func", "Store"]

@@ -19,7 +19,7 @@ import wasmtime
 from capwasm.engine import types as t
 
 from .binary import COMPONENT
-from .choose import LANE_EXPORTS, LANE_IMPORTS, Chosen, Function, function_name
+from .choose import Chosen, Function
 from .glue import glue_module, handle_params, memory_module
 from .layout import BASE, owned
 from .sites import Site, Slot, sites_of, slots_of
@@ -36,45 +36,15 @@ from .spaces import (
     Spaces,
     read_spaces,
 )
+from .wire import LANE_EXPORTS, LANE_IMPORTS, NotLaned, function_name, is_lane
 
-__all__ = ["VERSION", "NotLaned", "compose", "is_lane", "present", "without_lane"]
+__all__ = ["compose"]
 
-# Raised whenever the text below, the wire or the choice of functions changes: it is part of the
-# key of the compile cache.
-VERSION = 2
-
-_PACKAGE = "capwasm:lane/"
 # Types of all functions together, as they spell out: the code for them is in proportion.  A guest
 # that imports every capability of ours, twice, has 2,000.
 _MAX_PARTS = 20_000
 # What stands in the text of the component's own words.
 _NAME = re.compile(r"[a-z][a-zA-Z0-9-]{0,255}", re.ASCII)
-
-
-class NotLaned(Exception):
-    """The plugin runs as it is; the message says why."""
-
-
-def is_lane(interface: str) -> bool:
-    """Whether that is a name of ours, which no plugin may use."""
-    return interface.startswith(_PACKAGE)
-
-
-def without_lane(types: t.ComponentTypes) -> t.ComponentTypes:
-    """The types of the plugin in a laned one."""
-    return t.ComponentTypes(
-        tuple(i for i in types.imports if not is_lane(i.name)),
-        tuple(i for i in types.exports if not is_lane(i.name)),
-    )
-
-
-def present(types: t.ComponentTypes, chosen: Chosen) -> Chosen:
-    """Those of the chosen functions that a laned component with these types has on the lane."""
-
-    def numbers(interface: t.InterfaceType | None) -> set[int]:
-        return {int(name[1:]) for name, _ in interface.functions} if interface else set()
-
-    return chosen.only(numbers(types.exported(LANE_EXPORTS)), numbers(types.imported(LANE_IMPORTS)))
 
 
 def compose(code: bytes | memoryview, types: t.ComponentTypes, chosen: Chosen, pages: int) -> bytes:

@@ -2,7 +2,7 @@
 
 The code in the component is made for these functions, and the host's plans for the same ones: the
 number of a function on the wire is its place here.  So a change here is a change of the wire: raise
-`compose`'s version with it.
+`wire.VERSION` with it.
 """
 
 from __future__ import annotations
@@ -14,20 +14,16 @@ from dataclasses import dataclass
 from capwasm.engine import types as t
 
 from .layout import owned
+from .wire import LANE_EXPORTS, LANE_IMPORTS
 
 __all__ = [
-    "LANE_EXPORTS",
-    "LANE_IMPORTS",
     "MAX_HANDLES",
     "MAX_OWNED",
     "Chosen",
     "Function",
     "chosen",
-    "function_name",
+    "present",
 ]
-
-# Where the lane's own functions stand in a composed component; no plugin may use these names.
-LANE_EXPORTS, LANE_IMPORTS = "capwasm:lane/exports@0.1.0", "capwasm:lane/imports@0.1.0"
 
 # Handles among the parameters of one import: with the string, all are passed flat.
 MAX_HANDLES = 14
@@ -35,11 +31,6 @@ MAX_HANDLES = 14
 # Handles that the result of one import may hold: each is a value of its own beside the string.
 MAX_OWNED = 5
 MAX_FLAGS = 32
-
-
-def function_name(k: int) -> str:
-    """What the function of that number is called in the lane's interfaces."""
-    return f"f{k}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +84,15 @@ def chosen(types: t.ComponentTypes) -> Chosen:
     """The functions of that component that take the lane."""
     named = (i for i in types.imports if i.name)
     return Chosen(tuple(_each(types.exports, _export_pays)), tuple(_each(named, _import_pays)))
+
+
+def present(types: t.ComponentTypes, chosen: Chosen) -> Chosen:
+    """Those of the chosen functions that a laned component with these types has on the lane."""
+
+    def numbers(interface: t.InterfaceType | None) -> set[int]:
+        return {int(name[1:]) for name, _ in interface.functions} if interface else set()
+
+    return chosen.only(numbers(types.exported(LANE_EXPORTS)), numbers(types.imported(LANE_IMPORTS)))
 
 
 def _each(

@@ -27,19 +27,14 @@ from capwasm.engine.crossing import EngineFault, over_limit
 from capwasm.errors import InternalError
 
 from .layout import BASE
+from .wire import GROUP, PACKED, PAGE, most_bytes
 
-__all__ = ["GROUP", "PACKED", "Codec", "Codecs", "functions", "most_bytes"]
+__all__ = ["Codec", "Codecs", "functions"]
 
-# So many bytes of a block are so many of the string.
-GROUP, PACKED = 16, 19
-
-_PAGE = 1 << 16
 _FIRST_PAGES = 16  # the address space alone; what is never touched costs nothing
 _MAX_PAGES = 1 << 15
 _KEPT, _KEPT_BYTES = 8, 1 << 22
 _ZEROS = bytes(4096)
-# A block is somewhat larger than its values: padding, and the empty places of options.
-_ROOM, _ROOM_FACTOR = 1 << 16, 4
 # From here on a copy is worth a C call, and a run is worth letting other threads have the interpreter.
 _LARGE = 1 << 14
 _VERY_LARGE = 1 << 18
@@ -54,11 +49,6 @@ _RESULT = 32
 _POINTER_AT = _RESULT + 16
 
 _P = ctypes.c_void_p
-
-
-def most_bytes(limit: int) -> int:
-    """The size of the largest block there is for values of at most `limit` bytes."""
-    return limit * _ROOM_FACTOR + _ROOM
 
 
 def functions() -> str:
@@ -240,11 +230,11 @@ class Codec:
         if end <= self._size:
             return
         # Half as much again, so that many small steps are few growths.
-        pages = -(-(end + end // 2) // _PAGE)
+        pages = -(-(end + end // 2) // PAGE)
         if pages > _MAX_PAGES:
             raise over_limit(self.limit)
         try:
-            self._memory.grow(self._store, pages - self._size // _PAGE)
+            self._memory.grow(self._store, pages - self._size // PAGE)
         except wasmtime.WasmtimeError:
             raise over_limit(self.limit) from None
         if self._where() != self.base:

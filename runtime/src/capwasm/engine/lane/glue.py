@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from capwasm.engine import types as t
 
-from .codec import GROUP, PACKED, functions, most_bytes
+from .codec import functions
 from .layout import (
     BASE,
     MEMORY,
@@ -35,42 +35,14 @@ from .layout import (
     result_by_pointer,
 )
 from .sites import Site, Slot, has_pointers
+from .wire import MEMORY_LIMIT, MODULE, PAGE, VALUE_LIMIT
 
-__all__ = [
-    "ADDED_INSTANCES",
-    "ADDED_MEMORIES",
-    "MEMORY_LIMIT",
-    "MODULE",
-    "VALUE_LIMIT",
-    "glue_module",
-    "handle_params",
-    "memory_module",
-    "pages_for",
-]
+__all__ = ["glue_module", "handle_params", "memory_module"]
 
-# Names that traps in here show in a backtrace: of every module, and of what an allocation that is
-# refused calls.
-MODULE = "capwasm-lane"
-VALUE_LIMIT, MEMORY_LIMIT = "lane-value-limit", "lane-memory-limit"
-
-# What the lane adds to an instance.
-ADDED_MEMORIES, ADDED_INSTANCES = 1, 2
-
-PAGE = 65536
 # The codec reads and writes so many bytes, at most, past the end of what it is given.
 _SLACK = 64
 # Where a call of the host's leaves a string and handles: below BASE, from here on.
 _RETURNED = 8
-
-
-def pages_for(value_bytes: int) -> int:
-    """How large the lane's memory may become, for values of at most so many bytes.
-
-    It holds the arguments or the result, as a block and then in its place as a string.  The sizes are
-    few, since each is a component of its own.
-    """
-    block = most_bytes(1 << (value_bytes - 1).bit_length())
-    return -(-(block // GROUP * PACKED + RBASE) // PAGE) + 1
 
 
 def memory_module(base: int, pages: int) -> str:

@@ -33,7 +33,6 @@ from capwasm.engine.lift import lifter as handle_lifter
 from capwasm.engine.lower import lowerer as handle_lowerer
 from capwasm.errors import CapError, InternalError
 
-from .choose import LANE_EXPORTS, function_name
 from .codec import Codec, Codecs
 from .layout import (
     BASE,
@@ -48,6 +47,7 @@ from .layout import (
 )
 from .lift import Lift, lifter
 from .lower import Lower, lowerer
+from .wire import LANE_EXPORTS, function_name
 
 if TYPE_CHECKING:
     from capwasm.engine.plan import AnyFunc, AnyStore, BoundCall, Invoke, OnFailure

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from capwasm.engine import types as t
 from capwasm.errors import LinkError
 
-from .append import NotLaned, compose, without_lane
+from .append import compose
 from .binary import OddBinary, skeleton
 from .choose import chosen
+from .wire import NotLaned, without_lane
 
 __all__ = ["Prepared", "prepare"]
 
