@@ -48,6 +48,7 @@ class Intake:
         name = f"{proven.id}@{proven.version}"
         manifest = parse_manifest(proven.manifest_bytes, self.capabilities, context=name)
         proven.check_identity(manifest.id, manifest.version, manifest.plugin.kind)
+        of_code = proven.code_digest if proven.kind == "component" else None
         record = VersionRecord(
             plugin=proven.id,
             version=proven.version,
@@ -56,7 +57,7 @@ class Intake:
             bundle=artifact.sha256,
             size=len(artifact.data),
             archive=proven.digest,
-            code=proven.code_digest if proven.kind == "component" else None,
+            code=of_code,
             manifest=proven.manifest_digest,
             signers=proven.signers,
             source=source,
