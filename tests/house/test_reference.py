@@ -31,8 +31,10 @@ def made(which: str) -> str:
     manifest, policy = manifest_schema(known), policy_schema(known)
     if which in ("plugin", "limits"):
         return table(manifest["properties"][which], manifest)
-    if which in ("trust", "consent"):
+    if which in ("trust", "consent", "updates"):
         return table(policy["properties"][which], policy)
+    if which == "budget":
+        return table(policy["$defs"]["updates.ErrorBudget"], policy)
     if which == "head":
         words = {w: policy["properties"][w] for w in ("owner", "review-by")}
         return table({"properties": words}, policy)
@@ -75,7 +77,7 @@ def kinds(spec: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
         inner = "; ".join(kinds(spec["items"], schema))
         yield f"array of {inner}"
     elif spec.get("type") == "object":
-        yield "table of text"
+        yield "table" if "properties" in spec else "table of text"
     elif spec.get("type") == "integer":
         low, high = spec.get("minimum"), spec.get("maximum")
         bounds = (

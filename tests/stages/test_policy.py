@@ -88,6 +88,22 @@ def test_word_consent_automatic() -> None:
     assert load("[consent]").automatic == frozenset()
 
 
+def test_word_updates() -> None:
+    rule = load(
+        "[updates]\nautomatic = false\nmin-age-hours = 48\n"
+        "error-budget = { calls = 20, hours = 2, failures = 3 }"
+    ).updates
+    assert (rule.automatic, rule.min_age_hours) == (False, 48)
+    assert (rule.error_budget.calls, rule.error_budget.hours) == (20, 2)
+    assert rule.error_budget.failures == 3
+    assert load("").updates.automatic
+    assert load("[updates]\nerror-budget = { failures = 0 }").updates.error_budget.calls == 100
+    for wrong in ("automatic = 1", "min-age-hours = -1", "error-budget = { calls = 0 }", "x = 1"):
+        with pytest.raises(PolicyError) as caught:
+            load("[updates]\n" + wrong)
+        assert caught.value.code == "policy.invalid"
+
+
 def test_word_limits_bounds_every_plugin() -> None:
     policy = load('[limits]\nfuel = 500\n[plugins."acme.*".limits]\nfuel = 900\nwall-ms = 7')
 

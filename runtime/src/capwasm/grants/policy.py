@@ -38,6 +38,7 @@ from ._document import (
     unknown_words,
 )
 from ._lines import header_lines
+from .updates import UpdatesRule
 
 __all__ = ["SCHEMA", "ForPlugin", "Policy", "Rule"]
 
@@ -158,6 +159,7 @@ class Policy(Proof):
         owner: who answers for it, or empty.   review_by: when it is to be looked at again.
         requirement: whose signature a load needs.
         automatic: capabilities whose low and medium risks need no person's consent.
+        updates: which new versions serve without a person, and how they prove good.
         ceiling: limits above which no plugin goes.
         source: what messages call the file.   digest: SHA-256 of its bytes, in hex.
     """
@@ -166,6 +168,7 @@ class Policy(Proof):
     review_by: date | None = None
     requirement: Requirement = field(default_factory=Requirement)
     automatic: frozenset[str] = frozenset()
+    updates: UpdatesRule = field(default_factory=UpdatesRule)
     ceiling: Limits = CEILING
     source: str = "policy.toml"
     digest: str = ""
@@ -284,6 +287,7 @@ def _parse(
     head = reader.model(Head, {w: doc[w] for w in ("owner", "review-by") if w in doc}, "")
     trust = reader.model(TrustRule, table_of(doc, "trust", "", faults), "trust")
     consent = reader.model(ConsentRule, table_of(doc, "consent", "", faults), "consent")
+    updates = reader.model(UpdatesRule, table_of(doc, "updates", "", faults), "updates")
     names = {c.name for c in capabilities}
     for i, word in enumerate(consent.automatic if consent else ()):
         if word not in names:
@@ -295,13 +299,14 @@ def _parse(
     ceiling = parse_limits(limits, "limits", CEILING, faults)
     deny = reader.rules(table_of(doc, "deny", "", faults), "deny", ())
     selectors = reader.selectors(table_of(doc, "plugins", "", faults))
-    if faults or head is None or trust is None or consent is None:
+    if faults or head is None or trust is None or consent is None or updates is None:
         raise _invalid(faults, context)
     return cls.made(
         owner=head.owner,
         review_by=date.fromisoformat(head.review_by) if head.review_by else None,
         requirement=Requirement(frozenset(trust.require), trust.reviewed),
         automatic=frozenset(consent.automatic),
+        updates=updates,
         ceiling=ceiling,
         source=context,
         digest=hashlib.sha256(data).hexdigest(),
@@ -312,7 +317,7 @@ def _parse(
 
 
 _TOP: Final = (
-    "schema", "owner", "review-by", "trust", "consent", "limits", "deny", "plugins",
+    "schema", "owner", "review-by", "trust", "consent", "updates", "limits", "deny", "plugins",
 )  # fmt: skip
 
 
