@@ -17,8 +17,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From the ground up.  A module imports from its own room and from the floors below, never across or
 # above.  `caps.*` are rooms of one floor that do not know each other.
 FLOORS: list[set[str]] = [
+    {"codes"},
     {"errors", "values", "events", "lattice", "_stage", "threads"},
-    {"_model", "_files", "_shipped", "handles"},
+    {"_model", "_files", "_lock", "_shipped", "handles"},
     {"_sqlite"},
     {"limits"},
     {"call", "capability"},
@@ -29,11 +30,12 @@ FLOORS: list[set[str]] = [
     {"registry"},
     {"caps", "engine"},
     {"jsonvalues", "web", "traps"},
-    {"wasi", "repository", "oci"},
+    {"wasi", "repository", "oci", "revocation"},
     {"instance", "serving"},
     {"keeping"},
     {"session", "ready"},
     {"plugin"},
+    {"lifecycle"},
     {"machine"},
     {"home"},
     {"runtime"},
@@ -46,8 +48,8 @@ LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 # Module of power -> who may import it.  A room stands for all its modules.
 POWER: dict[str, set[str]] = {
     "os": {
-        "_files", "_sqlite", "engine.engine", "engine.cache", "engine.sealed", "engine.compile_process", "engine._compiler", "runtime", "home", "machine", "caps._descriptors", "record", "grants", "capsule",
-        "registry", "repository",
+        "_files", "_lock", "_sqlite", "engine.engine", "engine.cache", "engine.sealed", "engine.compile_process", "engine._compiler", "runtime", "home", "machine", "caps._descriptors", "record", "grants", "capsule",
+        "registry", "repository", "revocation",
         "caps.fs", "caps.kv", "caps.random", "caps.secrets", "cli", "demo",
     },
     "socket": {"caps.net", "cli", "demo"},
