@@ -88,6 +88,20 @@ def test_word_consent_automatic() -> None:
     assert load("[consent]").automatic == frozenset()
 
 
+def test_word_revocation() -> None:
+    rule = load(
+        '[revocation]\nmax-age-hours = 6\nstale = "refuse"\n'
+        'url = "https://acme.com/feed"\nevery-minutes = 5'
+    ).revocation
+    assert (rule.max_age_hours, rule.stale) == (6, "refuse")
+    assert (rule.url, rule.every_minutes) == ("https://acme.com/feed", 5)
+    assert load("").revocation.stale == "report"
+    for wrong in ('stale = "ignore"', "max-age-hours = 0", 'url = "ftp://acme.com/"'):
+        with pytest.raises(PolicyError) as caught:
+            load("[revocation]\n" + wrong)
+        assert caught.value.code == "policy.invalid"
+
+
 def test_word_updates() -> None:
     rule = load(
         "[updates]\nautomatic = false\nmin-age-hours = 48\n"

@@ -244,6 +244,8 @@ _BLANK: Final = re.compile(
 
 def hidden(text: str, *, allowed: str = "") -> str | None:
     """Which character of `text` a reviewer could not see, as `U+202E`, or None (MAN-06)."""
+    if text.isascii() and text.isprintable():  # the usual case, and of megabytes
+        return None
     found = (
         char
         for char in set(text)
@@ -270,11 +272,10 @@ def _depth(doc: Any) -> int:
     deepest, todo = 0, [(doc, 1)]
     while todo:
         node, level = todo.pop()
+        inner = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+        level += bool(inner)
         deepest = max(deepest, level)
         if level > MAX_DEPTH:
             break
-        if isinstance(node, dict):
-            todo.extend((v, level + 1) for v in node.values())
-        elif isinstance(node, list):
-            todo.extend((v, level + 1) for v in node)
+        todo.extend([(v, level) for v in inner if isinstance(v, dict | list)])
     return deepest

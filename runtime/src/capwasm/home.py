@@ -17,6 +17,8 @@
     repositories.toml  where plugins come from   absent: from files that are named
     roots/         the first root of each repository: all trust in it begins there
     tuf/           their metadata, as last verified  made at need
+    revocations/   feeds of what was revoked: *.json, dropped by the operator
+    revocations/kept/  the newest accepted feed, sealed; made at need
     audit-commands/  the audit of operators' commands, for `audit/` is its runtime's alone
 """
 
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from .capsule.keys import PrivateKey
     from .registry.registry import Registry
     from .repository.sources import Sources
+    from .revocation.guard import Guard
 
 __all__ = ["Home", "make_private"]
 
@@ -91,6 +94,7 @@ class Home:
         self.audit_key = self.root / "audit.key"
         self.cache = self.root / "cache"
         self.audit_commands = self.root / "audit-commands"
+        self.revocations = self.root / "revocations"
         self.repositories_file = self.root / "repositories.toml"
         self.repository_roots = self.root / "roots"
         self.repository_cache = self.root / "tuf"
@@ -180,12 +184,48 @@ class Home:
         trust: TrustStore,
         policy: Policy,
         capabilities: Sequence[Capability[Any, Any]],
+        guard: Guard | None = None,
     ) -> Registry:
-        """What is installed; nothing is read or made before it is used."""
-        from .registry.registry import Registry
+        """What is installed; nothing is read or made before it is used.
 
+        Args:
+            recorder: takes an event of each change.
+            trust: whose signatures count.
+            policy: the operator's.
+            capabilities: those that a manifest may ask for.
+            guard: knows what was revoked; one of its own if None.
+        """
+        from .registry.registry import Registry
+        from .revocation.guard import subject_of
+
+        asked = guard or self.guard(recorder, trust=trust, policy=policy, capabilities=capabilities)
         return Registry(
-            self.root, trust=trust, policy=policy, capabilities=capabilities, recorder=recorder
+            self.root,
+            trust=trust,
+            policy=policy,
+            capabilities=capabilities,
+            recorder=recorder,
+            check=lambda artifact: asked.admit(subject_of(artifact)),
+        )
+
+    def guard(
+        self,
+        recorder: Recorder,
+        *,
+        trust: TrustStore,
+        policy: Policy,
+        capabilities: Sequence[Capability[Any, Any]],
+    ) -> Guard:
+        """What was revoked; nothing is read or made before it is used."""
+        from .revocation.guard import Guard
+        from .revocation.keep import Keeper
+
+        return Guard(
+            Keeper(self.revocations / "kept"),
+            trust=trust,
+            rule=policy.revocation,
+            capabilities=capabilities,
+            recorder=recorder,
         )
 
     def sources(self, recorder: Recorder, *, offline: bool = False) -> Sources:

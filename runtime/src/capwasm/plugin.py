@@ -63,8 +63,17 @@ class Plugin:
         opener: Opener,
         workers: Workers,
         on_close: Callable[[Plugin], None],
+        on_open: Callable[[Plugin], None] = lambda _plugin: None,
     ) -> None:
-        """Keep the proofs; `Runtime.load` made them in order."""
+        """Keep the proofs; `Runtime.load` made them in order.
+
+        Args:
+            artifact: what was verified.
+            opener: makes instances of it.
+            workers: threads for calls.
+            on_close: told when it ends, also when it does not start.
+            on_open: told before its code runs for the first time; from then on it can be evicted.
+        """
         self.manifest = opener.terms.manifest
         self.grants = opener.grants
         self.digest = artifact.digest
@@ -88,8 +97,13 @@ class Plugin:
         self._ended: str | None = None
         self._ready = Ready(opener.engine, lambda: self._open(None), Instance.close, workers.submit)
         # The first instance is made now, so that what can't start is refused at load.
+        on_open(self)
         began = time.monotonic()
-        first = self._where_it_fits(self._open)
+        try:
+            first = self._where_it_fits(self._open)
+        except BaseException:
+            self._end("it did not start", event=None)
+            raise
         if self._mode == "per-call":
             self._ready.add(first, time.monotonic() - began)
         else:

@@ -28,7 +28,7 @@ from .engine.compile import CompileLimits, Compiler, Compiling
 from .engine.engine import PluginEngine
 from .engine.link import link
 from .engine.pool import Capacity
-from .errors import CapabilityError, CapwasmError, GrantDeniedError, RegistryError
+from .errors import CapabilityError, CapwasmError, GrantDeniedError, GuestError, RegistryError
 from .events import ALLOWED, DENIED, Event, Recorder, record_all
 from .grants.consent import Subject, consent_for
 from .grants.consent_store import ConsentStore
@@ -36,6 +36,7 @@ from .grants.manifest import Manifest, parse_manifest
 from .grants.policy import Policy
 from .grants.resolve import Grants, resolve
 from .home import Home, make_private
+from .lifecycle import Lifecycle, Overseer
 from .limits import CEILING, Limits
 from .plugin import Opener, Plugin
 from .record.audit import AuditLog  # noqa: F401 - with this module, not at the first `open`
@@ -43,6 +44,7 @@ from .record.logs import get_logger
 from .record.metrics import Metrics
 from .record.redact import Redactor
 from .registry.shelf import Shelf
+from .revocation.guard import Guard, subject_of
 from .serving import Serving, Terms
 from .threads import Workers
 from .wasi import unserved_reason
@@ -68,6 +70,7 @@ class Runtime:
         capabilities: Sequence[Capability[Any, Any]],
         consents: ConsentStore | None = None,
         registry: Shelf | None = None,
+        revocations: Guard | None = None,
         compile_limits: CompileLimits | None = None,
         on_slow: Callable[[str], None] | None = None,
         on_compile: Callable[[Compiling], None] | None = None,
@@ -87,6 +90,8 @@ class Runtime:
             capabilities: those that plugins may be granted, in the order in which they open.
             consents: where consents are kept; none: only what policy consents to by itself.
             registry: what is installed, and which versions may no longer be loaded.
+            revocations: what the revocation feed denies; what it keeps is watched from the first
+                load on.
             compile_limits: see there.
             on_slow: told one line when something will take seconds (compiling a large plugin).
             on_compile: told how far it is with a compilation that takes long; see `Compiler`.
@@ -112,6 +117,7 @@ class Runtime:
         self.core_version = core_version
         self.capabilities = tuple(capabilities)
         self._closers = owned or contextlib.ExitStack()
+        self._overseer = Overseer(revocations, registry, recorder)
         self._lock = threading.Lock()
         self._plugins: list[Plugin] = []
         self._closed = False
@@ -142,6 +148,7 @@ class Runtime:
         )
         self._workers = Workers(workers)
         self._closers.callback(self._workers.close)
+        self._closers.callback(self._overseer.close)
         self._record(
             "runtime.start",
             ALLOWED,
@@ -198,6 +205,7 @@ class Runtime:
             policy = place.policy(capabilities)
             trust = place.trust()
             recorder = stack.enter_context(place.recorder(redactor, metrics, hook))
+            guard = place.guard(recorder, trust=trust, policy=policy, capabilities=capabilities)
             return cls(
                 policy=policy,
                 trust=trust,
@@ -207,8 +215,15 @@ class Runtime:
                 capabilities=capabilities,
                 consents=ConsentStore(place.consents, recorder=recorder),
                 registry=stack.enter_context(
-                    place.registry(recorder, trust=trust, policy=policy, capabilities=capabilities)
+                    place.registry(
+                        recorder,
+                        trust=trust,
+                        policy=policy,
+                        capabilities=capabilities,
+                        guard=guard,
+                    )
                 ),
+                revocations=guard,
                 capacity=capacity,
                 compile_limits=compile_limits,
                 on_slow=on_slow,
@@ -241,6 +256,7 @@ class Runtime:
         Raises:
             ArtifactError, VerificationError: not what a trusted key signed, or older than what was
                 accepted, or revoked.
+            RevocationError: the revocation feed is older than policy allows, or can't be believed.
             RegistryError: the plugin is suspended or another's, or the registry can't be believed.
             ManifestError: its declaration is malformed.
             GrantDeniedError: it asks for more than is allowed; every missing permission with the
@@ -284,8 +300,11 @@ class Runtime:
     def _load(self, prove: Callable[[], VerifiedArtifact], name: str, at_most: Limits) -> Plugin:
         self._check_open()
         try:
+            self._overseer.start()
             artifact = prove()
             name = f"{artifact.id}@{artifact.version}"
+            subject = subject_of(artifact)
+            self._overseer.admit(subject)
             manifest = parse_manifest(artifact.manifest_bytes, self.capabilities, context=name)
             artifact.check_identity(manifest.id, manifest.version, manifest.plugin.kind)
             if artifact.kind != "component":
@@ -295,6 +314,7 @@ class Runtime:
                     context=name,
                 )
             grants = self._resolve(artifact, manifest).lowered(at_most)
+            self._overseer.admit(subject, grants)
             self._record_load(artifact, grants, name)
             plugin = self._start(artifact, manifest, grants, name)
         except CapwasmError as exc:
@@ -352,7 +372,24 @@ class Runtime:
                 unserved=unserved_reason,
             )
         opener = Opener(self._engine, linked, terms, grants)
-        return Plugin(artifact, opener, workers=self._workers, on_close=self._forget)
+        subject = subject_of(artifact)
+        try:
+            plugin = Plugin(
+                artifact,
+                opener,
+                workers=self._workers,
+                on_close=self._forget,
+                on_open=lambda plugin: self._overseer.enter(plugin, subject),
+            )
+        except GuestError:
+            self._overseer.admit(subject, grants)  # if it was stopped, that is why
+            raise
+        try:
+            self._overseer.admit(subject, grants)  # a feed may have come while it started
+        except CapwasmError as exc:
+            plugin.evict(exc.message)
+            raise
+        return plugin
 
     def _data_dir(self, plugin_id: str) -> Path:
         # The id is made of lower-case labels and dots alone (MAN-09), so it is one path component.
@@ -378,6 +415,18 @@ class Runtime:
         """The plugins that are loaded."""
         with self._lock:
             return tuple(self._plugins)
+
+    def subscribe(self, hook: Callable[[Lifecycle], None]) -> Callable[[], None]:
+        """Have `hook` told what becomes of plugins: installed, pending, activated, revoked.
+
+        Also of what another process does in the same home.  It is called on a thread of the
+        runtime's, one event at a time, and is quick; what it raises is recorded.
+
+        Returns:
+            A function that ends it.
+        """
+        self._check_open()
+        return self._overseer.subscribe(hook)
 
     def revoke_secret(self, name: str, reason: str) -> None:
         """Revoke a secret for every plugin, also within running calls; no use begins after this.
@@ -438,6 +487,7 @@ class Runtime:
         self._engine.check()
 
     def _forget(self, plugin: Plugin) -> None:
+        self._overseer.leave(plugin)
         with self._lock, contextlib.suppress(ValueError):
             self._plugins.remove(plugin)
 

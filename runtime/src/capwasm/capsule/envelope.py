@@ -56,13 +56,13 @@ class Envelope:
     signatures: tuple[Signature, ...] = ()
 
     @classmethod
-    def parse(cls, data: bytes) -> Envelope:
-        """Read an envelope that is in canonical form; its payload stays bytes.
+    def parse(cls, data: bytes, limit: int = MAX_ENVELOPE_BYTES) -> Envelope:
+        """Read an envelope that is in canonical form, of `limit` bytes; its payload stays bytes.
 
         Raises:
             VerificationError: `verify.envelope`.
         """
-        doc = parse_json(data, VerificationError, code="verify.envelope", limit=MAX_ENVELOPE_BYTES)
+        doc = parse_json(data, VerificationError, code="verify.envelope", limit=limit)
         model = validate(_Envelope, doc, VerificationError, context="envelope")
         try:
             signatures = tuple(

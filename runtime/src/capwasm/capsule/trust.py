@@ -26,11 +26,12 @@ from capwasm.errors import Fault, PolicyError, VerificationError
 from .identity import IdPattern, id_matches
 from .keys import MAX_KEY_BYTES, PublicKey
 
-__all__ = ["Requirement", "Role", "TrustStore", "TrustedKey"]
+__all__ = ["REVOKED_BY", "Requirement", "Role", "TrustStore", "TrustedKey", "parse_time"]
 
 # official: the maker of the core.  marketplace: it scanned and accepted the plugin.  publisher: it
-# wrote the plugin.  reviewer: a person who read it; says nothing of where it comes from.
-Role = Literal["official", "marketplace", "publisher", "reviewer"]
+# wrote the plugin.  reviewer: a person who read it; says nothing of where it comes from.  revoker:
+# says what may no longer run, and nothing else.
+Role = Literal["official", "marketplace", "publisher", "reviewer", "revoker"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 ORIGINS: Final[frozenset[Role]] = frozenset({"official", "marketplace", "publisher"})
 SCHEMA: Final = 1
@@ -42,10 +43,19 @@ _RFC3339: Final = re.compile(
 )
 
 
-def _time(text: str) -> str:
+def parse_time(text: str) -> datetime:
+    """The time that a text of RFC 3339 names, with its zone.
+
+    Raises:
+        ValueError: it is none.
+    """
     if not _RFC3339.fullmatch(text):
         raise ValueError("not a time of RFC 3339, such as 2027-01-31T00:00:00Z")
-    datetime.fromisoformat(text)
+    return datetime.fromisoformat(text)
+
+
+def _time(text: str) -> str:
+    parse_time(text)
     return text
 
 
@@ -136,6 +146,7 @@ class Requirement:
 
     Attributes:
         any_of: roles that say where a plugin comes from; one of them, at its threshold, is needed.
+            `{"revoker"}` alone is what a revocation feed needs, and no capsule can meet.
         reviewed: whether reviewers, at their threshold, must have signed as well.
 
     Raises:
@@ -148,8 +159,12 @@ class Requirement:
 
     def __post_init__(self) -> None:
         """Refuse a requirement that asks for nothing."""
-        if not self.any_of or not self.any_of <= ORIGINS:
+        if self.any_of != {"revoker"} and (not self.any_of or not self.any_of <= ORIGINS):
             raise ValueError(f"any_of needs one or more of {', '.join(sorted(ORIGINS))}")
+
+
+REVOKED_BY: Final = Requirement(frozenset({"revoker"}))
+"""Whose word a revocation feed needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,6 +369,8 @@ def _key_faults(keys: Sequence[TrustedKey]) -> Iterable[Fault]:
             yield Fault(where, "a key has one or more roles and ids")
         if "reviewer" in key.roles and len(key.roles) > 1:
             yield Fault(where, "a reviewer's key has no other role: nobody reviews his own plugin")
+        if "revoker" in key.roles and (len(key.roles) > 1 or "*" not in key.ids):
+            yield Fault(where, 'a revoker\'s key has no other role, and ids = ["*"]')
         times = [t for t in (key.not_before, key.not_after) if t is not None]
         if any(t.tzinfo is None for t in times):
             yield Fault(where, "a time needs a time zone")

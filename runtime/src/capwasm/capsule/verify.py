@@ -37,7 +37,7 @@ from .identity import Identity, Kind
 from .members import COMPONENT, MANIFEST, check_members, library_name
 from .trust import Requirement, Role, TrustedKey, TrustStore, utc_now
 
-__all__ = ["ANY_ORIGIN", "Signer", "VerifiedArtifact", "check_content", "verify"]
+__all__ = ["ANY_ORIGIN", "Signer", "VerifiedArtifact", "check_content", "true_signers", "verify"]
 
 ANY_ORIGIN: Final = Requirement()
 
@@ -188,7 +188,7 @@ def verify(
         if not envelope.signatures:
             raise VerificationError("the capsule is not signed", code="verify.unsigned")
         # 3: the signatures, before any scope is known
-        signed_by, strangers = _true_signers(envelope, trust)
+        signed_by, strangers = true_signers(envelope, trust)
         trust.judge(signed_by, requirement, now, strangers=strangers)
         # 4: the statement, parsed from the bytes that were signed
         statement = Statement.parse(envelope.payload)
@@ -212,12 +212,15 @@ def verify(
     )
 
 
-def _true_signers(envelope: Envelope, trust: TrustStore) -> tuple[list[TrustedKey], list[str]]:
+def true_signers(envelope: Envelope, trust: TrustStore) -> tuple[list[TrustedKey], list[str]]:
     """The trusted keys that truly signed, and the key ids of the others.
 
     One false signature by a trusted key ends it.  A false signature in the name of a trusted key is never an accident: somebody changed the bytes,
     or the signature.  So it refuses the capsule even if enough others are true.  A signature by a
     stranger can't be checked, and counts for nothing.
+
+    Raises:
+        VerificationError: `verify.bad-signature`, `verify.key-hint`.
     """
     message = envelope.signed_bytes()
     signers, strangers = [], []
@@ -235,7 +238,7 @@ def _true_signers(envelope: Envelope, trust: TrustStore) -> tuple[list[TrustedKe
             signers.append(named)
         else:
             raise VerificationError(
-                f"the signature by key {named.name} is false: the capsule or it was changed",
+                f"the signature by key {named.name} is false: what it signs or it was changed",
                 code="verify.bad-signature",
                 faults=[Fault(f"key {named.name}", signature.key_id)],
             )

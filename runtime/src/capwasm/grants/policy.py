@@ -63,6 +63,12 @@ def _shown(text: str) -> str:
     return text
 
 
+def _url(text: str) -> str:
+    if text and not text.startswith(("https://", "http://")):
+        raise ValueError("not a URL that begins with https://")
+    return _shown(text)
+
+
 class Head(Model):
     """The words at the top of a policy."""
 
@@ -97,6 +103,27 @@ class ConsentRule(Model):
         tuple[str, ...],
         Field(description="Capabilities whose low and medium risks the policy consents to itself."),
     ] = ()
+
+
+class RevocationRule(Model):
+    """The `[revocation]` table: where the revocation feed comes from, and how old it may be."""
+
+    max_age_hours: Annotated[
+        int,
+        Field(ge=1, le=8760, description="Hours since it was issued, after which it is stale."),
+    ] = 24
+    stale: Annotated[
+        Literal["report", "refuse"],
+        Field(description="Whether a stale or missing feed is only told of, or refuses each load."),
+    ] = "report"
+    url: Annotated[
+        str,
+        Field(max_length=2048, description="Where a running core fetches it; from files if empty."),
+        AfterValidator(_url),
+    ] = ""
+    every_minutes: Annotated[
+        int, Field(ge=1, le=1440, description="How often it is fetched from there.")
+    ] = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +186,7 @@ class Policy(Proof):
         owner: who answers for it, or empty.   review_by: when it is to be looked at again.
         requirement: whose signature a load needs.
         automatic: capabilities whose low and medium risks need no person's consent.
+        revocation: where the revocation feed comes from, and how old it may be.
         updates: which new versions serve without a person, and how they prove good.
         ceiling: limits above which no plugin goes.
         source: what messages call the file.   digest: SHA-256 of its bytes, in hex.
@@ -168,6 +196,7 @@ class Policy(Proof):
     review_by: date | None = None
     requirement: Requirement = field(default_factory=Requirement)
     automatic: frozenset[str] = frozenset()
+    revocation: RevocationRule = field(default_factory=RevocationRule)
     updates: UpdatesRule = field(default_factory=UpdatesRule)
     ceiling: Limits = CEILING
     source: str = "policy.toml"
@@ -288,6 +317,7 @@ def _parse(
     trust = reader.model(TrustRule, table_of(doc, "trust", "", faults), "trust")
     consent = reader.model(ConsentRule, table_of(doc, "consent", "", faults), "consent")
     updates = reader.model(UpdatesRule, table_of(doc, "updates", "", faults), "updates")
+    revocation = reader.model(RevocationRule, table_of(doc, "revocation", "", faults), "revocation")
     names = {c.name for c in capabilities}
     for i, word in enumerate(consent.automatic if consent else ()):
         if word not in names:
@@ -299,13 +329,21 @@ def _parse(
     ceiling = parse_limits(limits, "limits", CEILING, faults)
     deny = reader.rules(table_of(doc, "deny", "", faults), "deny", ())
     selectors = reader.selectors(table_of(doc, "plugins", "", faults))
-    if faults or head is None or trust is None or consent is None or updates is None:
+    if (
+        faults
+        or head is None
+        or trust is None
+        or consent is None
+        or updates is None
+        or revocation is None
+    ):
         raise _invalid(faults, context)
     return cls.made(
         owner=head.owner,
         review_by=date.fromisoformat(head.review_by) if head.review_by else None,
         requirement=Requirement(frozenset(trust.require), trust.reviewed),
         automatic=frozenset(consent.automatic),
+        revocation=revocation,
         updates=updates,
         ceiling=ceiling,
         source=context,
@@ -317,7 +355,7 @@ def _parse(
 
 
 _TOP: Final = (
-    "schema", "owner", "review-by", "trust", "consent", "updates", "limits", "deny", "plugins",
+    "schema", "owner", "review-by", "trust", "consent", "updates", "revocation", "limits", "deny", "plugins",
 )  # fmt: skip
 
 

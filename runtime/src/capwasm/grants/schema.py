@@ -10,7 +10,7 @@ from capwasm.capability import Side
 
 from ._document import AnyCapability, limits_schema
 from .manifest import MAX_WHY, Plugin
-from .policy import ConsentRule, Head, TrustRule
+from .policy import ConsentRule, Head, RevocationRule, TrustRule
 from .updates import UpdatesRule
 
 __all__ = ["manifest_schema", "policy_schema"]
@@ -52,6 +52,7 @@ def policy_schema(capabilities: Sequence[AnyCapability]) -> dict[str, Any]:
         "trust": _hoist("trust", TrustRule.model_json_schema(), defs),
         "consent": _hoist("consent", ConsentRule.model_json_schema(), defs),
         "updates": _hoist("updates", UpdatesRule.model_json_schema(), defs),
+        "revocation": _hoist("revocation", RevocationRule.model_json_schema(), defs),
         "limits": limits_schema(),
         "deny": deny,
         "plugins": {"type": "object", "additionalProperties": rules},

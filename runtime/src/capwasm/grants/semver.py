@@ -84,8 +84,25 @@ class VersionRange:
         """
         return all(_holds(version, word, bound) for word, bound in self.comparators)
 
+    def covers(self, version: SemVer) -> bool:
+        """Whether a deny list that names this range means `version`: in doubt it does.
+
+        A prerelease is meant if it, or the release that it leads to, lies in the range by SemVer's
+        order: 1.2.3-rc.1 is ended by `<1.2.3` and by `>=1.2.3`.
+        """
+        return any(
+            all(_in_order(found, word, bound) for word, bound in self.comparators)
+            for found in {version, SemVer(version.release)}
+        )
+
 
 def _holds(version: SemVer, word: str, bound: SemVer) -> bool:
+    if word == "<" and not bound.pre and version.release == bound.release:
+        return False
+    return _in_order(version, word, bound)
+
+
+def _in_order(version: SemVer, word: str, bound: SemVer) -> bool:
     ours, theirs = version.precedence, bound.precedence
     if word == ">=":
         return ours >= theirs
@@ -93,6 +110,4 @@ def _holds(version: SemVer, word: str, bound: SemVer) -> bool:
         return ours > theirs
     if word == "=":
         return ours == theirs
-    if word == "<" and not bound.pre and version.release == bound.release:
-        return False
     return ours < theirs or (word == "<=" and ours == theirs)

@@ -43,6 +43,22 @@ class Books:
         """Let go of the database."""
         self._db.close()
 
+    def stamp(self) -> tuple[int, int] | None:
+        """Differs once a change was noted in the head; None while there is none.
+
+        Raises:
+            RegistryError: it can't be read.
+        """
+        try:
+            info = os.lstat(self._root / "registry.head")
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            raise RegistryError(
+                f"can't be read: {exc.strerror}", context=ascii(str(self._root))[1:-1]
+            ) from exc
+        return info.st_ino, info.st_mtime_ns
+
     # -- questions --------------------------------------------------------------------------------
 
     def list(self, *, removed: bool = False) -> tuple[Listed, ...]:

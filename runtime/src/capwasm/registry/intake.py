@@ -7,7 +7,7 @@ bytes, and the two must say the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from capwasm.capability import Capability
 from capwasm.capsule.artifact import Artifact, read_artifact
 from capwasm.capsule.trust import TrustStore
-from capwasm.capsule.verify import verify
+from capwasm.capsule.verify import VerifiedArtifact, verify
 from capwasm.errors import CapwasmError, Fault, RegistryError
 from capwasm.grants.manifest import Manifest, parse_manifest
 from capwasm.grants.policy import Policy
@@ -30,11 +30,12 @@ _NOBODY = Mark("", "")
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """Whom to trust, and which words a manifest may hold."""
+    """Whom to trust, which words a manifest may hold, and what else may be in the way."""
 
     trust: TrustStore
     policy: Policy
     capabilities: Sequence[Capability[Any, Any]]
+    check: Callable[[VerifiedArtifact], None]
 
     def examine(
         self, artifact: Artifact, *, source: str = "", published: datetime | None = None
@@ -42,9 +43,10 @@ class Intake:
         """The candidate that a capsule is, in state `SUBMITTED`.
 
         Raises:
-            VerificationError, ManifestError: as for a load.
+            VerificationError, ManifestError: as for a load; what `check` raises.
         """
         proven = verify(artifact, self.trust, requirement=self.policy.requirement)
+        self.check(proven)
         name = f"{proven.id}@{proven.version}"
         manifest = parse_manifest(proven.manifest_bytes, self.capabilities, context=name)
         proven.check_identity(manifest.id, manifest.version, manifest.plugin.kind)

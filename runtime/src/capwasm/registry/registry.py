@@ -20,6 +20,7 @@ from capwasm.capability import Capability
 from capwasm.capsule.artifact import read_artifact
 from capwasm.capsule.identity import check_id, check_version
 from capwasm.capsule.trust import TrustStore, utc_now
+from capwasm.capsule.verify import VerifiedArtifact
 from capwasm.errors import AuditError, CapwasmError, RegistryError
 from capwasm.events import ALLOWED, DENIED, Event, Recorder
 from capwasm.grants.manifest import Manifest
@@ -27,6 +28,7 @@ from capwasm.grants.policy import Policy
 
 from . import gate
 from .books import known
+from .changes import Changes, compare
 from .draft import Draft
 from .ledger import Ledger
 from .model import (
@@ -46,7 +48,7 @@ from .texts import clean, mark_of
 
 __all__ = ["Registry"]
 
-Rules = Callable[[Current | None, Candidate, Policy, datetime], Decision]
+Rules = Callable[[Current | None, Candidate, Changes, Policy, datetime], Decision]
 Work = Callable[[Draft, PluginRecord | None], tuple[str, str, tuple[str, ...]]]
 
 
@@ -66,6 +68,7 @@ class Registry(Shelf):
         recorder: Recorder,
         rules: Rules = decide,
         now: Callable[[], datetime] = utc_now,
+        check: Callable[[VerifiedArtifact], None] = lambda _artifact: None,
     ) -> None:
         """Use the registry of a home directory; nothing is read or made before the first use.
 
@@ -77,8 +80,9 @@ class Registry(Shelf):
             recorder: takes an event of each change before it is committed.
             rules: the update rules.
             now: the time, with a zone.
+            check: as for `Shelf`; asked at each change too.
         """
-        super().__init__(root, trust=trust, policy=policy, capabilities=capabilities)
+        super().__init__(root, trust=trust, policy=policy, capabilities=capabilities, check=check)
         self._recorder, self._rules, self._now = recorder, rules, now
 
     # -- changes ----------------------------------------------------------------------------------
@@ -321,7 +325,8 @@ class Registry(Shelf):
             candidate = self._intake.again(self.store, record)
 
             def change(draft: Draft, now: PluginRecord | None) -> tuple[str, str, tuple[str, ...]]:
-                if now is None or now.version(version) != record:
+                moved = now is None or (leaving is not None and now.serving != leaving)
+                if moved or now is None or now.version(version) != record:
                     raise RegistryError(
                         "it was changed meanwhile; try again",
                         code="registry.state",
@@ -333,6 +338,7 @@ class Registry(Shelf):
                 # What the rules only wanted a person to see has now been seen.
                 decision = self._decide(draft.done(), candidate)
                 gate.obey(decision, record.name)
+                gate.of_age(decision, candidate)
                 draft.use(*decision.used)
                 if back:
                     draft.leave()
@@ -348,14 +354,18 @@ class Registry(Shelf):
         memo: dict[str, Manifest | None] | None = None,
     ) -> Decision:
         """Ask the rules; `memo` keeps the manifests that were proven within one verb."""
-        current = None
+        current = before = None
         if plugin is not None:
             memo = {} if memo is None else memo
             serving = plugin.version(plugin.serving or "")
             if serving is not None and serving.bundle not in memo:
                 memo[serving.bundle] = self._intake.manifest(self.store, serving)
             current = Current(plugin, memo[serving.bundle] if serving else None)
-        return self._rules(current, candidate, self._intake.policy, self._now())
+            if serving is not None and current.manifest is not None:
+                before = current.manifest, serving
+        after = candidate.manifest, candidate.record
+        changes = compare(before, after, self._intake.capabilities)
+        return self._rules(current, candidate, changes, self._intake.policy, self._now())
 
     def _change(
         self, plugin_id: str, action: str, mark: Any, work: Work, *, new: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -51,6 +51,7 @@ class Shelf:
         trust: TrustStore,
         policy: Policy,
         capabilities: Sequence[Capability[Any, Any]],
+        check: Callable[[VerifiedArtifact], None] = lambda _artifact: None,
     ) -> None:
         """Use the registry of a home directory; nothing is read or made before the first use.
 
@@ -60,11 +61,12 @@ class Shelf:
             trust: whose signatures count.
             policy: the operator's.
             capabilities: those that a manifest may ask for.
+            check: raises what else is in the way of a verified capsule: that it was revoked, say.
         """
         self.root = Path(root).absolute()
         self.store = Store(self.root / "store")
         self._books = Books(self.root)
-        self._intake = Intake(trust, policy, tuple(capabilities))
+        self._intake = Intake(trust, policy, tuple(capabilities), check)
 
     def close(self) -> None:
         """Let go of the database.  Used again, it is opened again."""
@@ -75,6 +77,14 @@ class Shelf:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def stamp(self) -> object:
+        """Differs once something was changed, by whomever.  Cheap.
+
+        Raises:
+            RegistryError: it can't be read.
+        """
+        return self._books.stamp()
 
     def list(self, *, removed: bool = False) -> tuple[Listed, ...]:
         """As `Books.list`."""

@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Final
 
 from capwasm._files import sync_directory, why
+from capwasm._lock import held
 from capwasm.errors import RepositoryError
-
-from ._lock import held
 
 __all__ = ["Cache"]
 
@@ -104,7 +103,7 @@ class Cache:
                 code="repository.cache",
                 context=str(self.directory),
             )
-        with held(self.directory):
+        with held(self.directory, RepositoryError, code="repository.busy"):
             yield
 
 

@@ -38,6 +38,7 @@ from tuf.api.metadata import (
 )
 
 from capwasm._files import read_file, why, write_file
+from capwasm._lock import held
 from capwasm.capsule.artifact import MAX_CAPSULE_BYTES, read_artifact
 from capwasm.capsule.identity import check_id, check_version
 from capwasm.capsule.pack import identity_of
@@ -46,7 +47,6 @@ from capwasm.capsule.verify import verify
 from capwasm.errors import RepositoryError
 from capwasm.registry.model import utc_text
 
-from ._lock import held
 from .config import MAX_ROOT, check_root
 from .layout import ROLES, public_key_of, target_path, tuf_key
 from .signers import Days, KeyPlace, KeyRing, Passphrase
@@ -128,7 +128,7 @@ class Publisher:
         with self._errors():
             for folder in (self.staged, self._tree.metadata, self._tree.targets):
                 folder.mkdir(parents=True, exist_ok=True)
-            with held(self.directory):
+            with held(self.directory, RepositoryError, code="repository.busy"):
                 self.check_new()
                 ring = KeyRing(
                     self._signers_file,
@@ -401,7 +401,7 @@ class Publisher:
     @contextlib.contextmanager
     def _work(self) -> Iterator[tuple[KeyRing, State]]:
         """Hold the directory; its keys, and the state that is served, verified."""
-        with self._errors(), held(self.directory):
+        with self._errors(), held(self.directory, RepositoryError, code="repository.busy"):
             info = self.directory.stat()
             if info.st_uid not in {0, os.geteuid()} or stat.S_IMODE(info.st_mode) & 0o022:
                 raise self._error(

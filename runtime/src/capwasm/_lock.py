@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from capwasm.errors import RepositoryError
+from .errors import CapwasmError
 
 __all__ = ["held"]
 
@@ -18,12 +18,12 @@ _WAIT: Final = 30.0  # seconds for the other process
 
 
 @contextlib.contextmanager
-def held(directory: Path) -> Iterator[None]:
+def held(directory: Path, error: type[CapwasmError], *, code: str) -> Iterator[None]:
     """Hold the directory's lock.
 
     Raises:
         OSError: the lock's file can't be made.
-        RepositoryError: `repository.busy`: another process holds it for long.
+        error: with `code`: another process holds it for long.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     fd = os.open(directory / "lock", flags, 0o600)
@@ -35,9 +35,9 @@ def held(directory: Path) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() >= until:
-                    raise RepositoryError(
+                    raise error(
                         "another process has been using it for too long",
-                        code="repository.busy",
+                        code=code,
                         context=str(directory),
                     ) from None
             time.sleep(0.02)

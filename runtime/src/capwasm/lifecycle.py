@@ -1,0 +1,264 @@
+"""What becomes of plugins while a core runs: it is told, and what was revoked is stopped.
+
+One `Overseer` a runtime.  It knows the plugins that run from the moment before their first
+instruction, so whoever brings a new feed sees them, or they see the new feed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from .errors import CapwasmError
+from .events import FAILED, Event, Recorder
+from .grants.resolve import Grants
+from .plugin import Plugin
+from .registry.model import Listed, State
+from .registry.registry import Registry
+from .registry.shelf import Shelf
+from .revocation.guard import Guard
+from .revocation.index import Subject
+from .revocation.settle import settle
+from .revocation.watch import Watch
+
+__all__ = ["Lifecycle", "LifecycleKind", "Overseer"]
+
+
+class LifecycleKind(StrEnum):
+    """What became of a plugin."""
+
+    INSTALLED = "installed"
+    """Its first version serves."""
+    PENDING = "pending"
+    """A version waits for a person; the one before serves on."""
+    ACTIVATED = "activated"
+    """Another version serves now, or the same again."""
+    SUSPENDED = "suspended"
+    REMOVED = "removed"
+    REVOKED = "revoked"
+    """A version was ended for good, or one that ran was stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lifecycle:
+    """One thing that became of a plugin.
+
+    Attributes:
+        kind: what.   plugin: its id.   version: the version it is about, or empty.
+        reason: why, in the words of whoever decided.
+        running: whether it ran in this runtime, and was stopped.
+    """
+
+    kind: LifecycleKind
+    plugin: str
+    version: str
+    reason: str = ""
+    running: bool = False
+
+
+_STATES: Final[Mapping[str | None, LifecycleKind]] = {
+    State.ACTIVE: LifecycleKind.ACTIVATED,
+    State.SUSPENDED: LifecycleKind.SUSPENDED,
+    State.REVOKED: LifecycleKind.REVOKED,
+}
+
+
+class Overseer:
+    """Watches over the plugins of one runtime.  For any thread."""
+
+    def __init__(self, guard: Guard | None, registry: Shelf | None, recorder: Recorder) -> None:
+        """Make one; nothing is read and no thread started before `start`."""
+        self._guard, self._registry, self._recorder = guard, registry, recorder
+        self._lock = threading.Lock()
+        self._running: dict[Plugin, Subject] = {}
+        self._hooks: tuple[Callable[[Lifecycle], None], ...] = ()
+        self._watch: Watch | None = None
+        self._closed = False
+        self._stamp: object = None
+        self._listed: dict[str, Listed] | None = None
+
+    def start(self) -> None:
+        """Watch from now on; called again, does nothing."""
+        guard = self._guard
+        if guard is None:
+            return
+        with self._lock:
+            if self._watch is not None or self._closed:
+                return
+            self._watch = watch = Watch(
+                guard,
+                guard.keeper.directory.parent,
+                recorder=self._recorder,
+                on_feed=self._enforce,
+                on_look=self._look,
+            )
+        try:
+            watch.start()
+        except RuntimeError as exc:
+            with self._lock:
+                self._watch = None  # the next load tries again
+            raise CapwasmError(
+                f"there is no thread to watch over revocations: {exc}", code="revocation.stale"
+            ) from None
+
+    def close(self) -> None:
+        """Stop watching."""
+        with self._lock:
+            self._closed = True
+            watch = self._watch
+        if watch is not None:
+            watch.close()
+
+    def subscribe(self, hook: Callable[[Lifecycle], None]) -> Callable[[], None]:
+        """Have a function told what becomes of plugins; what comes back ends that.
+
+        It is called on the watching thread, one event at a time, soon after it happened, whichever
+        process did it; so it is quick.  What it raises is recorded, and goes no further.
+        """
+        with self._lock:
+            self._hooks = (*self._hooks, hook)
+        self.start()
+
+        def end() -> None:
+            with self._lock:
+                self._hooks = tuple(h for h in self._hooks if h is not hook)
+
+        return end
+
+    # -- loads ------------------------------------------------------------------------------------
+
+    def admit(self, subject: Subject, grants: Grants | None = None) -> None:
+        """Pass if a plugin may be loaded, with these grants.
+
+        Raises:
+            VerificationError: `verify.revoked`.
+            RevocationError: `revocation.stale`, `revocation.state`.
+        """
+        if self._guard is not None:
+            self._guard.admit(subject)
+            if grants is not None:
+                self._guard.admit_grants(subject, grants)
+
+    def enter(self, plugin: Plugin, subject: Subject) -> None:
+        """Know a plugin, before its code runs for the first time.
+
+        Whoever loads it asks `admit` once more when it runs: a feed that came into force before
+        this is seen by that, and one that comes after sees the plugin.
+        """
+        with self._lock:
+            self._running[plugin] = subject
+
+    def leave(self, plugin: Plugin) -> None:
+        """Forget a plugin that has ended."""
+        with self._lock:
+            self._running.pop(plugin, None)
+
+    # -- on the watching thread ---------------------------------------------------------------------
+
+    def _enforce(self) -> None:
+        """Stop what the feed in force denies; then bring the registry in line."""
+        guard = self._guard
+        assert guard is not None
+        with self._lock:
+            running = list(self._running.items())
+        with contextlib.ExitStack() as each:  # what fails for one does not spare the next
+            for plugin, subject in running:
+                each.callback(self._enforce_on, guard, plugin, subject)
+        index = guard.index
+        if index is not None and isinstance(self._registry, Registry):
+            settle(self._registry, index, lambda: self._closed)
+
+    def _enforce_on(self, guard: Guard, plugin: Plugin, subject: Subject) -> None:
+        why = guard.denied(subject)
+        if why is not None:
+            self._stop(plugin, why)
+            return
+        index = guard.index
+        for name, grant in plugin.grants.by_capability.items() if index is not None else ():
+            assert index is not None
+            for granted in grant.allow:
+                entry = index.clause(subject.id, name, granted.clause)
+                if entry is not None and granted.lease.alive:
+                    clause = granted.clause
+                    plugin.revoke(
+                        name,
+                        f"revoked by feed {index.sequence}: {entry}",
+                        where=lambda c, clause=clause: c == clause,  # type: ignore[misc]
+                    )
+
+    def _stop(self, plugin: Plugin, why: str) -> None:
+        try:
+            plugin.evict(why)
+        finally:
+            self._publish(
+                Lifecycle(LifecycleKind.REVOKED, plugin.id, plugin.version, why, running=True)
+            )
+
+    def _look(self) -> None:
+        """See what changed in the registry, whoever changed it."""
+        if self._registry is None:
+            return
+        stamp = self._registry.stamp()
+        if stamp == self._stamp and self._listed is not None:
+            return
+        before, now = self._listed, {p.id: p for p in self._registry.list(removed=True)}
+        self._stamp, self._listed = stamp, now
+        changed = [p for p in now.values() if before is not None and before.get(p.id) != p]
+        with contextlib.ExitStack() as each:
+            self._stop_revoked({p.id for p in changed}, each)
+        for listed in changed:
+            assert before is not None
+            for event in _events(before.get(listed.id), listed):
+                self._publish(event)
+
+    def _stop_revoked(self, changed: set[str], each: contextlib.ExitStack) -> None:
+        assert self._registry is not None
+        with self._lock:
+            running = [p for p, subject in self._running.items() if subject.id in changed]
+        for plugin in running:
+            known = self._registry.find(plugin.id)
+            record = None if known is None else known.version(plugin.version)
+            if record is not None and record.state is State.REVOKED:
+                each.callback(self._stop, plugin, f"revoked here: {record.changed.why}")
+
+    def _publish(self, event: Lifecycle) -> None:
+        for hook in self._hooks:
+            try:
+                hook(event)
+            except Exception as exc:  # noqa: BLE001  a subscriber's fault is his own
+                self._recorder.record(
+                    Event(
+                        "revocation",
+                        FAILED,
+                        plugin=f"{event.plugin}@{event.version}",
+                        action="subscriber",
+                        target=event.kind,
+                        reason=type(exc).__name__,
+                    )
+                )
+
+
+def _events(before: Listed | None, now: Listed) -> list[Lifecycle]:
+    """What became of a plugin between two listings."""
+
+    def event(kind: LifecycleKind, version: str | None) -> Lifecycle:
+        return Lifecycle(kind, now.id, version or "", now.why)
+
+    if now.removed is not None:
+        gone = before is not None and before.removed is None
+        return [event(LifecycleKind.REMOVED, before and before.serving)] if gone else []
+    found = []
+    was = (None, None) if before is None else (before.serving, before.state)
+    if now.serving is not None and was != (now.serving, now.state):
+        kind = _STATES.get(now.state)
+        if kind is LifecycleKind.ACTIVATED and was[0] is None:
+            kind = LifecycleKind.INSTALLED
+        if kind is not None:
+            found.append(event(kind, now.serving))
+    if now.waiting is not None and now.waiting != (before and before.waiting):
+        found.append(event(LifecycleKind.PENDING, now.waiting))
+    return found
