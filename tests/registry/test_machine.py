@@ -28,7 +28,7 @@ NAMED = st.sampled_from(NAMES)
 # What an operator may be told; nothing else, and nothing foreign.
 REFUSALS = {
     "verify.rollback", "verify.revoked", "registry.name-taken", "registry.version-taken",
-    "registry.state", "registry.unknown", "registry.pending",
+    "registry.state", "registry.unknown", "registry.pending", "registry.pinned",
 }  # fmt: skip
 
 

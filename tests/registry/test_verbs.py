@@ -286,13 +286,40 @@ def test_allows_a_removed_name_to_the_signer_that_a_person_named_once(registry: 
 
 
 @pytest.mark.case("SIG-26", "SIG-18")
-def test_allows_a_rotation_signed_by_the_old_key_and_the_new(registry: Registry) -> None:
+def test_allows_a_rotation_by_both_keys_that_a_person_agrees_to(registry: Registry) -> None:
     install(registry, "1.0.0")
-    install(registry, "1.1.0", keys=(ACME, GLOBEX))
-    install(registry, "1.2.0", keys=(GLOBEX,))
+    joined = registry.install(capsule("1.1.0", keys=(ACME, GLOBEX)), **WHO)
+    assert joined.reasons == (f"another signer: {GLOBEX.public.key_id}",)
+    registry.activate(ID, **WHO)
+    left = registry.install(capsule("1.2.0", keys=(GLOBEX,)), **WHO)
+    assert left.reasons == (f"signed by fewer keys than before, without: {ACME.public.key_id}",)
+    registry.activate(ID, **WHO)
 
-    assert registry.show(ID).serving == "1.2.0"
+    assert registry.show(ID).owners == {GLOBEX.public.key_id}
     assert registry.install(capsule("1.3.0"), **WHO).action == "pending"
+
+
+@pytest.mark.case("SIG-26")
+def test_allows_a_rotation_that_a_person_permitted_before(registry: Registry) -> None:
+    install(registry, "1.0.0")
+    registry.permit(ID, PermitKind.SIGNER, GLOBEX.public.key_id, **WHO)
+    install(registry, "1.1.0", keys=(GLOBEX,))
+
+    plugin = registry.show(ID)
+    assert (plugin.serving, plugin.owners) == ("1.1.0", {GLOBEX.public.key_id})
+    assert plugin.permits == ()
+
+
+@pytest.mark.case("SIG-26")
+def test_who_signs_an_accepted_version_as_well_owns_nothing(registry: Registry) -> None:
+    install(registry, "1.0.0")
+    renewed = registry.install(capsule("1.0.0", keys=(ACME, GLOBEX)), **WHO)
+    registry.suspend(ID, **WHO)
+    registry.activate(ID, **WHO)
+
+    assert renewed.action == "renewed"
+    assert registry.show(ID).owners == {ACME.public.key_id}
+    assert registry.install(capsule("2.0.0", keys=(GLOBEX,)), **WHO).action == "pending"
 
 
 # -- states ----------------------------------------------------------------------------------------------
@@ -336,8 +363,7 @@ def test_a_pinned_plugin_stays_until_a_person_moves_it(registry: Registry) -> No
     install(registry, "1.0.0")
     registry.pin(ID, "1.0.0", **WHO)
 
-    assert registry.install(capsule("1.1.0"), **WHO).action == "pending"
-    registry.reject(ID, **WHO)
+    refused("registry.pinned", registry.install, capsule("1.1.0"), **WHO)
     refused("registry.unknown", registry.reject, ID, **WHO)
     registry.pin(ID, None, **WHO)
     assert registry.install(capsule("1.1.0"), **WHO).action == "updated"

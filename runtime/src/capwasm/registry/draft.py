@@ -92,7 +92,7 @@ class Draft:
             if self.waiting != version:
                 self.move(self.waiting, None)
             self.waiting = None
-        self._accept(record)
+        self._accept(record, first=record.state is State.SCANNED)
         self._forget_old()
 
     def leave(self) -> None:
@@ -102,7 +102,7 @@ class Draft:
             self.move(record.version, State.SUSPENDED)
 
     def renew(self, record: VersionRecord) -> None:
-        """The same content with other signatures."""
+        """The same content with other signatures; the owners stay those that they were."""
         old = self._get(record.version)
         self._versions[record.version] = dataclasses.replace(
             old,
@@ -112,7 +112,6 @@ class Draft:
             source=record.source,
             changed=self._mark,
         )
-        self.owners = publishers(record.signers) or self.owners
         self.note(record.version)
 
     def move(
@@ -187,13 +186,15 @@ class Draft:
 
     # -- inside -----------------------------------------------------------------------------------
 
-    def _accept(self, record: VersionRecord) -> None:
+    def _accept(self, record: VersionRecord, *, first: bool) -> None:
         if self.highest is None or not is_older(record.version, self.highest):
             self.highest = record.version
             self._permits = {
                 k: p for k, p in self._permits.items() if p.kind is not PermitKind.DOWNGRADE
             }
-        self.owners = publishers(record.signers)
+        keys = publishers(record.signers)
+        # Who has signed an accepted version later, beside its owner, owns nothing by that.
+        self.owners = keys if first else (keys & self.owners) or keys
 
     def _forget_old(self) -> None:
         """Drop the rows of versions that nobody will go back to."""

@@ -21,6 +21,7 @@ from .model import (
     Verdict,
     VersionRecord,
     is_older,
+    utc_text,
 )
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "came_before",
     "check_subject",
     "obey",
+    "of_age",
     "served_before",
     "take_in",
     "version_of",
@@ -125,6 +127,28 @@ def admit(plugin: PluginRecord, artifact: VerifiedArtifact) -> None:
         )
 
 
+def of_age(decision: Decision, candidate: Candidate) -> None:
+    """Pass if the rules do not hold it for its age, over which nobody but an exception helps.
+
+    Raises:
+        RegistryError: `registry.min-age`.
+    """
+    if decision.until is not None:
+        record = candidate.record
+        raise RegistryError(
+            f"it is too new: until {utc_text(decision.until)}",
+            code="registry.min-age",
+            context=record.name,
+            faults=[
+                Fault(
+                    "",
+                    "policy wants new versions to be older ([updates] min-age-hours)",
+                    f"capwasm permit {record.plugin} min-age {record.version} --reason TEXT",
+                )
+            ],
+        )
+
+
 def obey(decision: Decision, name: str) -> None:
     """Raise what the rules refuse.
 
@@ -151,7 +175,9 @@ def take_in(
     version = record.version
     before = None if plugin is None else plugin.version(version)
     pending = decision.verdict is Verdict.PENDING
-    if before is not None and before.bundle == record.bundle and not _goes_back(draft, before):
+    ripe = before is not None and before.state is State.SCANNED and not pending
+    back = before is not None and _goes_back(draft, before) and not pending
+    if before is not None and before.bundle == record.bundle and not ripe and not back:
         return "unchanged", version, before.pending or (f"it is {before.state}",)
     if before is not None and before.bundle != record.bundle and pending:
         raise RegistryError(
@@ -162,7 +188,7 @@ def take_in(
     if before is not None:
         if before.bundle != record.bundle:
             draft.renew(record)
-        if not _goes_back(draft, before):
+        if not ripe and not back:
             return "renewed", version, ()
     else:
         draft.submit(candidate, decision.reasons if pending else ())

@@ -330,6 +330,7 @@ class Decision:
         reasons: for people: why it waits, why it is refused, or by what rule it was accepted.
         faults: of a refusal, each with the line that would let it by.
         used: exceptions that it rests on.
+        until: when it will be old enough; before that, no person's word lets it serve.
     """
 
     verdict: Verdict
@@ -337,6 +338,7 @@ class Decision:
     reasons: tuple[str, ...] = ()
     faults: tuple[Fault, ...] = ()
     used: tuple[Permit, ...] = ()
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,7 +167,13 @@ class Registry(Shelf):
         return self._serve(plugin_id, "activate", choose, who, why)
 
     def rollback(
-        self, plugin_id: str, to: str | None = None, *, who: str, why: str = ""
+        self,
+        plugin_id: str,
+        to: str | None = None,
+        *,
+        who: str,
+        why: str = "",
+        leaving: str | None = None,
     ) -> Outcome:
         """Go back to the version that served before; the one that is left is suspended.
 
@@ -178,17 +184,22 @@ class Registry(Shelf):
             to: the version to go back to; the one that served before, if None.
             who: a person or a program.
             why: for the history.
+            leaving: go only if this is the version that serves; whichever it is, if None.
 
         Raises:
             As `activate`.
         """
 
         def choose(plugin: PluginRecord) -> str:
+            if leaving is not None and plugin.serving != leaving:
+                raise RegistryError(
+                    f"{leaving} does not serve any more", code="registry.state", context=plugin_id
+                )
             if to:
                 return gate.came_before(plugin, to)
             return gate.served_before(plugin, self.history(plugin_id))
 
-        return self._serve(plugin_id, "rollback", choose, who, why)
+        return self._serve(plugin_id, "rollback", choose, who, why, leaving)
 
     def reject(self, plugin_id: str, *, who: str, why: str = "") -> Outcome:
         """Forget the version that waits for a person.
@@ -315,6 +326,7 @@ class Registry(Shelf):
         choose: Callable[[PluginRecord], str],
         who: str,
         why: str,
+        leaving: str | None = None,
     ) -> Outcome:
         """Have a version serve whose capsule is in the store: proven again, and then decided on."""
         mark = mark_of(who, why, self._now())
