@@ -19,6 +19,7 @@ from capwasm.engine.link import Linked, link
 from capwasm.errors import (
     ArtifactError,
     CapwasmError,
+    DeadlineExceeded,
     FuelExhausted,
     GuestTrap,
     LinkError,
@@ -300,6 +301,27 @@ def test_what_is_copied_is_paid_for(new: Callable[..., Instance]) -> None:
     export = instance._linked.exports.find("size")
     small, large = (instance.call(export, (bytes(n),))[1].fuel for n in (1_000, 1_000_000))
     assert large - small > 500_000
+
+
+def pointing(instance: Instance) -> Instance:
+    """With room for four million empty lists, which the guest has only to point at."""
+    assert call(instance, "grow-memory", 600) == 1
+    return instance
+
+
+@pytest.mark.case("RES-01", "RES-16")
+def test_the_lanes_own_work_ends_with_the_fuel(new: Callable[..., Instance]) -> None:
+    instance = pointing(new(value_bytes=64 << 20, fuel=3_000_000))
+    with pytest.raises(FuelExhausted):
+        call(instance, "claim", 4_000_000)
+
+
+@pytest.mark.case("RES-01", "RES-16")
+def test_the_lanes_own_work_ends_with_the_time(new: Callable[..., Instance]) -> None:
+    instance = pointing(new(value_bytes=64 << 20, fuel=2**60))
+    instance.limits = replace(instance.limits, wall_ms=1)
+    with pytest.raises(DeadlineExceeded):
+        call(instance, "claim", 4_000_000)
 
 
 SETS = {
