@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from capwasm.registry.model import Outcome
     from capwasm.registry.registry import Registry
 
-__all__ = ["change_options", "commands", "opened", "say_outcome"]
+__all__ = ["change_options", "commands", "opened", "say_outcome", "user"]
 
 # Records of an audit log that are looked through for what it tells of the registry.
 TOLD: Final = 20_000
@@ -96,6 +96,7 @@ def say_outcome(outcome: Outcome, *, as_json: bool) -> None:
         "capwasm install acme.weather-1.2.0.capsule",
         'capwasm install acme.weather-1.3.0.capsule --reason "ticket 12"',
         "capwasm install acme.weather@1.3.0",
+        "capwasm install oci://ghcr.example/acme/weather:1.3.0",
         codes="0 it is installed, or waits for a person, 1 refused, 2 wrong usage",
     )
 )
@@ -104,8 +105,8 @@ def say_outcome(outcome: Outcome, *, as_json: bool) -> None:
 def install(source: str, who: str | None, why: str, home_path: Path, as_json: bool) -> None:
     """Verify a capsule, keep it, and have it serve: the first of its id, or a new version.
 
-    SOURCE is a file, or ID or ID@VERSION to be had from the plugin's repository.  What a person
-    should see first is parked as pending, and the old version serves on.
+    SOURCE is a file, or ID or ID@VERSION to be had from the plugin's repository, or oci://... in an
+    OCI registry.  What a person should see first is parked as pending, and the old version serves on.
     """
     from capwasm.home import Home
 
@@ -115,7 +116,7 @@ def install(source: str, who: str | None, why: str, home_path: Path, as_json: bo
     with opened(home_path) as registry:
         outcome = registry.install(
             bundle.capsule,
-            who=_who(who),
+            who=user(who),
             why=why,
             source_name=bundle.source,
             published=bundle.published,
@@ -166,7 +167,7 @@ def activate(
 ) -> None:
     """Have the version serve that waits, or that was suspended; it is verified again."""
     with opened(home_path) as registry:
-        outcome = registry.activate(plugin_id, version, who=_who(who), why=why)
+        outcome = registry.activate(plugin_id, version, who=user(who), why=why)
     say_outcome(outcome, as_json=as_json)
 
 
@@ -176,7 +177,7 @@ def activate(
 def suspend(plugin_id: str, who: str | None, why: str, home_path: Path, as_json: bool) -> None:
     """Take a plugin out of service, until `activate`."""
     with opened(home_path) as registry:
-        outcome = registry.suspend(plugin_id, who=_who(who), why=why)
+        outcome = registry.suspend(plugin_id, who=user(who), why=why)
     say_outcome(outcome, as_json=as_json)
 
 
@@ -196,7 +197,7 @@ def rollback(
     The exception from "never an older version" holds for that version alone.
     """
     with opened(home_path) as registry:
-        outcome = registry.rollback(plugin_id, to, who=_who(who), why=why)
+        outcome = registry.rollback(plugin_id, to, who=user(who), why=why)
     say_outcome(outcome, as_json=as_json)
 
 
@@ -209,7 +210,7 @@ def remove(plugin_id: str, who: str | None, why: str, home_path: Path, as_json: 
     Its id stays its publisher's, and the highest version that was accepted is remembered.
     """
     with opened(home_path) as registry:
-        outcome = registry.remove(plugin_id, who=_who(who), why=why)
+        outcome = registry.remove(plugin_id, who=user(who), why=why)
         registry.collect()
     say_outcome(outcome, as_json=as_json)
 
@@ -240,7 +241,7 @@ def permit(
         raise click.UsageError("an exception needs a --reason")
     try:
         with opened(home_path) as registry:
-            made = registry.permit(plugin_id, PermitKind(kind), subject, who=_who(who), why=why)
+            made = registry.permit(plugin_id, PermitKind(kind), subject, who=user(who), why=why)
     except ValueError as exc:
         raise click.UsageError(str(exc)) from None
     if as_json:
@@ -331,7 +332,8 @@ def gc(home_path: Path, as_json: bool) -> None:
         click.echo(f"removed: {count} capsules, {size:,} bytes")
 
 
-def _who(who: str | None) -> str:
+def user(who: str | None) -> str:
+    """Who decides: as told, or whoever runs this."""
     return who or getpass.getuser()
 
 

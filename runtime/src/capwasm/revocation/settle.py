@@ -10,7 +10,7 @@ from capwasm.registry.registry import Registry
 
 from .index import Index, Subject
 
-__all__ = ["settle"]
+__all__ = ["settle", "subject_of_record"]
 
 
 def settle(
@@ -39,7 +39,7 @@ def settle(
         for record in plugin.versions if plugin is not None else ():
             if record.state is State.REVOKED:
                 continue
-            entry = index.find(_subject(record))
+            entry = index.find(subject_of_record(record))
             if entry is None:
                 continue
             why = str(entry)[:500]
@@ -55,6 +55,7 @@ def settle(
     return changed
 
 
-def _subject(record: VersionRecord) -> Subject:
+def subject_of_record(record: VersionRecord) -> Subject:
+    """An installed version, as a feed may speak of it."""
     digests = {record.archive, record.manifest} | ({record.code} if record.code else set())
     return Subject(record.plugin, record.version, frozenset(digests), record.key_ids)
