@@ -15,6 +15,7 @@
                                                  it, and registry.head, which tells its age
     store/         installed capsules            made at need
     repositories.toml  where plugins come from   absent: from files that are named
+    registries.toml  how OCI registries are asked    absent: over https, without credentials
     roots/         the first root of each repository: all trust in it begins there
     tuf/           their metadata, as last verified  made at need
     revocations/   feeds of what was revoked: *.json, dropped by the operator
@@ -44,6 +45,7 @@ from .record.redact import Redactor
 if TYPE_CHECKING:
     from .caps.secrets import Vault
     from .capsule.keys import PrivateKey
+    from .oci.registries import Registries
     from .registry.registry import Registry
     from .repository.sources import Sources
     from .revocation.guard import Guard
@@ -96,6 +98,7 @@ class Home:
         self.audit_commands = self.root / "audit-commands"
         self.revocations = self.root / "revocations"
         self.repositories_file = self.root / "repositories.toml"
+        self.registries_file = self.root / "registries.toml"
         self.repository_roots = self.root / "roots"
         self.repository_cache = self.root / "tuf"
 
@@ -243,6 +246,17 @@ class Home:
         return Sources.load(
             self.repositories_file, self.repository_cache, recorder=recorder, offline=offline
         )
+
+    def registries(self, recorder: Recorder, **how: Any) -> Registries:
+        """The OCI registries, asked as the operator says; nothing is read or asked yet.
+
+        Args:
+            recorder: takes the events.
+            how: as for `Registries`.
+        """
+        from .oci.registries import Registries
+
+        return Registries(self.registries_file, recorder=recorder, **how)
 
     @contextlib.contextmanager
     def commands_recorder(self, wait: float = COMMAND_SECONDS) -> Iterator[Recorder]:

@@ -1,4 +1,4 @@
-"""How far a compilation is, for whoever waits for it."""
+"""How far a compilation or a transfer is, for whoever waits for it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import click
 if TYPE_CHECKING:
     from capwasm.engine.compile import Compiling
 
-__all__ = ["CompileLine"]
+__all__ = ["BytesLine", "CompileLine"]
 
 _WORTH_A_LINE = 2.0  # seconds: a line in a log stays
+_LARGE = 1_000_000  # bytes
 
 
 class CompileLine:
@@ -45,3 +46,20 @@ class CompileLine:
             self._width = max(self._width, len(line))
             click.echo(f"\r{line:<{self._width}}", nl=False, err=True)
         self._told = not how.done
+
+
+class BytesLine:
+    """Tells on stderr how much of a large blob was moved, in one line that moves; only to a terminal."""
+
+    def __init__(self) -> None:
+        """Nothing was told yet."""
+        self._told = ""
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Tell of it."""
+        if total < _LARGE or not sys.stderr.isatty():
+            return
+        line = f"{what} {done / 1e6:.1f} of {total / 1e6:.1f} MB" if done < total else ""
+        if line != self._told:
+            click.echo(f"\r{line:<{len(self._told)}}" + ("" if line else "\r"), nl=False, err=True)
+            self._told = line

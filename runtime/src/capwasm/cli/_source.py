@@ -1,11 +1,11 @@
-"""Where a command takes a capsule from: a file that is named, or a plugin's repository."""
+"""Where a command takes a capsule from: a named file, a plugin's repository, an OCI registry."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from capwasm.capsule.identity import check_id, check_version
 from capwasm.errors import RepositoryError
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from capwasm.registry.model import Release
 
 __all__ = ["BriefRecorder", "Bundle", "bundle_of", "is_id", "newest"]
+
+
+OCI: Final = "oci://"
 
 
 class Bundle(NamedTuple):
@@ -50,13 +53,16 @@ def bundle_of(text: str, home: Home) -> Bundle:
     """The capsule that an operator names.
 
     Args:
-        text: `ID` or `ID@VERSION`, to be had from the plugin's repository; anything else is the
-            path of a file.  So is `./acme.weather`.
+        text: `ID` or `ID@VERSION`, to be had from the plugin's repository; `oci://…`, from that
+            registry; anything else is the path of a file.  So is `./acme.weather`.
         home: names the repositories.
 
     Raises:
-        RepositoryError: as `Sources`; `repository.unknown` if there is no such release.
+        RepositoryError: as `Sources` and `Registries.pull`; `repository.unknown` if there is no
+            such release.
     """
+    if text.startswith(OCI):
+        return _pulled(text, home)
     plugin_id, at, version = text.partition("@")
     if not is_id(plugin_id) or (at and not _is_version(version)):
         return Bundle(Path(text))
@@ -71,6 +77,17 @@ def bundle_of(text: str, home: Home) -> Bundle:
             context=sources.of(plugin_id).source,
         )
     return Bundle(sources.fetch(release), release.source, release.published)
+
+
+def _pulled(text: str, home: Home) -> Bundle:
+    from capwasm.oci.reference import Reference
+
+    from ._progress import BytesLine
+
+    registries = home.registries(BriefRecorder(home), progress=BytesLine())
+    found = registries.pull(Reference.parse(text))
+    # A tag can be moved; what is remembered is the digest that it was.
+    return Bundle(found.capsule, str(found.reference))
 
 
 def is_id(text: str) -> bool:
