@@ -125,6 +125,7 @@ class Keeper:
                         code="revocation.conflict",
                     )
                 return None
+            self._sweep()
             if kept is None and not os.path.lexists(self._head):
                 self._write_head(sealer, 0, _NONE, now)
             row = (feed.sequence, feed.digest, _seconds(now))
@@ -193,6 +194,14 @@ class Keeper:
             return (Sealer.make if make else Sealer.load)(self._key)
         except RegistryError as exc:
             _broken(exc.message, self._key)
+
+    def _sweep(self) -> None:
+        """Remove what killed writers left; under the lock, so nobody is writing."""
+        try:
+            for left in self.directory.glob(".*.tmp"):
+                left.unlink()
+        except OSError as exc:
+            _broken(why(exc), self.directory)
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
