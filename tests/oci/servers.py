@@ -13,7 +13,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -100,7 +100,7 @@ class Registry:
         self.url = f"{self.scheme}://{self.authority}"
         self.reference = Reference.parse(f"oci://{self.authority}/acme/weather:1.2.0")
 
-    def __enter__(self) -> Registry:
+    def __enter__(self) -> Self:
         self.origin.__enter__()
         return self
 

@@ -7,9 +7,10 @@ and without them; an upload may not go to one.  What can be asked again without 
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -321,7 +322,10 @@ class Client:
                 sent.append(("Authorization", self._authorization))
             # An answer that is none of 200 may be larger than what was asked for.
             most = max(limit, _MAX_ERROR)
-            with web.request(str(url), limit=most, method=method, headers=sent, body=body) as got:
+            with (
+                self._sized(),
+                web.request(str(url), limit=most, method=method, headers=sent, body=body) as got,
+            ):
                 if got.status in _REDIRECTS and method == "GET":
                     if redirects == 0:
                         self._refuse("oci.redirect", "redirected, or too often")
@@ -331,6 +335,15 @@ class Client:
                 if got.status == 401 and not at_home:
                     self._refuse("oci.redirect", "another host asks for credentials")
                 return _Reply(got.status, got.headers, self._read(got, limit, told))
+
+    @contextlib.contextmanager
+    def _sized(self) -> Iterator[None]:
+        try:
+            yield
+        except RepositoryError as exc:
+            if exc.code != "repository.too-large":
+                raise
+            raise RepositoryError(exc.message, code="oci.size", context=str(self._where)) from None
 
     def _read(self, answer: Answer, limit: int, told: str) -> bytes:
         if answer.status != 200:
