@@ -17,7 +17,9 @@ from .errors import CapwasmError
 from .events import FAILED, Event, Recorder
 from .grants.resolve import Grants
 from .plugin import Plugin
-from .registry.model import Listed, State
+from .record.recorders import Recorders
+from .registry.health import Health
+from .registry.model import Listed, State, VersionRecord
 from .registry.registry import Registry
 from .registry.shelf import Shelf
 from .revocation.guard import Guard
@@ -65,6 +67,11 @@ _STATES: Final[Mapping[str | None, LifecycleKind]] = {
     State.SUSPENDED: LifecycleKind.SUSPENDED,
     State.REVOKED: LifecycleKind.REVOKED,
 }
+# A version in one of these does not run on.
+_ENDS: Final[Mapping[State, LifecycleKind]] = {
+    State.REVOKED: LifecycleKind.REVOKED,
+    State.SUSPENDED: LifecycleKind.SUSPENDED,
+}
 
 
 class Overseer:
@@ -80,6 +87,11 @@ class Overseer:
         self._closed = False
         self._stamp: object = None
         self._listed: dict[str, Listed] | None = None
+        self._health: Health | None = None
+        if isinstance(registry, Registry) and isinstance(recorder, Recorders):
+            budget = registry.policy.updates.error_budget
+            self._health = Health(registry, budget, self._sent_back)
+            recorder.listen(self._health.observe)
 
     def start(self) -> None:
         """Watch from now on; called again, does nothing."""
@@ -110,6 +122,8 @@ class Overseer:
         with self._lock:
             self._closed = True
             watch = self._watch
+        if self._health is not None:
+            self._health.close()
         if watch is not None:
             watch.close()
 
@@ -152,6 +166,11 @@ class Overseer:
         with self._lock:
             self._running[plugin] = subject
 
+    def try_out(self, record: VersionRecord) -> None:
+        """Know which installed version is loaded: a new one that fails too often goes back."""
+        if self._health is not None:
+            self._health.watch(record)
+
     def leave(self, plugin: Plugin) -> None:
         """Forget a plugin that has ended."""
         with self._lock:
@@ -190,13 +209,21 @@ class Overseer:
                         where=lambda c, clause=clause: c == clause,  # type: ignore[misc]
                     )
 
-    def _stop(self, plugin: Plugin, why: str) -> None:
+    def _stop(self, plugin: Plugin, why: str, kind: LifecycleKind = LifecycleKind.REVOKED) -> None:
+        if not plugin.alive:
+            return
         try:
             plugin.evict(why)
         finally:
-            self._publish(
-                Lifecycle(LifecycleKind.REVOKED, plugin.id, plugin.version, why, running=True)
-            )
+            self._publish(Lifecycle(kind, plugin.id, plugin.version, why, running=True))
+
+    def _sent_back(self, plugin_id: str, version: str, why: str) -> None:
+        """End what runs of a version that spent its error budget; on the thread of `Health`."""
+        with self._lock:
+            running = [p for p in self._running if (p.id, p.version) == (plugin_id, version)]
+        with contextlib.ExitStack() as each:
+            for plugin in running:
+                each.callback(self._stop, plugin, f"sent back: {why}", LifecycleKind.SUSPENDED)
 
     def _look(self) -> None:
         """See what changed in the registry, whoever changed it."""
@@ -209,21 +236,22 @@ class Overseer:
         self._stamp, self._listed = stamp, now
         changed = [p for p in now.values() if before is not None and before.get(p.id) != p]
         with contextlib.ExitStack() as each:
-            self._stop_revoked({p.id for p in changed}, each)
+            self._stop_ended({p.id for p in changed}, each)
         for listed in changed:
             assert before is not None
             for event in _events(before.get(listed.id), listed):
                 self._publish(event)
 
-    def _stop_revoked(self, changed: set[str], each: contextlib.ExitStack) -> None:
+    def _stop_ended(self, changed: set[str], each: contextlib.ExitStack) -> None:
         assert self._registry is not None
         with self._lock:
             running = [p for p, subject in self._running.items() if subject.id in changed]
         for plugin in running:
             known = self._registry.find(plugin.id)
             record = None if known is None else known.version(plugin.version)
-            if record is not None and record.state is State.REVOKED:
-                each.callback(self._stop, plugin, f"revoked here: {record.changed.why}")
+            kind = None if record is None else _ENDS.get(record.state)
+            if record is not None and kind is not None:
+                each.callback(self._stop, plugin, f"{kind} here: {record.changed.why}", kind)
 
     def _publish(self, event: Lifecycle) -> None:
         for hook in self._hooks:

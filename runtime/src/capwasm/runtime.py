@@ -293,7 +293,9 @@ class Runtime:
         def prove() -> VerifiedArtifact:
             if self.registry is None:
                 raise RegistryError("this runtime has no registry", code="registry.unknown")
-            return self.registry.serving(plugin_id)[0]
+            artifact, record = self.registry.serving(plugin_id)
+            self._overseer.try_out(record)
+            return artifact
 
         return self._load(prove, plugin_id, at_most)
 

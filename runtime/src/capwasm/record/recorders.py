@@ -75,6 +75,11 @@ class Recorders:
             self.tallies = Tallies(self._note, ledger, lambda: self._unkept(Event("call", ALLOWED)))
             ledger.on_flush(self.tallies.settle, self._tell_noted)
         self._failures: dict[str, tuple[float, int]] = {}
+        self._listeners: tuple[Callable[[Event], None], ...] = ()
+
+    def listen(self, listener: Callable[[Event], None]) -> None:
+        """Tell a part of the runtime of every event too, as it is: it is quick and never raises."""
+        self._listeners = (*self._listeners, listener)
 
     def record(self, event: Event) -> None:
         """Record it in the audit log, then tell the others.
@@ -130,6 +135,8 @@ class Recorders:
     def _tell(self, event: Event) -> None:
         if self._metrics is not None:
             self._metrics.observe(event)
+        for listen in self._listeners:
+            listen(event)
         self._say(event, _LEVELS[event.verdict])
         if self._hook is not None and not self._here.inside:
             self._call(self._hook, event)

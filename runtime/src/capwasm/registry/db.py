@@ -13,7 +13,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from capwasm._sqlite import BUSY, FAULTS, ForeignFileError, Layout, connect
 from capwasm.errors import RegistryError
@@ -63,9 +63,23 @@ MAX_TEXT: Final = 1 << 20
 class Database:
     """One file, opened when it is first needed.  For any thread, and after a fork as well."""
 
-    def __init__(self, path: Path, fill: Callable[[Connection], object]) -> None:
-        """Use the file at `path`; `fill` writes the first rows of a new one."""
-        self._path, self._fill = path, fill
+    def __init__(
+        self,
+        path: Path,
+        fill: Callable[[Connection], object],
+        layout: Layout = LAYOUT,
+        synchronous: Literal["NORMAL", "FULL"] = "FULL",
+    ) -> None:
+        """Use the file at `path`.
+
+        Args:
+            path: in a directory of this user's own.
+            fill: writes the first rows of a new one.
+            layout: its tables.
+            synchronous: FULL if what was committed must outlive a power loss.
+        """
+        self._path, self._fill, self._layout = path, fill, layout
+        self._synchronous: Literal["NORMAL", "FULL"] = synchronous
         self._lock = threading.RLock()
         self._db: Connection | None = None
         self._pid = 0
@@ -118,9 +132,9 @@ class Database:
         self._check_owner()
         self._db = connect(
             self._path,
-            LAYOUT,
+            self._layout,
             wait=BUSY_SECONDS,
-            synchronous="FULL",
+            synchronous=self._synchronous,
             max_value=MAX_TEXT,
             fill=self._fill,
         )

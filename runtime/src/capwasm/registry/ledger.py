@@ -1,4 +1,4 @@
-"""The rows of the registry, read and written under their seals.  The only file that holds SQL.
+"""The rows of the registry, read and written under their seals.  No other has SQL of it.
 
 A `Ledger` lives for one transaction.  What it returns was checked: the row's own seal, the seals of
 all that belongs to the plugin, the one digest over all plugins, and the count in `registry.head`.

@@ -78,6 +78,11 @@ class Shelf:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def policy(self) -> Policy:
+        """The operator's."""
+        return self._intake.policy
+
     def stamp(self) -> object:
         """Differs once something was changed, by whomever.  Cheap.
 
