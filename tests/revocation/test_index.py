@@ -113,7 +113,9 @@ def test_a_capability_is_ended_whole_or_where_it_meets_a_clause() -> None:
     wide = clause("net", {"allow": "https://*.x.example/"})
     whole = index(deny={"capabilities": [{"capability": "net", "reason": "SSRF"}]})
     part = index(
-        deny={"capabilities": [{"capability": "net", "clause": {"allow": "https://api.x.example/*"}}]}
+        deny={
+            "capabilities": [{"capability": "net", "clause": {"allow": "https://api.x.example/*"}}]
+        }
     )
     of = index(deny={"capabilities": [{"capability": "net", "plugins": "acme.*"}]})
 

@@ -146,7 +146,9 @@ def test_a_disk_that_fails_leaves_the_old_feed_or_the_new(
             code = code_of(accept, directory, 2)
         assert code in (None, "revocation.state")
         assert kept(directory) in ((2,) if code is None else (1, 2))
-        assert code_of(accept, directory, 1) == ("revocation.rollback" if kept(directory) == 2 else None)
+        assert code_of(accept, directory, 1) == (
+            "revocation.rollback" if kept(directory) == 2 else None
+        )
         assert accept(directory, 3)
         if code is None:
             return
