@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -312,6 +313,16 @@ def test_its_words_are_told_if_they_are_plain(registry: Registry) -> None:
     registry.lie = when("GET", http(b"\x1b]0;evil\x07", 403))
     with pytest.raises(Exception, match=r"denies it$"):
         registry.push()
+
+
+def test_a_push_needs_a_tag_and_takes_no_digest_but_its_own(registry: Registry) -> None:
+    sent = registry.push()
+    registry.reference = sent.reference
+    assert registry.push().uploaded == 0
+    registry.reference = sent.reference.at(digest_of(b""))
+    assert code_of(registry.push) == "oci.reference"
+    registry.reference = replace(sent.reference, tag=None)
+    assert code_of(registry.push) == "oci.reference"
 
 
 # -- again -----------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from urllib.parse import quote
 from capwasm._model import parse_json
 from capwasm.caps.net.url import Url, UrlError, parse_url
 from capwasm.errors import Fault, RepositoryError
-from capwasm.web import Web
+from capwasm.web import Web, checked_url
 
 from .settings import Credentials
 
@@ -57,7 +57,7 @@ class Authority:
         self._scope = scope
         self._web = web
         self._credentials = credentials
-        self._realm = None if realm is None else parse_url(realm)
+        self._realm = None if realm is None else checked_url(realm)
 
     def answer(self, challenges: Iterable[str]) -> str:
         """The `Authorization` with which the registry is to be asked again.
