@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capwasm.capsule.identity import id_matches
 from capwasm.caps import standard_capabilities
+from capwasm.capsule.identity import id_matches
 from capwasm.lattice import Clause
 from capwasm.revocation.feed import parse
 from capwasm.revocation.index import Index

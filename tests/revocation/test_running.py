@@ -76,7 +76,7 @@ def spinning(plugin: Plugin) -> tuple[threading.Thread, list[BaseException]]:
     def work() -> None:
         try:
             plugin.call("spin")
-        except BaseException as exc:  # noqa: BLE001  looked at by the test
+        except BaseException as exc:
             caught.append(exc)
 
     thread = threading.Thread(target=work)
@@ -208,7 +208,7 @@ def test_a_denied_capability_is_taken_from_what_runs_and_refuses_loads(site: Sit
 
 
 def test_a_feed_that_comes_while_a_plugin_starts_stops_the_start(site: Site) -> None:
-    site.runtime  # noqa: B018  opened
+    site.runtime
     with ThreadPoolExecutor(1) as pool:
         loading = pool.submit(code_of, site.load, SPINNING_START, ENDLESS)
         wait_for(lambda: [e for e in site.events("load") if e["verdict"] == "allowed"])
@@ -465,7 +465,7 @@ def test_closing_ends_the_watch(site: Site) -> None:
         return sum(t.name == "capwasm-revocations" for t in threading.enumerate())
 
     before = watching()
-    site.runtime  # noqa: B018  opened
+    site.runtime
     assert watching() == before, "nothing watches where nothing was loaded"
     site.load(guest("hostile"))
     assert watching() == before + 1

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from ._output import console, epilog, json_option, say_json, shown
+from ._output import console, epilog, home_option, json_option, say_json, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,13 +39,18 @@ COLOURS: Final = {
         " 1 something is missing or reachable, 2 wrong usage",
     )
 )
+@home_option
 @json_option
-def doctor(as_json: bool) -> None:
-    """Show what this machine enforces, and which known advisories can matter here."""
+def doctor(home_path: Path, as_json: bool) -> None:
+    """Show what this machine enforces, and which known advisories can matter here.
+
+    Of the runtime's directory, if there is one: whether its revocation feed is new enough.
+    """
     from capwasm.engine.advisories import REVIEWED, findings, python_findings, unlisted
     from capwasm.machine import check_machine
 
     checks, engine, python = check_machine(), findings(), python_findings()
+    checks += _revocations(home_path)
     ok = not any(c.failed for c in checks) and not any(f.reachable for f in (*engine, *python))
     if as_json:
         say_json(
@@ -61,6 +67,34 @@ def doctor(as_json: bool) -> None:
     else:
         _show(checks, engine, python, unlisted(), REVIEWED, ok=ok)
     raise click.exceptions.Exit(0 if ok else 1)
+
+
+def _revocations(home_path: Path) -> list[Check]:
+    """What is known of revocations in that home; nothing where there is none."""
+    from capwasm.errors import CapwasmError
+    from capwasm.events import NullRecorder
+    from capwasm.home import Home
+    from capwasm.machine import Check
+
+    from ._plugin import capabilities
+
+    if not home_path.is_dir():
+        return []
+    why = "what may no longer run is known"
+    home, known = Home(home_path), capabilities()
+    try:
+        policy, trust = home.policy(known), home.trust()
+    except CapwasmError as exc:
+        return [Check("revocations", "lacks", exc.message, why)]
+    status = home.guard(NullRecorder(), trust=trust, policy=policy, capabilities=known).status()
+    problem = None if status.problem is None else status.problem.message
+    wrong = problem or status.stale or status.clock
+    if wrong is None and status.feed is not None:
+        value = f"feed {status.feed.sequence}, issued {status.feed.issued:%Y-%m-%d %H:%M} UTC"
+        return [Check("revocations", "ok", value, why)]
+    refuses = problem is not None or (status.refuses and status.stale is not None)
+    value = f"{wrong}; loads are refused" if refuses else str(wrong)
+    return [Check("revocations", "lacks" if refuses else "note", value, why, required=refuses)]
 
 
 def _data(finding: Finding) -> dict[str, Any]:
