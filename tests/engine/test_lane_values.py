@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import random
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -451,6 +452,40 @@ def test_refuses_a_short_block_that_points_to_one_text_a_million_times() -> None
 
     with pytest.raises(ValueLimitExceeded):
         lifted(t.List(STRING), head + one * count + b"x" * 1000, MEMORY)
+
+
+@pytest.mark.parametrize("gap", [0, 5_000, 300_000], ids="{} between".format)
+@pytest.mark.parametrize("before", [0, 300_000], ids="{} before".format)
+@pytest.mark.parametrize("text", ["plain", "\u00fcber"])
+def test_pieces_of_a_list_may_lie_anywhere_in_the_block(before: int, gap: int, text: str) -> None:
+    data = text.encode()
+    at = RBASE + 8 + 24 + before
+    places = [at, at + len(data) + gap, at + 3]
+    words = [RBASE + 8, 3, places[0], len(data), places[1], len(data), 0, 0]
+    head = b"".join(x.to_bytes(4, "little") for x in words)
+    block = head + bytes(before) + data + bytes(gap) + data
+
+    assert lifted(t.List(STRING), block, MEMORY) == [text, text, ""]
+    assert lifted(t.List(t.List(U8)), block, MEMORY) == [data, data, b""]
+
+
+@pytest.mark.case("RES-16")
+@pytest.mark.parametrize("leaf", [STRING, t.List(U8)], ids=str)
+def test_many_short_lists_in_a_large_block_cost_what_they_hold(leaf: t.ValType) -> None:
+    """Ten thousand lists whose one text stands at a block's end: not 40 GB that are copied."""
+    count, size = 10_000, 4_000_000
+    inner = RBASE + 8 + 8 * count
+    words = [(RBASE + 8, count), *[(inner, 1)] * count, (RBASE + size - 1, 1)]
+    head = b"".join(x.to_bytes(4, "little") + y.to_bytes(4, "little") for x, y in words)
+    c = codec()
+    c.open(RBASE, 0)
+    c.put(head + b"x" * (size - len(head)))
+    c.low, c.high = RBASE, RBASE + size
+    lift = lifter(t.List(t.List(leaf)), MEMORY, CLASSES, "x")
+    began = time.thread_time()
+
+    assert len(lift(c.buf, RBASE, c)) == count
+    assert time.thread_time() - began < 5  # it takes 0.04 s
 
 
 @pytest.mark.case("RES-16")

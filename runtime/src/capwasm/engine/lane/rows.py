@@ -27,6 +27,10 @@ from .layout import MEMORY
 __all__ = ["Odd", "Rows", "rows_of"]
 
 
+# So many bytes are copied more quickly than it is decided whether to.
+_SPREAD = 4096
+
+
 class Odd(Exception):
     """A column holds what it has no fast way for."""
 
@@ -208,8 +212,14 @@ class _Spans:
         words[self._first :: self._step] = ends
         words[self._first + 1 :: self._step] = array("I", sizes)
 
-    def take(self, rows: memoryview, codec: Codec) -> tuple[list[int], list[int], int, int]:
-        """Where each row's piece begins and ends; and the bounds of all that is pointed to.
+    def take(
+        self, rows: memoryview, codec: Codec
+    ) -> tuple[list[int], list[int], int, bytes | None]:
+        """Where each row's piece begins and ends, where the first does, and a copy of what is there.
+
+        Copied in one go is no more than a few times what is charged here: a block of many short lists
+        must not be copied for each of them.  Where the pieces lie further apart there is no copy,
+        and the places are those in `codec.buf`.
 
         Raises:
             EngineFault: a piece is not within the block.
@@ -218,7 +228,8 @@ class _Spans:
         words = rows.cast("I")
         starts = words[self._first :: self._step].tolist()
         sizes = words[self._first + 1 :: self._step].tolist()
-        codec.charge(sum(sizes))
+        whole = sum(sizes)
+        codec.charge(whole)
         if not all(sizes):
             # What is empty may point anywhere.
             starts = [s if n else codec.low for s, n in zip(starts, sizes, strict=True)]
@@ -226,7 +237,14 @@ class _Spans:
         low, high = min(starts), max(ends)
         if low < codec.low or high > codec.high:
             raise EngineFault("a list points out of its block")
-        return starts, ends, low, high
+        most = _SPREAD + 8 * (whole + 32 * len(sizes))
+        if high <= most:
+            # From the very beginning of the memory: no place needs a conversion.
+            return starts, ends, low, codec.buf[:high].tobytes()
+        if high - low > most:
+            return starts, ends, low, None
+        data = codec.buf[low:high].tobytes()
+        return [s - low for s in starts], [e - low for e in ends], 0, data
 
 
 def _texts(at: int, size: int) -> tuple[Fill, Read]:
@@ -248,14 +266,15 @@ def _texts(at: int, size: int) -> tuple[Fill, Read]:
         spans.put(rows, data, sizes, codec)
 
     def read(rows: memoryview, codec: Codec) -> Sequence[Any]:
-        starts, ends, low, high = spans.take(rows, codec)
-        # From the very beginning of the memory, so that places need no conversion.
-        data = codec.buf[:high].tobytes()
-        if data[low:].isascii():
-            # One character a byte, whatever stands before the texts.
-            text = data.decode("latin-1")
-            return [text[s:e] for s, e in zip(starts, ends)]  # noqa: B905 - as many
+        starts, ends, low, data = spans.take(rows, codec)
         try:
+            if data is None:
+                buf = codec.buf
+                return [str(buf[s:e], "utf-8") for s, e in zip(starts, ends)]  # noqa: B905
+            if data[low:].isascii():
+                # One character a byte, whatever stands before the texts.
+                text = data.decode("latin-1")
+                return [text[s:e] for s, e in zip(starts, ends)]  # noqa: B905 - as many
             return [data[s:e].decode() for s, e in zip(starts, ends)]  # noqa: B905
         except UnicodeDecodeError:
             raise EngineFault("a string that is not UTF-8") from None
@@ -273,8 +292,10 @@ def _blobs(at: int, size: int) -> tuple[Fill, Read]:
         spans.put(rows, b"".join(values), sizes, codec)
 
     def read(rows: memoryview, codec: Codec) -> Sequence[Any]:
-        starts, ends, _, high = spans.take(rows, codec)
-        data = codec.buf[:high].tobytes()
+        starts, ends, _, data = spans.take(rows, codec)
+        if data is None:
+            buf = codec.buf
+            return [buf[s:e].tobytes() for s, e in zip(starts, ends)]  # noqa: B905 - as many
         return [data[s:e] for s, e in zip(starts, ends)]  # noqa: B905 - as many
 
     return fill, read
