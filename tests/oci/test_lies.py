@@ -49,7 +49,7 @@ def manifest(data: bytes, kind: str = MANIFEST_TYPE, *more: tuple[str, str]) -> 
         (http(b"", 204), "oci.status"),
         (http(CAPSULE, 206), "oci.status"),
         (http(b"", 403), "oci.denied"),
-        (http(b"no", 404), "oci.not-found"),
+        (http(b"no", 404), "oci.no-capsule"),
         (http(b"", 500), "oci.status"),
     ],
 )
@@ -358,6 +358,11 @@ def test_an_upload_is_not_begun_twice_by_itself(registry: Registry) -> None:
     assert len([line for line in registry.lines if line.startswith("POST")]) == 1
     registry.lie = lambda _: None
     assert registry.push().uploaded == 5
+
+
+def test_this_machine_is_asked_by_its_name_too(pushed: Registry) -> None:
+    pushed.reference = replace(pushed.reference, host="localhost")
+    assert pushed.pull().capsule == CAPSULE
 
 
 def test_it_says_nothing_of_who_pulls(pushed: Registry) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +27,7 @@ from capwasm.oci.settings import Credentials, RegistrySettings
 from tests.capsules import FILES, STORE
 from tests.repository.simulator import capsule
 
-from .servers import CAPSULE, CREDENTIALS, USER, code_of, needs_real
+from .servers import CAPSULE, CREDENTIALS, REAL, USER, code_of, needs_real
 
 pytestmark = needs_real
 
@@ -87,6 +89,16 @@ def test_other_tools_find_a_component_of_one_layer_and_its_attestation(real: str
     assert attestation["subject"]["digest"] == digest
     envelope = get(f"{base}/blobs/{attestation['layers'][0]['digest']}", "*/*")
     assert json.loads(envelope)["payloadType"] == "application/vnd.in-toto+json"
+
+
+def test_what_is_kept_when_the_registry_collects_what_has_no_tag(real: str, tmp_path: Path) -> None:
+    sent = push(CAPSULE, at(real), client(at(real)))
+    assert REAL is not None
+    config = str(tmp_path / "real/config.yml")
+    for words in (["garbage-collect"], ["garbage-collect", "--delete-untagged"]):
+        subprocess.run([REAL, *words, config], check=True, capture_output=True)
+    assert pull(at(real), client(at(real))).capsule == CAPSULE
+    assert len(client(at(real)).referrers(sent.reference.digest or "")) == 2
 
 
 def test_a_tag_is_moved_only_by_who_says_so(real: str) -> None:

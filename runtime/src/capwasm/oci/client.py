@@ -35,7 +35,7 @@ from .layout import (
 from .reference import Reference, is_digest
 from .settings import Credentials, RegistrySettings
 
-__all__ = ["Client", "Progress"]
+__all__ = ["Client", "Progress", "referrers_tag"]
 
 Progress = Callable[[str, int, int], None]
 """Told what is moved, how many of its bytes have been, and how many it has."""
@@ -177,7 +177,7 @@ class Client:
             return read_index(reply.body)[1]
         if reply.status != 404:
             self._expect(reply, 200)
-        found = self.find_manifest(_tag_of(digest), INDEX_TYPE)
+        found = self.find_manifest(referrers_tag(digest), INDEX_TYPE)
         return () if found is None else read_index(found)[1]
 
     def add_referrers(self, digest: str, added: tuple[Descriptor, ...]) -> None:
@@ -186,7 +186,7 @@ class Client:
         Raises:
             RepositoryError: as `referrers`.
         """
-        found = self.find_manifest(_tag_of(digest), INDEX_TYPE)
+        found = self.find_manifest(referrers_tag(digest), INDEX_TYPE)
         doc: dict[str, Any] = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": []}
         known: tuple[Descriptor, ...] = ()
         if found is not None:
@@ -194,7 +194,7 @@ class Client:
         new = [d for d in added if d.digest not in {k.digest for k in known}]
         if new:
             doc["manifests"] = [*doc["manifests"], *(d.plain() for d in new)]
-            self.put_manifest(_tag_of(digest), Blob.of(INDEX_TYPE, encode(doc)))
+            self.put_manifest(referrers_tag(digest), Blob.of(INDEX_TYPE, encode(doc)))
 
     # -- blobs ---------------------------------------------------------------------------------
 
@@ -397,7 +397,7 @@ class Client:
         raise RepositoryError(message, code=code, context=str(self._where))
 
 
-def _tag_of(digest: str) -> str:
+def referrers_tag(digest: str) -> str:
     """The tag that stands for the referrers' API (distribution specification 1.1)."""
     return digest.replace(":", "-")
 

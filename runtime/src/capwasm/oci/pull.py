@@ -55,7 +55,16 @@ def pull(reference: Reference, client: Client) -> Pulled:
     except RepositoryError as exc:
         exc.context = exc.context or str(found)
         raise
-    capsule = client.blob(said.capsule)
+    try:
+        capsule = client.blob(said.capsule)
+    except RepositoryError as exc:
+        if exc.code != "oci.not-found":
+            raise
+        raise RepositoryError(
+            "the component is here without its capsule, which a copy must take along: a referrer",
+            code="oci.no-capsule",
+            context=str(found),
+        ) from exc
     try:
         statement = Statement.parse(Envelope.parse(bytes(split(capsule).envelope)).payload)
     except VerificationError as exc:

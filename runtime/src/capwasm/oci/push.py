@@ -6,14 +6,17 @@ The same capsule is pushed the same way, byte for byte; what is there already is
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from capwasm.errors import RepositoryError
 
-from .client import Client
+from .client import Client, referrers_tag
 from .layout import Layout, digest_of, lay_out
 from .reference import Reference
 
 __all__ = ["Sent", "push"]
+
+_WORDS: Final = ("capsule", "att")  # in the order of `Layout.referrers`
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,9 @@ def _attach(layout: Layout, client: Client) -> None:
     added = tuple(r.descriptor for r in layout.referrers)
     noted = [client.put_manifest(r.descriptor.digest, r) for r in layout.referrers]
     if not all(noted):
+        # Such a registry may collect what only an index names, so each has a tag of its own too.
+        for word, referrer in zip(_WORDS, layout.referrers, strict=True):
+            client.put_manifest(f"{referrers_tag(subject)}.{word}", referrer)
         client.add_referrers(subject, added)
     listed = {d.digest for d in client.referrers(subject)}
     if any(d.digest not in listed for d in added):
