@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from capwasm.engine import capi
 from capwasm.engine import types as t
 from capwasm.engine.crossing import EngineFault
 from capwasm.engine.lane import plan
@@ -115,3 +116,32 @@ def test_memory_stays_flat_over_calls_and_failures_at_every_place() -> None:
     gc.collect()
     # 60 rounds move some 20 MB each way; one lost string in each call would show.
     assert _resident() - before < 8 << 20
+
+
+def test_a_call_that_is_torn_when_it_has_returned_leaves_nothing_in_its_codec(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A signal's handler may raise when the engine has written its result: it must be freed, once."""
+    real, torn = capi.func_call, False
+
+    def enter(*args: object) -> object:
+        error = real(*args)
+        if torn:
+            raise KeyboardInterrupt
+        return error
+
+    monkeypatch.setattr(capi, "func_call", enter)
+    monkeypatch.setattr(plan._codecs, "free", [])
+    echo = LanedEcho(BYTES)
+    for _ in range(3):
+        torn = True
+        with pytest.raises(EngineFault, match="torn"):
+            echo(b"x" * 5000)
+        torn = False
+        echo.open()
+        # Whoever has that codec next, an import or an export.
+        plan._codecs.free.reverse()
+        for _ in range(4):
+            assert echo(b"y" * 5000) == b"y" * 5000
+            plan._codecs.free.reverse()
+    assert {codec.buf[32] for codec in plan._codecs.free} == {0}

@@ -105,7 +105,6 @@ class LaneExportPlan:
             if len(args) != expected:
                 raise miscounted(self.type, self.name, len(args))
             codec = take(limit)
-            returned = False
             try:
                 codec.open(BASE, head)
                 buf, index = codec.buf, 0
@@ -125,7 +124,6 @@ class LaneExportPlan:
                     raise
                 except BaseException as exc:
                     raise EngineFault("torn", exc) from exc
-                returned = True
                 codec.left = limit
                 # The lane lets go of the arguments when it has passed them on: same place.
                 codec.decode_result(BASE)
@@ -135,9 +133,11 @@ class LaneExportPlan:
                     raise EngineFault("a result that is cut off")
                 return lift(codec.buf, BASE, codec)
             finally:
-                if returned:
-                    delete(codec.result)
-                    codec.forget()
+                # Also of a call that was torn: the result may stand there all the same.  A crossing that
+                # finds it would write over its address, and the engine would free what that is then.
+                # Where this is torn itself, nobody gets the codec again.
+                delete(codec.result)
+                codec.forget()
                 give_back(codec)
 
         return call
