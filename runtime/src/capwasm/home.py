@@ -198,6 +198,7 @@ class Home:
             capabilities: those that a manifest may ask for.
             guard: knows what was revoked; one of its own if None.
         """
+        from .grants.consent_store import ConsentStore
         from .registry.registry import Registry
         from .revocation.guard import subject_of
 
@@ -209,6 +210,7 @@ class Home:
             capabilities=capabilities,
             recorder=recorder,
             check=lambda artifact: asked.admit(subject_of(artifact)),
+            consents=ConsentStore(self.consents, recorder=recorder),
         )
 
     def guard(

@@ -293,11 +293,13 @@ class Candidate:
         record: as it would be kept, in state `SUBMITTED`.
         manifest: parsed from the verified bytes.
         artifact: the proof, for whoever must look at the code.
+        denied: why a load of it would be denied by policy or for want of a consent.
     """
 
     record: VersionRecord
     manifest: Manifest
     artifact: VerifiedArtifact
+    denied: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,10 +309,12 @@ class Current:
     Attributes:
         plugin: its record; it may be a tombstone.
         manifest: of the version that serves, verified again; None when none does.
+        denied: why a load of that version would be denied.
     """
 
     plugin: PluginRecord
     manifest: Manifest | None
+    denied: tuple[str, ...] = ()
 
 
 class Verdict(StrEnum):

@@ -23,17 +23,15 @@ from capwasm.capsule.trust import TrustStore, utc_now
 from capwasm.capsule.verify import VerifiedArtifact
 from capwasm.errors import AuditError, CapwasmError, RegistryError
 from capwasm.events import ALLOWED, DENIED, Event, Recorder
-from capwasm.grants.manifest import Manifest
+from capwasm.grants.consent_store import ConsentStore
 from capwasm.grants.policy import Policy
 
 from . import gate
 from .books import known
-from .changes import Changes, compare
 from .draft import Draft
 from .ledger import Ledger
 from .model import (
     Candidate,
-    Current,
     Decision,
     Outcome,
     Permit,
@@ -43,12 +41,12 @@ from .model import (
     is_older,
 )
 from .rules import decide
+from .scales import Memo, Rules, Scales
 from .shelf import Shelf
 from .texts import clean, mark_of
 
 __all__ = ["Registry"]
 
-Rules = Callable[[Current | None, Candidate, Changes, Policy, datetime], Decision]
 Work = Callable[[Draft, PluginRecord | None], tuple[str, str, tuple[str, ...]]]
 
 
@@ -69,6 +67,7 @@ class Registry(Shelf):
         rules: Rules = decide,
         now: Callable[[], datetime] = utc_now,
         check: Callable[[VerifiedArtifact], None] = lambda _artifact: None,
+        consents: ConsentStore | None = None,
     ) -> None:
         """Use the registry of a home directory; nothing is read or made before the first use.
 
@@ -81,9 +80,12 @@ class Registry(Shelf):
             rules: the update rules.
             now: the time, with a zone.
             check: as for `Shelf`; asked at each change too.
+            consents: what persons agreed to: an update that a load would be denied for want of it
+                waits; if None, that is not looked at.
         """
         super().__init__(root, trust=trust, policy=policy, capabilities=capabilities, check=check)
-        self._recorder, self._rules, self._now = recorder, rules, now
+        self._recorder, self._now = recorder, now
+        self._scales = Scales(self._intake, self.store, rules, consents, now)
 
     # -- changes ----------------------------------------------------------------------------------
 
@@ -122,19 +124,36 @@ class Registry(Shelf):
             where = clean(source_name or artifact.name)
             candidate = self._intake.examine(artifact, source=where, published=published)
             name = candidate.record.name
-            memo: dict[str, Manifest | None] = {}
+            memo: Memo = {}
             current = self.find(candidate.record.plugin)
-            gate.obey(self._decide(current, candidate, memo), name)  # before anything is written
+            gate.obey(
+                self._scales.decide(current, candidate, memo), name
+            )  # before anything is written
             self.store.put(artifact.data)
 
             def work(draft: Draft, plugin: PluginRecord | None) -> tuple[str, str, tuple[str, ...]]:
-                decision = self._decide(plugin, candidate, memo)
+                decision = self._scales.decide(plugin, candidate, memo)
                 gate.obey(decision, name)
                 if not self.store.has(candidate.record.bundle):  # a collector was faster
                     self.store.put(artifact.data)
                 return gate.take_in(draft, plugin, candidate, decision)
 
             return self._change(candidate.record.plugin, "install", mark, work, new=True)
+
+    def weigh(
+        self, source: str | PathLike[str] | bytes, *, published: datetime | None = None
+    ) -> tuple[Candidate, Decision]:
+        """What `install` would come to now; nothing is changed, and nothing recorded.
+
+        Args:
+            source: the path of a capsule, or its bytes.
+            published: as for `install`.
+
+        Raises:
+            As `install`, but for what the rules refuse: that is the decision.
+        """
+        candidate = self._intake.examine(read_artifact(source), published=published)
+        return candidate, self._scales.decide(self.find(candidate.record.plugin), candidate)
 
     def activate(
         self, plugin_id: str, version: str | None = None, *, who: str, why: str = ""
@@ -348,7 +367,7 @@ class Registry(Shelf):
                 if back and draft.highest is not None and is_older(version, draft.highest):
                     draft.permit(PermitKind.DOWNGRADE, version)
                 # What the rules only wanted a person to see has now been seen.
-                decision = self._decide(draft.done(), candidate)
+                decision = self._scales.decide(draft.done(), candidate)
                 gate.obey(decision, record.name)
                 gate.of_age(decision, candidate)
                 draft.use(*decision.used)
@@ -358,26 +377,6 @@ class Registry(Shelf):
                 return "rolled-back" if back else "activated", version, ()
 
             return self._change(plugin_id, action, mark, change)
-
-    def _decide(
-        self,
-        plugin: PluginRecord | None,
-        candidate: Candidate,
-        memo: dict[str, Manifest | None] | None = None,
-    ) -> Decision:
-        """Ask the rules; `memo` keeps the manifests that were proven within one verb."""
-        current = before = None
-        if plugin is not None:
-            memo = {} if memo is None else memo
-            serving = plugin.version(plugin.serving or "")
-            if serving is not None and serving.bundle not in memo:
-                memo[serving.bundle] = self._intake.manifest(self.store, serving)
-            current = Current(plugin, memo[serving.bundle] if serving else None)
-            if serving is not None and current.manifest is not None:
-                before = current.manifest, serving
-        after = candidate.manifest, candidate.record
-        changes = compare(before, after, self._intake.capabilities)
-        return self._rules(current, candidate, changes, self._intake.policy, self._now())
 
     def _change(
         self, plugin_id: str, action: str, mark: Any, work: Work, *, new: bool = False

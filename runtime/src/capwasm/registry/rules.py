@@ -64,7 +64,7 @@ def decide(
             return Decision(Verdict.REFUSE, refused[0][0], reasons, faults)
     used: list[Permit] = []
     reasons_to_wait = (
-        [] if current is None else list(_waits(current, record, changes, policy, used))
+        [] if current is None else list(_waits(current, candidate, changes, policy, used))
     )
     until = serves_from(plugin, record, policy, now)
     if until is not None and until <= now:
@@ -154,13 +154,13 @@ def _refused(plugin: PluginRecord, record: VersionRecord) -> Iterator[tuple[str,
 
 def _waits(
     current: Current,
-    record: VersionRecord,
+    candidate: Candidate,
     changes: Changes,
     policy: Policy,
     used: list[Permit],
 ) -> Iterator[str]:
     """What a person must see first; exceptions that this rests on go to `used`."""
-    plugin = current.plugin
+    plugin, record = current.plugin, candidate.record
     known = plugin.version(record.version)
     accepted = known is not None and known.state in _TAKEN
     yield from _other_signers(plugin, record, used, accepted=accepted)
@@ -185,6 +185,8 @@ def _waits(
         yield f"widened{high}: {permission}"
     for word, before, after in changes.raised:
         yield f"more of limits.{word}: {before:,} before, now {after:,}"
+    if candidate.denied and not current.denied:
+        yield f"a load of it would be denied: {candidate.denied[0]}"
 
 
 def _other_signers(

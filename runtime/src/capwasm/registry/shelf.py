@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from capwasm.capability import Capability
+from capwasm.capsule.artifact import read_artifact
 from capwasm.capsule.trust import TrustStore
 from capwasm.capsule.verify import VerifiedArtifact
 from capwasm.grants.policy import Policy
@@ -16,7 +17,7 @@ from capwasm.grants.policy import Policy
 from . import gate
 from .books import Books
 from .intake import Intake
-from .model import Listed, PluginRecord, Step, VersionRecord
+from .model import Candidate, Listed, PluginRecord, Step, VersionRecord
 from .store import Store
 
 __all__ = ["Shelf", "ShelfReport"]
@@ -121,6 +122,23 @@ class Shelf:
         artifact = self._intake.again(self.store, record).artifact
         gate.admit(plugin, artifact)
         return artifact, record
+
+    def examine(self, source: str | PathLike[str] | bytes) -> Candidate:
+        """A capsule from anywhere, verified as a load would; nothing is asked of the registry.
+
+        Raises:
+            ArtifactError, VerificationError, ManifestError: as for a load.
+        """
+        return self._intake.examine(read_artifact(source))
+
+    def again(self, plugin_id: str, version: str) -> Candidate:
+        """An installed version, whatever its state, proven anew.
+
+        Raises:
+            RegistryError: `registry.unknown`, `registry.bundle`.
+            VerificationError, ManifestError: as for a load.
+        """
+        return self._intake.again(self.store, gate.version_of(self.show(plugin_id), version))
 
     def admit(self, artifact: VerifiedArtifact) -> None:
         """Pass if a capsule that did not come from here may be loaded, for all that is known of it.
