@@ -218,6 +218,25 @@ def test_a_feed_that_comes_while_a_plugin_starts_stops_the_start(site: Site) -> 
     assert site.runtime.plugins == ()
 
 
+def test_a_feed_between_the_check_and_the_start_is_seen_even_if_nobody_watches(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch.Watch, "look", lambda _self: None)
+    runtime = site.runtime
+    record, data = runtime._record_load, fresh(1, deny=ALL)
+
+    def accept_and_record(*args: Any) -> None:
+        place = Home(site.home)
+        words = {"trust": runtime.trust, "policy": runtime.policy, "capabilities": ()}
+        place.guard(runtime.recorder, **words).take(data, "a file")  # type: ignore[arg-type]
+        record(*args)
+
+    monkeypatch.setattr(runtime, "_record_load", accept_and_record)
+    assert code_of(site.load, guest("hostile")) == "verify.revoked"
+    assert runtime.plugins == ()
+    assert [e["action"] for e in site.events("kill")] == ["evict"]
+
+
 def test_between_a_load_and_a_feed_there_is_no_gap(site: Site) -> None:
     """Many loads and feeds at once: in the end nothing runs that the last feed denies."""
     capsules = [site.capsule(guest("hostile"), id=f"test.p{n}") for n in range(4)]
