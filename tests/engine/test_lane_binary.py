@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from wasmtime import component as wc
 
 from capwasm.engine.config import make_config
-from capwasm.engine.lane.binary import COMPONENT, MAX_NESTING, OddBinary, skeleton
+from capwasm.engine.lane.binary import COMPONENT, MAX_ENTRIES, MAX_NESTING, OddBinary, skeleton
+from capwasm.engine.lane.spaces import read_spaces
 from capwasm.engine.walk import walk
 from tests.kit import guest
 
@@ -152,3 +153,39 @@ def test_changed_bytes_are_refused_or_cost_no_more(name: str) -> None:
 def test_random_sections_are_refused_or_kept(made: list[tuple[int, bytes]]) -> None:
     with contextlib.suppress(OddBinary):
         skeleton(with_module(*(framed(kind, payload) for kind, payload in made)))
+
+
+TOO_MANY = MAX_ENTRIES + 1
+COUNT = bytes([TOO_MANY & 0x7F | 0x80, TOO_MANY >> 7 & 0x7F | 0x80, TOO_MANY >> 14])
+
+
+@pytest.mark.case("RES-22", "RES-23")
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param(with_module(framed(3, COUNT + bytes(TOO_MANY))), id="functions"),
+        pytest.param(with_module(framed(7, COUNT + bytes(3 * TOO_MANY))), id="exports"),
+        pytest.param(with_module(framed(2, COUNT + bytes(4 * TOO_MANY))), id="imports"),
+        pytest.param(with_module(b"\x00\x01\x00" * TOO_MANY), id="sections of a module"),
+        pytest.param(COMPONENT + b"\x07\x01\x00" * TOO_MANY, id="sections"),
+        pytest.param(
+            COMPONENT + framed(1, CORE + b"\x00\x01\x00" * 1000) * (TOO_MANY // 1000),
+            id="all modules together",
+        ),
+    ],
+)
+def test_refuses_more_than_can_be_looked_at_in_good_time(code: bytes) -> None:
+    """A byte can be an entry: 8 MB of functions took 1.6 GB and 11 s, before any limit."""
+    with pytest.raises(OddBinary, match="more than"):
+        skeleton(code)
+    if code[8] != 1:
+        with pytest.raises(OddBinary, match="more than"):
+            read_spaces(code)
+
+
+def test_allows_as_many_as_large_plugins_have() -> None:
+    count = 300_000
+    number = bytes([count & 0x7F | 0x80, count >> 7 & 0x7F | 0x80, count >> 14])
+    code = with_module(framed(1, b"\x01\x60\x00\x00"), framed(3, number + bytes(count)))
+
+    assert len(skeleton(code)) < 64

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +15,12 @@ from hypothesis import strategies as st
 from wasmtime import component as wc
 
 from capwasm.engine import types as t
+from capwasm.engine.lane import sites
 from capwasm.engine.lane.append import _Appended, compose
 from capwasm.engine.lane.binary import COMPONENT, OddBinary, skeleton
 from capwasm.engine.lane.choose import chosen, present
 from capwasm.engine.lane.sites import sites_of, slots_of
-from capwasm.engine.lane.spaces import read_spaces
+from capwasm.engine.lane.spaces import FUNC, Imported, Spaces, read_spaces
 from capwasm.engine.lane.wire import LANE_EXPORTS, NotLaned, without_lane
 from capwasm.engine.walk import walk
 from tests.engine.echo import ENGINE
@@ -144,3 +146,50 @@ def test_a_resource_without_a_proper_name_keeps_its_functions_as_they_were() -> 
     params = (("self", t.Borrow(resource)), *file.type.params[1:])
     bad = replace(file, type=t.FuncType(params, file.type.result))
     assert not _Appended(spaces).knows(bad)
+
+
+@pytest.mark.case("RES-22")
+def test_a_nested_component_that_is_odd_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of exports may lead into the same one: it costs what one does."""
+    odd = COMPONENT + b"\x09\x00"  # a section of the kind that starts something
+    spaces = Spaces()
+    spaces.components().append(odd)
+    read: list[object] = []
+
+    def reading(code: bytes, entries: object) -> Spaces:
+        read.append(code)
+        return read_spaces(code)
+
+    monkeypatch.setattr(sites, "read_spaces", reading)
+
+    assert [sites.read_component(spaces, 0) for _ in range(5)] == [None] * 5
+    assert read == [odd]
+
+
+@pytest.mark.case("RES-22", "RES-23")
+def test_a_chain_of_exports_has_one_link() -> None:
+    names = [b"\x00\x03" + f"{i:03}".encode() + b"\x01" + bytes([i, 0]) for i in range(100)]
+    imported = b"\x01\x00\x01f\x01\x00"  # one function of the type 0
+    exports = bytes([len(names)]) + b"".join(names)
+    spaces = read_spaces(
+        COMPONENT + bytes([10, len(imported)]) + imported + b"\x0b\xa1\x06" + exports
+    )
+
+    assert len(spaces.of(FUNC)) == 101
+    assert {spaces.of(FUNC)[i].index for i in range(1, 101)} == {0}
+    assert spaces.get(FUNC, 100) == spaces.get(FUNC, 0) == Imported("f")
+
+
+@pytest.mark.case("RES-22", "RES-23")
+def test_a_function_with_thousands_of_slots_runs_as_it_came() -> None:
+    slots = " ".join(f'(export "{i}" (func $lowered))' for i in range(5_000))
+    text = guest(HONEST, host=f"(list (tuple {'u8 ' * 400}))").replace(
+        '(export "0" (func $lowered))', slots
+    )
+    code = bytes(wasmtime.wat2wasm(text))
+    types = types_of(code)
+    began = time.thread_time()
+
+    with pytest.raises(NotLaned, match="too many types"):
+        compose(code, types, chosen(types), 64)
+    assert time.thread_time() - began < 5  # it takes 0.05 s

@@ -11,6 +11,7 @@ that does not compile, and then the plugin is compiled as it came.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 
@@ -64,13 +65,24 @@ def compose(code: bytes | memoryview, types: t.ComponentTypes, chosen: Chosen, p
         raise NotLaned("the plugin uses the lane's own names")
     spaces = read_spaces(code)
     appended = _Appended(spaces)
-    sites = [*sites_of(spaces, chosen)]
-    slots = [slot for slot in slots_of(spaces, chosen) if appended.knows(slot.function)]
+    known = chosen.only(
+        {f.number for f in chosen.exports}, {f.number for f in chosen.imports if appended.knows(f)}
+    )
+    sites: list[Site] = []
+    slots: list[Slot] = []
+    found: Iterator[Site | Slot] = itertools.chain(sites_of(spaces, known), slots_of(spaces, known))
+    left = _MAX_PARTS
+    for one in found:
+        # As they are found: one function can have a hundred thousand slots.
+        left -= _parts(one.function.type)
+        if left < 0:
+            raise NotLaned("its functions have too many types")
+        if isinstance(one, Site):
+            sites.append(one)
+        else:
+            slots.append(one)
     if not sites and not slots:
         raise NotLaned("its functions are not lifted and lowered as toolchains do it")
-    found: list[Site | Slot] = [*sites, *slots]
-    if sum(_parts(one.function.type) for one in found) > _MAX_PARTS:
-        raise NotLaned("its functions have too many types")
     text = appended.text(sites, slots, pages)
     try:
         sections = bytes(wasmtime.wat2wasm(text))[len(COMPONENT) :]

@@ -1,8 +1,9 @@
 """The outside of a component's binary form: its sections, and a skeleton of it.
 
 Nothing here decodes a type, a name or an instruction; only lengths are read.  The bytes are not
-trusted: every length is checked against what is there, the work is linear in the bytes, and
-whatever looks odd is refused, not guessed at.  (Binary format of core modules and of the component
+trusted: every length is checked against what is there, and whatever looks odd is refused, not guessed
+at.  The work is linear in the bytes, and in what a byte can stand for it is bounded: all this happens in
+the host's process, before the engine has seen anything.  (Binary format of core modules and of the component
 model: a preamble of eight bytes, then sections of an id, a length in LEB128 and so many bytes.)
 """
 
@@ -12,7 +13,9 @@ from collections.abc import Iterator
 
 __all__ = [
     "COMPONENT",
+    "MAX_ENTRIES",
     "MAX_NESTING",
+    "Entries",
     "OddBinary",
     "read_leb",
     "sections",
@@ -21,6 +24,10 @@ __all__ = [
 
 # Components nest no deeper than this; those of composition tools nest two or three levels.
 MAX_NESTING = 16
+
+# Sections, and entries of those that are looked into, of a whole component: Python takes a microsecond
+# and a hundred bytes for each.  18 MB of Python have 20,000.
+MAX_ENTRIES = 500_000
 
 COMPONENT = b"\0asm\x0d\0\x01\0"
 _CORE = b"\0asm\x01\0\0\0"
@@ -39,6 +46,27 @@ class OddBinary(Exception):
     """The bytes are not framed as expected.  Says nothing of whether an engine would take them."""
 
 
+class Entries:
+    """Counts what is looked at in one component, with all that nests in it."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        """None yet."""
+        self._left = MAX_ENTRIES
+
+    def take(self, count: int) -> int:
+        """So many more: the same number, if there may be.
+
+        Raises:
+            OddBinary: they are too many.
+        """
+        self._left -= count
+        if self._left < 0:
+            raise OddBinary(f"it has more than {MAX_ENTRIES} entries")
+        return count
+
+
 def skeleton(code: bytes | memoryview) -> bytes:
     """The same component without what its functions do: the same types, to be compiled in no time.
 
@@ -48,44 +76,44 @@ def skeleton(code: bytes | memoryview) -> bytes:
     Raises:
         OddBinary: it is not framed like a component.
     """
-    return b"".join(_component(memoryview(code), 0))
+    return b"".join(_component(memoryview(code), 0, Entries()))
 
 
-def _component(code: memoryview, depth: int) -> list[bytes | memoryview]:
+def _component(code: memoryview, depth: int, entries: Entries) -> list[bytes | memoryview]:
     if depth > MAX_NESTING:
         raise OddBinary(f"components nest deeper than {MAX_NESTING}")
     out: list[bytes | memoryview] = [COMPONENT]
-    for kind, start, payload, end in sections(code, COMPONENT):
+    for kind, start, payload, end in sections(code, COMPONENT, entries):
         if kind == _CUSTOM:
             continue
         if kind == _CORE_MODULE:
-            out += _framed(kind, _module(payload))
+            out += _framed(kind, _module(payload, entries))
         elif kind == _NESTED:
-            out += _framed(kind, _component(payload, depth + 1))
+            out += _framed(kind, _component(payload, depth + 1, entries))
         else:
             out.append(code[start:end])
     return out
 
 
-def _module(code: memoryview) -> list[bytes | memoryview]:
+def _module(code: memoryview, entries: Entries) -> list[bytes | memoryview]:
     """The module with those functions alone that it exports."""
-    found = {kind: payload for kind, _, payload, _ in sections(code, _CORE) if kind != _CUSTOM}
-    imported = _imported_functions(found.get(_IMPORT, _NOTHING))
-    types = _numbers(found.get(_FUNCTION, _NOTHING))
-    exports = _exports(found.get(_EXPORT, _NOTHING))
+    found = {kind: payload for kind, _, payload, _ in sections(code, _CORE, entries)}
+    imported = _imported_functions(found.get(_IMPORT, _NOTHING), entries)
+    types = _numbers(found.get(_FUNCTION, _NOTHING), entries)
+    exports = _exports(found.get(_EXPORT, _NOTHING), entries)
     kept: dict[int, int] = {}
     for _, kind, index in exports:
         if kind == _FUNC and index >= imported:
             if index - imported >= len(types):
                 raise OddBinary("an export of a function that is not there")
             kept.setdefault(index, imported + len(kept))
-    functions = [types[index - imported] for index in kept]
+    functions = [_leb(types[index - imported]) for index in kept]
     out: list[bytes | memoryview] = [_CORE]
     for kind in _KEPT:
         if kind == _FUNCTION:
             out += _framed(kind, [_leb(len(functions)), *functions])
         elif kind == _EXPORT:
-            entries = [
+            parts = [
                 part
                 for name, sort, index in exports
                 for part in (
@@ -94,32 +122,27 @@ def _module(code: memoryview) -> list[bytes | memoryview]:
                     _leb(kept.get(index, index) if sort == _FUNC else index),
                 )
             ]
-            out += _framed(kind, [_leb(len(exports)), *entries])
+            out += _framed(kind, [_leb(len(exports)), *parts])
         elif kind in found:
             out += _framed(kind, [found[kind]])
     return [*out, *_framed(_CODE, [_leb(len(kept)), _BODY * len(kept)])]
 
 
-def _numbers(payload: memoryview) -> list[memoryview]:
-    """Each number of a vector, as it is written."""
+def _numbers(payload: memoryview, entries: Entries) -> list[int]:
+    """The numbers of a vector."""
     count, at = read_leb(payload, 0)
-    if count > len(payload) - at:
-        raise OddBinary("more functions than there is room for")
     out = []
-    for _ in range(count):
-        _, end = read_leb(payload, at)
-        out.append(payload[at:end])
-        at = end
+    for _ in range(entries.take(count)):
+        number, at = read_leb(payload, at)
+        out.append(number)
     return out
 
 
-def _exports(payload: memoryview) -> list[tuple[memoryview, int, int]]:
+def _exports(payload: memoryview, entries: Entries) -> list[tuple[memoryview, int, int]]:
     """Each export: its name as it is written, its sort, its number."""
     count, at = read_leb(payload, 0)
-    if count > len(payload) - at:
-        raise OddBinary("more exports than there is room for")
     out = []
-    for _ in range(count):
+    for _ in range(entries.take(count)):
         size, end = read_leb(payload, at)
         end += size
         if end >= len(payload):
@@ -130,11 +153,11 @@ def _exports(payload: memoryview) -> list[tuple[memoryview, int, int]]:
     return out
 
 
-def _imported_functions(payload: memoryview) -> int:
+def _imported_functions(payload: memoryview, entries: Entries) -> int:
     """How many functions a module imports."""
     count, at = read_leb(payload, 0)
     functions = 0
-    for _ in range(count):
+    for _ in range(entries.take(count)):
         for _ in range(2):
             size, at = read_leb(payload, at)
             at += size
@@ -162,12 +185,15 @@ def _framed(kind: int, parts: list[bytes | memoryview]) -> list[bytes | memoryvi
     return [bytes([kind]), _leb(sum(map(len, parts))), *parts]
 
 
-def sections(code: memoryview, preamble: bytes) -> Iterator[tuple[int, int, memoryview, int]]:
+def sections(
+    code: memoryview, preamble: bytes, entries: Entries
+) -> Iterator[tuple[int, int, memoryview, int]]:
     """Each section's id, where it begins, its payload, and where it ends."""
     if code[: len(preamble)] != preamble:
         raise OddBinary("not the expected preamble")
     at = len(preamble)
     while at < len(code):
+        entries.take(1)
         start, kind = at, code[at]
         length, at = read_leb(code, at + 1)
         end = at + length

@@ -133,8 +133,10 @@ def read_component(spaces: Spaces, index: int) -> Spaces | None:
         return None
     found: Any = components[index]
     if not isinstance(found, Spaces):
+        # Read once, whatever comes of it: thousands of functions may lead here.
+        components[index] = None
         try:
-            found = components[index] = read_spaces(found)
+            found = components[index] = read_spaces(found, spaces.entries)
         except OddBinary:
             return None
     return found  # type: ignore[no-any-return]

@@ -1,8 +1,8 @@
 """The index spaces of a component: what each number in its binary form stands for.
 
 Read once, in order, section by section (`Binary.md` of the component model); types are only counted,
-and no instruction is looked at.  The bytes are not trusted: what is not known here is refused, and the
-work is linear in the bytes.  The engine validates them all the same, before anything of them runs.
+and no instruction is looked at.  The bytes are not trusted: what is not known here is refused, and so
+is too much of it (`binary.MAX_ENTRIES`).  The engine validates them all the same, before anything of them runs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .binary import COMPONENT, OddBinary, read_leb, sections
+from .binary import COMPONENT, Entries, OddBinary, read_leb, sections
 
 __all__ = [
     "CORE_FUNC",
@@ -49,7 +49,7 @@ class Imported:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """An export of what has another number already: a second number for it."""
+    """An export of what has another number already, which is none of an export: a second number."""
 
     index: int
 
@@ -100,6 +100,7 @@ class Spaces:
     core: dict[int, list[Any]] = field(default_factory=dict)
     own: dict[int, list[Any]] = field(default_factory=dict)
     exports: dict[str, tuple[int, int]] = field(default_factory=dict)
+    entries: Entries = field(default_factory=Entries)
 
     def of(self, sort: int) -> list[Any]:
         """The space of functions, instances, types or components."""
@@ -114,14 +115,13 @@ class Spaces:
         return self.of(COMPONENT_SORT)
 
     def get(self, sort: int, index: int) -> Any:
-        """What that number stands for, through all its exports."""
+        """What that number stands for, also if it is a second number for it."""
+        found = self._at(sort, index)
+        return self._at(sort, found.index) if isinstance(found, Exported) else found
+
+    def _at(self, sort: int, index: int) -> Any:
         space = self.of(sort)
-        for _ in range(len(space) + 1):
-            found = space[index] if index < len(space) else None
-            if not isinstance(found, Exported):
-                return found
-            index = found.index
-        return None
+        return space[index] if index < len(space) else None
 
     def get_core(self, sort: int, index: int) -> Any:
         """What that number of a core space stands for."""
@@ -132,8 +132,8 @@ class Spaces:
 class _Reader:
     """A section's payload, read from its beginning."""
 
-    def __init__(self, payload: memoryview) -> None:
-        self.payload = payload
+    def __init__(self, payload: memoryview, entries: Entries) -> None:
+        self.payload, self.entries = payload, entries
         self.at = 0
 
     def byte(self) -> int:
@@ -174,18 +174,26 @@ class _Reader:
         core, sort = self.sort()
         return (-1 if core else sort), self.number()
 
+    def count(self) -> int:
+        """How many entries follow."""
+        return self.entries.take(self.number())
+
     def each(self, read: Callable[[], Any]) -> list[Any]:
-        return [read() for _ in range(self.number())]
+        return [read() for _ in range(self.count())]
 
 
-def read_spaces(code: bytes | memoryview) -> Spaces:
+def read_spaces(code: bytes | memoryview, entries: Entries | None = None) -> Spaces:
     """The index spaces of that component.
 
+    Args:
+        code: the component.
+        entries: if it is nested in another, that one's.
+
     Raises:
-        OddBinary: it holds something that is not known here.
+        OddBinary: it holds something that is not known here, or too much.
     """
-    spaces = Spaces()
-    for kind, _, payload, _ in sections(memoryview(code), COMPONENT):
+    spaces = Spaces(entries=entries or Entries())
+    for kind, _, payload, _ in sections(memoryview(code), COMPONENT, spaces.entries):
         if kind == 0:
             continue
         if kind == 1:
@@ -193,23 +201,16 @@ def read_spaces(code: bytes | memoryview) -> Spaces:
         elif kind == 4:
             spaces.of(COMPONENT_SORT).append(payload)
         elif kind in _SECTIONS:
-            reader = _Reader(payload)
-            for _ in range(reader.number()):
+            reader = _Reader(payload, spaces.entries)
+            for _ in range(reader.count()):
                 _SECTIONS[kind](reader, spaces)
             if reader.at != len(payload):
                 raise OddBinary("a section is longer than what is in it")
         elif kind == 7:
-            spaces.of(TYPE).extend([None] * _bounded(payload))
+            spaces.of(TYPE).extend([None] * _Reader(payload, spaces.entries).count())
         elif kind != 3:
             raise OddBinary(f"a section of the unknown kind {kind}")
     return spaces
-
-
-def _bounded(payload: memoryview) -> int:
-    count, at = read_leb(payload, 0)
-    if count > len(payload) - at:
-        raise OddBinary("more types than there is room for")
-    return count
 
 
 def _core_instance(reader: _Reader, spaces: Spaces) -> None:
@@ -278,7 +279,7 @@ def _canon(reader: _Reader, spaces: Spaces) -> None:
 def _options(reader: _Reader, of: int) -> Canon:
     utf8, found = True, {_MEMORY: None, _REALLOC: None, _POST_RETURN: None}
     options: dict[int, int | None] = {**found}
-    for _ in range(reader.number()):
+    for _ in range(reader.count()):
         option = reader.byte()
         if option in options:
             options[option] = reader.number()
@@ -319,8 +320,13 @@ def _export(reader: _Reader, spaces: Spaces) -> None:
     index = reader.number()
     if reader.byte():
         _description(reader)
-    (spaces.of_core if core else spaces.of)(sort).append(Exported(index))
-    if not core:
+    if core:
+        spaces.of_core(sort).append(Exported(index))
+    else:
+        # Never a chain of them: each could be asked for by thousands of names.
+        space = spaces.of(sort)
+        found = space[index] if index < len(space) else None
+        space.append(found if isinstance(found, Exported) else Exported(index))
         spaces.exports[name] = sort, index
 
 
