@@ -110,7 +110,8 @@ def test_tells_what_waits_and_how_to_let_it_serve(world: World) -> None:
     assert done.exit_code == 0
     assert done.output.startswith("pending: test.guest 1.1.0 (before: 1.0.0)\n  ")
     assert done.output.endswith(
-        "1.0.0 serves on.  To let it serve:\n\ncapwasm activate test.guest\n"
+        "1.0.0 serves on.  See what differs, and let it serve:\n\n"
+        "capwasm diff test.guest\ncapwasm activate test.guest\n"
     )
     assert "1.1.0 waits" in run("list").output
     assert data("activate", ID)["before"] == "1.0.0"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from capwasm.registry.model import Outcome
     from capwasm.registry.registry import Registry
 
-__all__ = ["change_options", "commands", "opened", "say_outcome", "user"]
+__all__ = ["change_options", "commands", "opened", "say_missing", "say_outcome", "user"]
 
 # Records of an audit log that are looked through for what it tells of the registry.
 TOLD: Final = 20_000
@@ -79,13 +79,17 @@ def say_outcome(outcome: Outcome, *, as_json: bool) -> None:
         )
         return
     name = f"{plugin.id} {outcome.version}".strip()
-    was = f" (before: {outcome.before})" if outcome.before not in (None, outcome.version) else ""
+    moved = outcome.version and outcome.before not in (None, outcome.version)
+    was = f" (before: {outcome.before})" if moved else ""
     click.echo(f"{outcome.action}: {name}{was}")
     for reason in outcome.reasons:
         click.echo(f"  {shown(reason)}")
     if outcome.action == "pending":
         serves = f"{plugin.serving} serves on" if plugin.serving else "nothing serves"
-        click.echo(f"\n{serves}.  To let it serve:\n\ncapwasm activate {plugin.id}")
+        click.echo(
+            f"\n{serves}.  See what differs, and let it serve:"
+            f"\n\ncapwasm diff {plugin.id}\ncapwasm activate {plugin.id}"
+        )
 
 
 # -- changing ----------------------------------------------------------------------------------------
@@ -123,7 +127,7 @@ def install(source: str, who: str | None, why: str, home_path: Path, as_json: bo
         )
     say_outcome(outcome, as_json=as_json)
     if not as_json and outcome.action in ("installed", "updated"):
-        _say_missing(home_path, registry.store.path(_bundle(outcome)))
+        say_missing(home_path, registry.store.path(_bundle(outcome)))
 
 
 def _bundle(outcome: Outcome) -> str:
@@ -132,7 +136,7 @@ def _bundle(outcome: Outcome) -> str:
     return record.bundle
 
 
-def _say_missing(home_path: Path, capsule: Path) -> None:
+def say_missing(home_path: Path, capsule: Path) -> None:
     """Tell what a load would still be denied: to be installed is not to be granted anything."""
     from capwasm.grants.consent_store import ConsentStore
     from capwasm.grants.decide import decide
@@ -169,6 +173,8 @@ def activate(
     with opened(home_path) as registry:
         outcome = registry.activate(plugin_id, version, who=user(who), why=why)
     say_outcome(outcome, as_json=as_json)
+    if not as_json:
+        say_missing(home_path, registry.store.path(_bundle(outcome)))
 
 
 @click.command(epilog=epilog('capwasm suspend acme.weather --reason "sends too much"'))

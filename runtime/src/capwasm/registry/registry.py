@@ -140,20 +140,17 @@ class Registry(Shelf):
 
             return self._change(candidate.record.plugin, "install", mark, work, new=True)
 
-    def weigh(
-        self, source: str | PathLike[str] | bytes, *, published: datetime | None = None
-    ) -> tuple[Candidate, Decision]:
+    def weigh(self, candidate: Candidate) -> Decision:
         """What `install` would come to now; nothing is changed, and nothing recorded.
 
         Args:
-            source: the path of a capsule, or its bytes.
-            published: as for `install`.
+            candidate: see `examine`.
 
         Raises:
-            As `install`, but for what the rules refuse: that is the decision.
+            RegistryError: it can't be read, or can't be believed.
+            ConsentError: a consent of the plugin can't be read.
         """
-        candidate = self._intake.examine(read_artifact(source), published=published)
-        return candidate, self._scales.decide(self.find(candidate.record.plugin), candidate)
+        return self._scales.decide(self.find(candidate.record.plugin), candidate)
 
     def activate(
         self, plugin_id: str, version: str | None = None, *, who: str, why: str = ""

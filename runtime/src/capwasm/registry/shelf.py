@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
@@ -123,13 +124,19 @@ class Shelf:
         gate.admit(plugin, artifact)
         return artifact, record
 
-    def examine(self, source: str | PathLike[str] | bytes) -> Candidate:
+    def examine(
+        self, source: str | PathLike[str] | bytes, *, published: datetime | None = None
+    ) -> Candidate:
         """A capsule from anywhere, verified as a load would; nothing is asked of the registry.
+
+        Args:
+            source: the path of a capsule, or its bytes.
+            published: when, by the word of its repository; with a time zone.
 
         Raises:
             ArtifactError, VerificationError, ManifestError: as for a load.
         """
-        return self._intake.examine(read_artifact(source))
+        return self._intake.examine(read_artifact(source), published=published)
 
     def again(self, plugin_id: str, version: str) -> Candidate:
         """An installed version, whatever its state, proven anew.
