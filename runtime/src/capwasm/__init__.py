@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         ManifestError,
         MemoryLimitExceeded,
         PolicyError,
+        RevocationError,
         VerificationError,
     )
     from .events import Event, Recorder
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from .grants.resolve import Grants, resolve
     from .handles import Handle
     from .lattice import Clause, ClauseSet
+    from .lifecycle import Lifecycle, LifecycleKind
     from .limits import Limits
     from .plugin import Plugin
     from .record.audit import AuditLog, verify_log
@@ -102,6 +104,8 @@ _HOME = {
     "InstanceClosedError": "errors",
     "Interface": "capability",
     "InternalError": "errors",
+    "Lifecycle": "lifecycle",
+    "LifecycleKind": "lifecycle",
     "LimitExceeded": "errors",
     "Limits": "limits",
     "LinkError": "errors",
@@ -122,6 +126,7 @@ _HOME = {
     "Redactor": "record.redact",
     "Result": "values",
     "ResultError": "values",
+    "RevocationError": "errors",
     "Risk": "capability",
     "Runtime": "runtime",
     "Session": "session",
@@ -172,6 +177,8 @@ __all__ = [
     "InstanceClosedError",
     "Interface",
     "InternalError",
+    "Lifecycle",
+    "LifecycleKind",
     "LimitExceeded",
     "Limits",
     "LinkError",
@@ -192,6 +199,7 @@ __all__ = [
     "Redactor",
     "Result",
     "ResultError",
+    "RevocationError",
     "Risk",
     "Runtime",
     "Session",
