@@ -179,6 +179,20 @@ def test_refuses_lists_whose_size_wraps_around(element: str, count: int) -> None
         liar(b"")
 
 
+@pytest.mark.parametrize("number", [0, 1, 2, 256, 2**31, 2**32 - 1])
+def test_a_bool_is_true_by_any_of_its_bits(number: int) -> None:
+    whole = Guest(guest(f"(i32.const {number})", result="bool"))
+    stored = Guest(
+        guest(
+            f"(i32.store8 (i32.const 40) (i32.const {number})) (call $pair (i32.const 40) (i32.const 1))",
+            result="(list bool)",
+        )
+    )
+
+    assert whole(b"") is (number != 0)
+    assert stored(b"") == [number & 0xFF != 0]
+
+
 NO_VALUES = {
     "text that is not UTF-8": ("string", "\\c3\\28", "(i32.const 1024) (i32.const 2)", "UTF-8"),
     "a list of such text": ("(list string)", "\\08\\04\\00\\00\\02\\00\\00\\00\\c3\\28",

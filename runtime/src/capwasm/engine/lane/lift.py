@@ -84,6 +84,9 @@ def _prim(word: str, form: Form) -> Lift:
         return _string(form)
     if word == "char":
         return _char
+    if word == "bool" and form.leaf(1) > 1:
+        # Flat it is 32 bits, of which any makes it true.
+        return lambda buf, off, _c: _WORD(buf, off)[0] != 0
     # The low bytes of a slot are the value in memory.
     unpack = Struct(f"<{FORMATS[word]}").unpack_from
     return lambda buf, off, _c: unpack(buf, off)[0]
