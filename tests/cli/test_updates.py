@@ -209,7 +209,7 @@ def test_an_update_that_nobody_consented_to_waits_for_the_consent(shell: Shell, 
 
     def path(version: str) -> Path:
         found = next(v for v in data("show", ID)["versions"] if v["version"] == version)
-        name = found["bundle"]
+        name = str(found["bundle"])
         return shell.home / "store" / "sha256" / name[:2] / f"{name}.capsule"
 
     assert run("consent", "give", path("1.3.0"), "--yes", "--reason", "x").exit_code == 0

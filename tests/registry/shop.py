@@ -61,10 +61,11 @@ def capsule(
     id: str = ID,  # noqa: A002
     keys: Sequence[PrivateKey] = (ACME,),
     more: bytes = b"",
+    asks: str = "",
 ) -> bytes:
     """A signed capsule; the registry never looks into the code."""
     members = {
-        "plugin.toml": MANIFEST.format(id=id, version=version).encode(),
+        "plugin.toml": (MANIFEST.format(id=id, version=version) + asks).encode(),
         "plugin.wasm": CODE + more,
     }
     data = pack(members)

@@ -322,6 +322,26 @@ def test_who_signs_an_accepted_version_as_well_owns_nothing(registry: Registry) 
     assert registry.install(capsule("2.0.0", keys=(GLOBEX,)), **WHO).action == "pending"
 
 
+def test_a_renewal_of_what_is_suspended_does_not_wake_it(registry: Registry) -> None:
+    install(registry, "1.0.0")
+    registry.suspend(ID, **WHO)
+
+    assert registry.install(capsule("1.0.0", keys=(ACME, GLOBEX)), **WHO).action == "renewed"
+    refused("registry.state", registry.serving, ID)
+    refused("registry.name-taken", registry.install, capsule("1.0.0", keys=(GLOBEX,)), **WHO)
+
+
+def test_what_waits_serves_once_nothing_is_against_it(shop: Shop) -> None:
+    registry = shop.registry()
+    install(registry, "1.0.0")
+    parked = registry.install(capsule("1.1.0", keys=(GLOBEX,)), **WHO)
+    registry.permit(ID, PermitKind.SIGNER, GLOBEX.public.key_id, **WHO)
+
+    assert parked.action == "pending"
+    taken = registry.install(capsule("1.1.0", keys=(GLOBEX,)), **WHO)
+    assert (taken.action, taken.plugin.waiting, taken.plugin.permits) == ("updated", None, ())
+
+
 # -- states ----------------------------------------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ from .model import (
     Verdict,
     VersionRecord,
     is_older,
+    publishers,
     utc_text,
 )
 
@@ -179,7 +180,9 @@ def take_in(
     back = before is not None and _goes_back(draft, before) and not pending
     if before is not None and before.bundle == record.bundle and not ripe and not back:
         return "unchanged", version, before.pending or (f"it is {before.state}",)
-    if before is not None and before.bundle != record.bundle and pending:
+    ours = bool(publishers(record.signers) & draft.owners)
+    waits = before is not None and before.state is State.SCANNED
+    if before is not None and before.bundle != record.bundle and pending and (waits or not ours):
         raise RegistryError(
             "the same content, signed by others: " + "; ".join(decision.reasons),
             code="registry.name-taken",
