@@ -48,8 +48,9 @@ class Turns:
 
     def take(self, holder: object, seconds: float) -> bool:
         """Wait at most so long for a turn; whether it came."""
-        turn = self._queue()
+        turn: Future[None] = Future()
         try:
+            self._queue(turn)
             turn.result(_bounded(seconds))
             self._rename(turn, holder)
         except TimeoutError:
@@ -61,10 +62,11 @@ class Turns:
 
     async def take_async(self, holder: object, seconds: float) -> bool:
         """`take`, for asyncio."""
-        turn = self._queue()
+        turn: Future[None] = Future()
         try:
             import asyncio  # slow to import, and only for who uses it
 
+            self._queue(turn)
             await asyncio.wait_for(asyncio.wrap_future(turn), _bounded(seconds))
             self._rename(turn, holder)
         except TimeoutError:
@@ -97,12 +99,10 @@ class Turns:
             self._count += len(self.waiting)
         self.hand_on()
 
-    def _queue(self) -> Future[None]:
-        turn: Future[None] = Future()
+    def _queue(self, turn: Future[None]) -> None:
         with self._lock:
             self.waiting.append(turn)
         self.hand_on()
-        return turn
 
     def _rename(self, turn: Future[None], holder: object) -> None:
         # In this order: one turn too many for a moment, never one too few; and who looked in that

@@ -163,13 +163,14 @@ class HandleTable:
         """
         with self._lock:
             self._closed = True
-            doomed = list(self._live.values())
-            self._live.clear()
         failed: Exception | None = None
-        for handle in reversed(doomed):
+        # Each is forgotten when it is closed: what an interrupt left is closed by the next who asks.
+        for rep in reversed(list(self._live)):
             try:
-                handle.close()
+                if (handle := self._live.get(rep)) is not None:
+                    handle.close()
             except Exception as exc:  # noqa: BLE001 - the next one holds power too
                 failed = failed or exc
+            self._live.pop(rep, None)
         if failed is not None:
             raise InternalError(f"a handle was not closed: {type(failed).__name__}") from failed

@@ -139,6 +139,7 @@ class Instance:
 
     Attributes:
         once: whether it ends with its next call.
+        holder: whose alone it is, or None; kept for `Plugin`.
         enter: calls `run(args)` in it, as the record says, on this thread; see `_door`.
     """
 
@@ -167,6 +168,7 @@ class Instance:
         self.handles = HandleTable(limits.handles)
         self.boundary = Boundary(self.handles, linked.kinds, limits.value_bytes)
         self.once = False
+        self.holder: object = None
         self._engine = engine
         self._served = served
         self._linked = linked
@@ -186,6 +188,11 @@ class Instance:
     def alive(self) -> bool:
         """Whether a call would be taken."""
         return self._doomed is None
+
+    @property
+    def released(self) -> bool:
+        """Whether it was closed, and all of that is done."""
+        return self._store is None
 
     @property
     def running(self) -> CallRecord | None:
@@ -229,24 +236,32 @@ class Instance:
 
     def _release(self) -> None:
         # Only for who has claimed it.
-        store, self._store = self._store, None
+        try:
+            self._let_go()
+        except BaseException:
+            # A step was interrupted, maybe before it began, or failed: what is not done is done now.
+            self._let_go()
+            raise
+
+    def _let_go(self) -> None:
+        """Give everything back, in steps of which each may be taken again; known to be done last."""
+        store = self._store
         if store is None:
             return
-        self._started = None
-        self._ways.clear()
         # What holds the instance as long as the instance holds it.
         self.enter = _shut
+        self._started = None
+        self._ways.clear()
         self.__dict__.pop("_call", None)
         try:
-            try:
-                self.handles.close_all()
-            finally:
-                store.close()
+            self.handles.close_all()
         finally:
             try:
-                self._served.close()
+                store.close()
             finally:
-                self._keeper.closed(self)
+                self._served.close()
+        self._keeper.closed(self)
+        self.holder = self._store = None
 
     def interrupt(self, reason: str) -> bool:
         """Ask the call under way to end; says whether there was one."""

@@ -164,15 +164,18 @@ class Plugin:
 
         export = self.functions.find(function)
         self._check()
-        turns, holder = self._turns, object()
-        if not turns.take_now(holder) and not await turns.take_async(
-            holder, self._patience(wait_seconds)
-        ):
-            raise self._too_many()
+        turns, record = self._turns, CallRecord(self.name, export.short, self.limits)
         try:
+            if not turns.take_now(record) and not await turns.take_async(
+                record, self._patience(wait_seconds)
+            ):
+                raise self._too_many()
             ticket = Ticket()
             future = asyncio.get_running_loop().run_in_executor(
-                self._workers, go_on, call_under_way(), lambda: self._run(export, args, ticket)
+                self._workers,
+                go_on,
+                call_under_way(),
+                lambda: self._run(record, export, args, ticket),
             )
             try:
                 return await asyncio.shield(future)
@@ -181,8 +184,11 @@ class Plugin:
                 with contextlib.suppress(Exception):
                     await future
                 raise
+        except BaseException:
+            self._abandon(record)
+            raise
         finally:
-            turns.give_back(holder)
+            turns.give_back(record)
 
     def session(self) -> Session:
         """An instance of one's own, that keeps its state and its resources until closed.
@@ -193,15 +199,18 @@ class Plugin:
             InstanceClosedError: the plugin was evicted or closed.
         """
         self._check()
-        holder = object()
+        record = CallRecord(self.name, "(session)", self.limits)
         try:
-            self._take_turn(holder, 0.0)
-            instance = self._from_pool() or self._where_it_fits(self._fresh)
+            self._take_turn(record, 0.0)
+            instance = self._from_pool(record) or self._where_it_fits(
+                lambda ticket: self._fresh(record, ticket)
+            )
             return Session(
-                instance, self.functions, self._workers, lambda: self._turns.give_back(holder)
+                instance, self.functions, self._workers, lambda: self._turns.give_back(record)
             )
         except BaseException:
-            self._turns.give_back(holder)
+            self._abandon(record)
+            self._turns.hand_on()
             raise
 
     def _bind(self, export: Export) -> Callable[..., Any]:
@@ -224,8 +233,11 @@ class Plugin:
                 self._take_turn(record, wait_seconds)
                 record.restart()
             if here.room < 1:
-                return run_elsewhere(self._workers, lambda t: self._run(export, args, t))
+                return run_elsewhere(self._workers, lambda t: self._run(record, export, args, t))
             return self._enter(here, record, export, args, None)
+        except BaseException:
+            self._abandon(record)
+            raise
         finally:
             # As in `instance`: first what needs no call to a function.
             if record in turns.holders:
@@ -233,8 +245,10 @@ class Plugin:
             if turns.waiting:
                 turns.hand_on()
 
-    def _run(self, export: Export, args: tuple[Any, ...], ticket: Ticket) -> Any:
-        record = CallRecord(self.name, export.short, self.limits)
+    def _run(
+        self, record: CallRecord, export: Export, args: tuple[Any, ...], ticket: Ticket
+    ) -> Any:
+        record.restart()
         return self._enter(LOCAL.here, record, export, args, ticket)
 
     def _enter(
@@ -257,9 +271,9 @@ class Plugin:
                     del running[instance]
                     instance.close()
             else:
-                instance = self._one_more(record, ticket)
-            if self._mode == "per-call":
-                instance.once = True
+                instance = self._fresh(record, ticket)
+                record.restart()
+                self._keep(instance, record)
             if ticket is not None:
                 ticket.bind(record)
                 record.check()
@@ -267,34 +281,46 @@ class Plugin:
             way = instance.way(export)
             return instance.enter(here, record, way.run, args, way.tally)
         finally:
-            # Claimed or made, and the door not reached.
+            # Claimed, and the door not reached.
             if instance in running and running[instance] is record:
                 del running[instance]
-            if instance is not None and instance.once and instance.alive:
-                instance.close("its call did not begin")
 
-    def _one_more(self, record: CallRecord, ticket: Ticket | None) -> Instance:
-        instance = self._fresh(ticket)
+    def _keep(self, instance: Instance, record: CallRecord) -> None:
+        """Let later calls take a fresh instance as well, if such is the mode and there is a place."""
         if self._mode != "per-call":
             with self._lock:
                 if len(self._pool) < self.limits.concurrency:
                     self._running.setdefault(instance, record)
                     self._pool = (*self._pool, instance)
-                else:
-                    instance.once = True
-        record.restart()
-        return instance
+                    instance.holder = None
+                    return
+        instance.once = True
 
-    def _fresh(self, ticket: Ticket | None) -> Instance:
-        """An instance that was never entered, made ahead or now."""
+    def _abandon(self, record: CallRecord) -> None:
+        """End the turn of a call or a session that went wrong, and close what nobody holds.
+
+        Where a signal's handler raised, an instance may be on its way from the one who made it to
+        the one who asked for it, or closed by half.  Each that is alive waits for calls, or is held
+        by one who has a turn.
+        """
+        holders = self._turns.holders
+        holders.pop(record, None)
+        for instance in list(self._live):
+            holder = instance.holder
+            if not instance.alive or (holder is not None and holder not in holders):
+                instance.close("nobody holds it")
+
+    def _fresh(self, record: CallRecord, ticket: Ticket | None) -> Instance:
+        """An instance that was never entered, made ahead or now, for the holder of a turn."""
         self._check()
-        ready = self._ready.take() if self._mode == "per-call" else None
-        return ready or self._open(ticket)
+        ready = self._ready.take(record) if self._mode == "per-call" else None
+        return ready or self._open(ticket, record)
 
-    def _open(self, ticket: Ticket | None) -> Instance:
+    def _open(self, ticket: Ticket | None, holder: CallRecord | None = None) -> Instance:
         """A started instance.  It can be killed from the moment that its start runs."""
         self._check()
         instance = self._opener.prepare(self._books)
+        instance.holder = holder
         try:
             # First known, then asked: who ends the plugin sees it, or it sees that it has ended.
             self._live.add(instance)
@@ -309,16 +335,16 @@ class Plugin:
             raise
         return instance
 
-    def _from_pool(self) -> Instance | None:
-        """A free instance that no call will take any more."""
-        me = CallRecord(self.name, "(session)", self.limits)
+    def _from_pool(self, record: CallRecord) -> Instance | None:
+        """A free instance that no call will take any more, for the holder of a turn."""
         for instance in self._pool:
             try:
-                if self._running.setdefault(instance, me) is me and instance.alive:
+                if self._running.setdefault(instance, record) is record and instance.alive:
+                    instance.holder = record
                     self._out_of_pool(instance)
                     return instance
             finally:
-                if instance in self._running and self._running[instance] is me:
+                if instance in self._running and self._running[instance] is record:
                     del self._running[instance]
         return None
 

@@ -72,15 +72,17 @@ class Ready:
         self._slow = seconds >= WORTH_SECONDS
         self._waiting.append((time.monotonic(), instance))
 
-    def take(self) -> Instance | None:
-        """One that may be used, if there is one; and see that there will be another."""
+    def take(self, holder: object) -> Instance | None:
+        """One that may be used, if there is one, for `holder`; and see that there will be another."""
         if not self._waiting and not self._slow:
             return None
         oldest = time.monotonic() - FRESH_SECONDS
         found, stale = None, []
         with self._lock:
             while self._waiting and found is None:
-                began, instance = self._waiting.popleft()
+                began, instance = self._waiting[0]
+                instance.holder = holder  # first, so that somebody always has it
+                self._waiting.popleft()
                 if began < oldest or not instance.alive:
                     stale.append(instance)
                 else:
@@ -98,6 +100,8 @@ class Ready:
         with self._lock:
             self._generation += 1
             doomed = [instance for _, instance in self._waiting]
+            for instance in doomed:
+                instance.holder = _CHANGED
             self._waiting.clear()
         for instance in doomed:
             self._let_go(instance, _CHANGED)

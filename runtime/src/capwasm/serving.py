@@ -162,19 +162,15 @@ class Serving:
         return self._wasi
 
     def close(self) -> None:
-        """Let go of all power, newest first.  Called again, does nothing."""
-        if self._closed:
-            return
+        """Let go of all power, newest first.  Called again, does what an interrupt left undone."""
         self._closed = True
         if self._ctx is not None:
-            try:
-                self._stack.close()
-            finally:
-                # The context knows us, and we know it: a million instances are not to wait for the
-                # garbage collector.
-                self._ctx = self._wasi = None
-                self._states.clear()
-                self._functions.clear()
+            self._stack.close()
+            # The context knows us, and we know it: a million instances are not to wait for the
+            # garbage collector.
+            self._states.clear()
+            self._functions.clear()
+            self._ctx = self._wasi = None
 
 
 class _Granted(Mapping[str, Any]):

@@ -10,6 +10,7 @@ from .call import CallRecord
 from .calling import Ticket, run_elsewhere
 from .engine.crossing import GuestResource
 from .engine.exports import Export, ExportTable, Namespace
+from .engine.trampoline import guarded
 from .instance import Instance, Way
 from .threads import LOCAL, Workers
 
@@ -30,12 +31,12 @@ class Session:
         workers: Workers,
         on_close: Callable[[], None],
     ) -> None:
-        """Hold the instance; `Plugin.session` made it."""
+        """Hold the instance; `Plugin.session` made it, and `on_close` may be called twice."""
         self.exports = Namespace(functions, self._bind)
         self._instance = instance
         self._functions = functions
         self._workers = workers
-        self._on_close = [on_close]
+        self._on_close = on_close
         self._known: dict[str, Callable[..., Any]] = {}
 
     def call(self, function: str, *args: Any) -> Any:
@@ -90,21 +91,27 @@ class Session:
             instance.enter(LOCAL.here, record, way.run, None, way.tally)
 
     def close(self) -> None:
-        """Give the instance up."""
-        try:
-            # One step: of two threads that come at once, one goes on.
-            on_close = self._on_close.pop()
-        except IndexError:
-            return
+        """Give the instance up.  Called again, does what an interrupt left undone."""
         try:
             self._instance.close("its session has ended")
         finally:
-            on_close()
+            self._on_close()
 
+    @guarded
     def __enter__(self) -> Self:
-        return self
+        try:
+            return self
+        except BaseException:
+            # A signal's handler raised: `with` has not begun, and so won't end it.
+            self.close()
+            raise
 
+    @guarded
     def __exit__(
         self, _t: type[BaseException] | None, _v: BaseException | None, _b: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except BaseException:
+            self.close()
+            raise

@@ -52,7 +52,7 @@ class PluginEngine:
         self.instances = made.instances
         self.why_not_pooled = made.why_not
         self._wasm_at = capi.address(self.wasm.ptr())
-        self._live: set[int] = set()  # numbers of the stores that are open
+        self._live: dict[int, bool] = {}  # numbers of the stores that are open
         self._pid = os.getpid()
         self._stop = threading.Event()
         self.running: dict[object, CallRecord] = {}
@@ -162,6 +162,8 @@ def _main_thread_ends() -> None:
 def _forked() -> None:
     for engine in list(_ENGINES):
         engine.shut = True  # for `check` to say why
+        # None of its stores is closed here: a thread that is not here may have held a lock of theirs.
+        engine._live.clear()  # noqa: SLF001
 
 
 def _interpreter_ends() -> None:

@@ -83,7 +83,7 @@ class Store:
         engine: Any,
         engine_at: int,
         limits: Limits,
-        live: set[int],
+        live: dict[int, bool],
         *,
         laned: bool = False,
     ) -> None:
@@ -105,7 +105,7 @@ class Store:
         self._fuel = ctypes.c_uint64()
         self._fuel_at = ctypes.addressof(self._fuel)
         at = self._at = capi.store_new(engine_at, None, None)
-        live.add(self._number)
+        live[self._number] = True
         capi.store_limiter(
             at,
             limits.memory // limits.memories,
@@ -142,13 +142,21 @@ class Store:
     def close(self) -> None:
         """Give all of it back; later calls do nothing.  No call may be in it."""
         try:
-            # One operation: of two threads that come at once, one goes on.
-            self._live.remove(self._number)
+            # One operation: of two threads that come at once, one goes on.  No function is called
+            # from here until the engine has it: a signal's handler that raises can't come between.
+            del self._live[self._number]
         except KeyError:
             return
         self.context = _CLOSED
         capi.store_delete(self._at)
 
+    @guarded
     def __del__(self) -> None:
-        if hasattr(self, "_at"):
-            self.close()
+        try:
+            if hasattr(self, "_at"):
+                self.close()
+        except BaseException:
+            # A signal's handler raised, maybe before it began: nobody else has it any more.
+            if hasattr(self, "_at"):
+                self.close()
+            raise
