@@ -409,11 +409,12 @@ def test_refuses_to_prune_behind_a_link_or_what_is_no_entry(tmp_path: Path) -> N
     cache = CodeCache(real, ROOM)
     kept(cache, "a.cwasm", b"x")
     (real / "notes.txt").write_text("mine")
+    (real / "b.cwasm").mkdir()
     (tmp_path / "link").symlink_to(real)
     with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
         prune(tmp_path / "link", 0)
-    prune(real, 0)
-    assert {p.name for p in real.iterdir()} == {"key", "notes.txt"}
+    assert [e.name for e in prune(real, 0)] == ["a.cwasm"]
+    assert {p.name for p in real.iterdir()} == {"key", "notes.txt", "b.cwasm"}
 
 
 # -- many at once ------------------------------------------------------------------------------------

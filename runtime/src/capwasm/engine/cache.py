@@ -193,7 +193,10 @@ def entries(directory: Path) -> list[Entry]:
             if item.name.endswith(SUFFIXES):
                 with contextlib.suppress(FileNotFoundError):
                     info = item.stat(follow_symlinks=False)
-                    found.append(Entry(item.name, info.st_size, info.st_mtime))
+                    if not stat.S_ISDIR(
+                        info.st_mode
+                    ):  # one could not be removed, and stop all others
+                        found.append(Entry(item.name, info.st_size, info.st_mtime))
     return sorted(found, key=lambda entry: entry.used)
 
 
@@ -234,6 +237,9 @@ def _make_private(directory: Path) -> None:
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _opened(directory) as fd:
+        # Root could change the mode of anybody's; what is in it is theirs all the same.
+        if os.fstat(fd).st_uid != os.geteuid():
+            raise OSError(errno.EPERM, "it belongs to another user")
         os.fchmod(fd, 0o700)
         with os.scandir(fd) as items:
             left = [item for item in items if item.name.startswith((".new-", ".key-"))]
@@ -252,7 +258,7 @@ def _machine_key(directory: Path) -> bytes:
         OSError: it can't be had.
     """
     path = directory / "key"
-    for _ in range(2):
+    for _ in range(3):  # an unsafe one goes, a new one is made, and that is read
         try:
             fd = os.open(path, _READ)
         except FileNotFoundError:
@@ -269,9 +275,11 @@ def _machine_key(directory: Path) -> bytes:
             finally:
                 fresh.unlink(missing_ok=True)
             continue
-        with os.fdopen(fd, "rb") as file:
-            status = os.fstat(file.fileno())
-            key = file.read(64) if stat.S_ISREG(status.st_mode) else b""
+        try:
+            status = os.fstat(fd)
+            key = os.read(fd, 64) if stat.S_ISREG(status.st_mode) else b""
+        finally:
+            os.close(fd)
         if len(key) == 32 and status.st_uid == os.geteuid() and not status.st_mode & 0o077:
             return key
         path.unlink(missing_ok=True)  # unsafe or damaged: a new key makes every old entry worthless
