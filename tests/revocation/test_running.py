@@ -207,12 +207,13 @@ def test_a_denied_capability_is_taken_from_what_runs_and_refuses_loads(site: Sit
     site.load(guest("hostile"), "[kv]\n", id="test.another").close()
 
 
-def test_a_feed_that_comes_while_a_plugin_starts_stops_the_start(site: Site) -> None:
+@pytest.mark.parametrize("wait", [0.0, 0.1, 0.4, 1.0])  # it may be compiling, or starting
+def test_a_feed_that_comes_while_a_plugin_starts_stops_the_start(site: Site, wait: float) -> None:
     site.runtime
     with ThreadPoolExecutor(1) as pool:
         loading = pool.submit(code_of, site.load, SPINNING_START, ENDLESS)
         wait_for(lambda: [e for e in site.events("load") if e["verdict"] == "allowed"])
-        time.sleep(0.1)
+        time.sleep(wait)
         site.drop(fresh(1, deny=ALL))
         assert loading.result(20) == "verify.revoked"
     assert site.runtime.plugins == ()
@@ -234,7 +235,7 @@ def test_a_feed_between_the_check_and_the_start_is_seen_even_if_nobody_watches(
     monkeypatch.setattr(runtime, "_record_load", accept_and_record)
     assert code_of(site.load, guest("hostile")) == "verify.revoked"
     assert runtime.plugins == ()
-    assert [e["action"] for e in site.events("kill")] == ["evict"]
+    assert not site.events("call"), "not even its start ran"
 
 
 def test_between_a_load_and_a_feed_there_is_no_gap(site: Site) -> None:
@@ -487,7 +488,7 @@ def test_closing_ends_the_watch(site: Site) -> None:
     site.runtime
     assert watching() == before, "nothing watches where nothing was loaded"
     site.load(guest("hostile"))
-    assert watching() == before + 1
+    wait_for(lambda: watching() == before + 1)
     site.close()
     assert watching() == before
 

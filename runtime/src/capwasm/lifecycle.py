@@ -24,7 +24,7 @@ from .registry.registry import Registry
 from .registry.shelf import Shelf
 from .revocation.guard import Guard
 from .revocation.index import Subject
-from .revocation.settle import settle
+from .revocation.settle import settle_once
 from .revocation.watch import Watch
 
 __all__ = ["Lifecycle", "LifecycleKind", "Overseer"]
@@ -85,7 +85,8 @@ class Overseer:
         self._hooks: tuple[Callable[[Lifecycle], None], ...] = ()
         self._watch: Watch | None = None
         self._closed = False
-        self._stamp: object = None
+        self._settler: threading.Thread | None = None
+        self._stamp: object = self  # like no stamp of a registry
         self._listed: dict[str, Listed] | None = None
         self._health: Health | None = None
         if isinstance(registry, Registry) and isinstance(recorder, Recorders):
@@ -121,18 +122,25 @@ class Overseer:
         """Stop watching."""
         with self._lock:
             self._closed = True
-            watch = self._watch
+            watch, settler = self._watch, self._settler
         if self._health is not None:
             self._health.close()
         if watch is not None:
             watch.close()
+        if settler is not None and settler is not threading.current_thread():
+            settler.join()
 
     def subscribe(self, hook: Callable[[Lifecycle], None]) -> Callable[[], None]:
         """Have a function told what becomes of plugins; what comes back ends that.
 
         It is called on the watching thread, one event at a time, soon after it happened, whichever
         process did it; so it is quick.  What it raises is recorded, and goes no further.
+
+        Raises:
+            RegistryError: what is installed can't be read.
         """
+        if self._listed is None:
+            self._listed = self._list()
         with self._lock:
             self._hooks = (*self._hooks, hook)
         self.start()
@@ -160,8 +168,8 @@ class Overseer:
     def enter(self, plugin: Plugin, subject: Subject) -> None:
         """Know a plugin, before its code runs for the first time.
 
-        Whoever loads it asks `admit` once more when it runs: a feed that came into force before
-        this is seen by that, and one that comes after sees the plugin.
+        Whoever loads it asks `admit` once more, between this and that: a feed that came into force
+        before this is seen by that, and one that comes after sees the plugin.
         """
         with self._lock:
             self._running[plugin] = subject
@@ -187,9 +195,31 @@ class Overseer:
         with contextlib.ExitStack() as each:  # what fails for one does not spare the next
             for plugin, subject in running:
                 each.callback(self._enforce_on, guard, plugin, subject)
-        index = guard.index
-        if index is not None and isinstance(self._registry, Registry):
-            settle(self._registry, index, lambda: self._closed)
+        with self._lock:
+            if self._settler is None and not self._closed and isinstance(self._registry, Registry):
+                self._settler = threading.Thread(
+                    target=self._settle, name="capwasm-revocations", daemon=True
+                )
+                self._settler.start()
+
+    def _settle(self) -> None:
+        """Bring the registry in line; on a thread of its own, for there may be much installed."""
+        guard, registry, watch = self._guard, self._registry, self._watch
+        assert guard is not None
+        assert watch is not None
+        assert isinstance(registry, Registry)
+        generation = -1
+
+        def outdated() -> bool:
+            return self._closed or guard.generation != generation
+
+        while True:
+            generation = guard.generation
+            watch.attempt("registry", lambda: settle_once(registry, guard, outdated))
+            with self._lock:
+                if self._closed or not outdated():
+                    self._settler = None  # the next feed starts another
+                    return
 
     def _enforce_on(self, guard: Guard, plugin: Plugin, subject: Subject) -> None:
         why = guard.denied(subject)
@@ -229,23 +259,31 @@ class Overseer:
         """See what changed in the registry, whoever changed it."""
         if self._registry is None:
             return
-        stamp = self._registry.stamp()
-        if stamp == self._stamp and self._listed is not None:
+        stamp, before = self._registry.stamp(), self._stamp
+        if stamp == before:
             return
-        before, now = self._listed, {p.id: p for p in self._registry.list(removed=True)}
-        self._stamp, self._listed = stamp, now
-        changed = [p for p in now.values() if before is not None and before.get(p.id) != p]
-        with contextlib.ExitStack() as each:
-            self._stop_ended({p.id for p in changed}, each)
-        for listed in changed:
-            assert before is not None
-            for event in _events(before.get(listed.id), listed):
-                self._publish(event)
+        with contextlib.ExitStack() as each:  # the last that is entered comes first
+            was = self._listed
+            if was is not None:  # somebody wants to be told
+                now = self._list()
+                self._listed = now
+                for listed in reversed((now or {}).values()):
+                    if was.get(listed.id) != listed:
+                        for event in _events(was.get(listed.id), listed):
+                            each.callback(self._publish, event)
+            if before is not self:  # before the first load there is nothing to stop
+                self._stop_ended(each)
+        self._stamp = stamp
 
-    def _stop_ended(self, changed: set[str], each: contextlib.ExitStack) -> None:
+    def _list(self) -> dict[str, Listed] | None:
+        if self._registry is None:
+            return None
+        return {p.id: p for p in self._registry.list(removed=True)}
+
+    def _stop_ended(self, each: contextlib.ExitStack) -> None:
         assert self._registry is not None
         with self._lock:
-            running = [p for p, subject in self._running.items() if subject.id in changed]
+            running = list(self._running)
         for plugin in running:
             known = self._registry.find(plugin.id)
             record = None if known is None else known.version(plugin.version)

@@ -73,6 +73,7 @@ class Plugin:
             workers: threads for calls.
             on_close: told when it ends, also when it does not start.
             on_open: told before its code runs for the first time; from then on it can be evicted.
+                What it raises ends the plugin.
         """
         self.manifest = opener.terms.manifest
         self.grants = opener.grants
@@ -97,9 +98,9 @@ class Plugin:
         self._ended: str | None = None
         self._ready = Ready(opener.engine, lambda: self._open(None), Instance.close, workers.submit)
         # The first instance is made now, so that what can't start is refused at load.
-        on_open(self)
         began = time.monotonic()
         try:
+            on_open(self)
             first = self._where_it_fits(self._open)
         except BaseException:
             self._end("it did not start", event=None)

@@ -375,22 +375,24 @@ class Runtime:
             )
         opener = Opener(self._engine, linked, terms, grants)
         subject = subject_of(artifact)
+
+        def enter(plugin: Plugin) -> None:
+            self._overseer.enter(plugin, subject)
+            self._overseer.admit(subject, grants)  # a feed may have come meanwhile
+
         try:
             plugin = Plugin(
                 artifact,
                 opener,
                 workers=self._workers,
                 on_close=self._forget,
-                on_open=lambda plugin: self._overseer.enter(plugin, subject),
+                on_open=enter,
             )
         except GuestError:
             self._overseer.admit(subject, grants)  # if it was stopped, that is why
             raise
-        try:
-            self._overseer.admit(subject, grants)  # a feed may have come while it started
-        except CapwasmError as exc:
-            plugin.evict(exc.message)
-            raise
+        if not plugin.alive:
+            self._overseer.admit(subject, grants)
         return plugin
 
     def _data_dir(self, plugin_id: str) -> Path:

@@ -218,15 +218,14 @@ def fetch(url: str | None, ca_file: Path | None, home_path: Path, as_json: bool)
 
 def _accept(data: bytes, source: str, home_path: Path, *, as_json: bool) -> None:
     from capwasm.home import Home
-    from capwasm.revocation.settle import settle
+    from capwasm.revocation.settle import settle_once
 
     home = Home(home_path)
     with home.commands_recorder() as recorder:
         guard, registry = _opened(home_path, recorder)
         with registry:
             fresh = guard.take(data, source)
-            index = guard.index
-            ended = [] if index is None else settle(registry, index)
+            ended = settle_once(registry, guard)
     status = guard.status()
     assert status.feed is not None
     if as_json:

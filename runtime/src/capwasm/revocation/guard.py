@@ -168,8 +168,13 @@ class Guard:
         return None if feed is None or entry is None else _why(entry, feed.sequence)
 
     @property
-    def index(self) -> Index | None:
+    def feed(self) -> InForce | None:
         """What is in force, or None."""
+        return self._state.feed
+
+    @property
+    def index(self) -> Index | None:
+        """What answers for it, or None."""
         feed = self._state.feed
         return None if feed is None else feed.index
 

@@ -69,6 +69,7 @@ class Keeper:
         self._accepted = directory / "accepted"
         self._head = directory / "head"
         self._key = directory / "key"
+        self._settled = directory / "settled"
 
     def stamp(self) -> Stamp | None:
         """Changes whenever a feed is accepted; None where nothing is kept.  Cheap.
@@ -145,6 +146,21 @@ class Keeper:
             kept = self._look()
             if kept is not None and now > kept.latest:
                 self._write_head(self._sealer(), kept.sequence, kept.digest, now)
+
+    def is_settled(self, digest: str) -> bool:
+        """Whether the registry was brought in line with the feed of that digest."""
+        try:
+            return self._read(self._settled, _MAX_HEAD) == digest.encode()
+        except RevocationError:
+            return False
+
+    def note_settled(self, digest: str) -> None:
+        """Remember that it was, so that it is not gone through again at each start.
+
+        Raises:
+            RevocationError: `revocation.state`.
+        """
+        self._write(self._settled, digest.encode())
 
     # -- inside -----------------------------------------------------------------------------------
 

@@ -8,9 +8,30 @@ from capwasm.errors import RegistryError
 from capwasm.registry.model import Outcome, State, VersionRecord
 from capwasm.registry.registry import Registry
 
+from .guard import Guard
 from .index import Index, Subject
 
-__all__ = ["settle", "subject_of_record"]
+__all__ = ["settle", "settle_once", "subject_of_record"]
+
+
+def settle_once(
+    registry: Registry, guard: Guard, stop: Callable[[], bool] = lambda: False
+) -> list[Outcome]:
+    """Bring the registry in line with the feed in force, unless that was done before.
+
+    What is installed later is asked for when it is installed.
+
+    Raises:
+        RevocationError: that it was done can't be noted.
+        RegistryError, AuditError: as `settle`.
+    """
+    feed = guard.feed
+    if feed is None or guard.keeper.is_settled(feed.digest):
+        return []
+    changed = settle(registry, feed.index, stop)
+    if not stop():
+        guard.keeper.note_settled(feed.digest)
+    return changed
 
 
 def settle(

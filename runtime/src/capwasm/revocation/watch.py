@@ -11,17 +11,19 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from capwasm._files import read_file, why
 from capwasm.errors import CapwasmError, RepositoryError, RevocationError
 from capwasm.events import FAILED, Event, Recorder
 from capwasm.record.logs import get_logger
 from capwasm.record.redact import Redactor
-from capwasm.web import Patience, Web
 
 from .feed import MAX_FEED_BYTES
 from .guard import Guard
+
+if TYPE_CHECKING:  # a core without a URL need not pay for httpcore and TLS
+    from capwasm.web import Web
 
 __all__ = ["Watch", "fetch", "read_feed"]
 
@@ -29,7 +31,6 @@ LOOK_SECONDS: Final = 0.2
 NOTE_SECONDS: Final = 3600.0
 REPORT_SECONDS: Final = 1.0
 MAX_FILES: Final = 16
-_WEB: Final = Patience(idle=10.0, total=60.0)
 
 
 class Watch:
@@ -46,7 +47,6 @@ class Watch:
         recorder: Recorder,
         on_feed: Callable[[], None],
         on_look: Callable[[], None] = lambda: None,
-        web: Web | None = None,
     ) -> None:
         """Make one; `start` starts it.
 
@@ -56,11 +56,9 @@ class Watch:
             recorder: takes the failures.
             on_feed: called when another feed has come into force, whoever accepted it.
             on_look: called at each look.
-            web: fetches the policy's URL, if there is one.
         """
         self._guard, self._inbox, self._recorder = guard, inbox, recorder
         self._on_feed, self._on_look = on_feed, on_look
-        self._web = web or Web(patience=_WEB)
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._enforced = 0
@@ -93,16 +91,25 @@ class Watch:
 
     def look(self) -> None:
         """One look: files, what other processes accepted, how old it is."""
-        self._try("files", self._look_at_files)
-        self._try("feed", self._look_at_feed)
-        self._try("look", self._on_look)
+        self.attempt("files", self._look_at_files)
+        self.attempt("feed", self._look_at_feed)
+        self.attempt("look", self._on_look)
         now = time.monotonic()
         if now - self._reported >= REPORT_SECONDS:
             self._reported = now
-            self._try("report", self._guard.report)
+            self.attempt("report", self._guard.report)
         if now - self._noted >= NOTE_SECONDS:
             self._noted = now
-            self._try("time", self._guard.note_time)
+            self.attempt("time", self._guard.note_time)
+
+    def attempt(self, step: str, work: Callable[[], object]) -> None:
+        """Do something; if it fails, that is told once, until it goes well again."""
+        try:
+            work()
+        except Exception as exc:  # noqa: BLE001  the watch goes on, and tells
+            self._tell(step, exc)
+        else:
+            self._failing.pop(step, None)
 
     # -- inside -----------------------------------------------------------------------------------
 
@@ -112,13 +119,15 @@ class Watch:
             self._guard.beat()
 
     def _fetching(self) -> None:
-        rule = self._guard.rule
+        from capwasm.web import Patience, Web
+
+        rule, web = self._guard.rule, Web(patience=Patience(idle=10.0, total=60.0))
         while not self._stop.is_set():
-            self._try("fetch", lambda: self._fetch(rule.url))
+            self.attempt("fetch", lambda: self._fetch(web, rule.url))
             self._stop.wait(rule.every_minutes * 60)
 
-    def _fetch(self, url: str) -> None:
-        data = fetch(self._web, url)
+    def _fetch(self, web: Web, url: str) -> None:
+        data = fetch(web, url)
         if not self._stop.is_set():
             self._guard.take(data, url)  # the looking thread sees to the rest
 
@@ -174,14 +183,6 @@ class Watch:
         if generation != self._enforced:
             self._on_feed()
             self._enforced = generation
-
-    def _try(self, step: str, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except Exception as exc:  # noqa: BLE001  the watch goes on, and tells
-            self._tell(step, exc)
-        else:
-            self._failing.pop(step, None)
 
     def _tell(self, step: str, exc: Exception) -> None:
         code = exc.code if isinstance(exc, CapwasmError) else "internal"
