@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import random
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -145,3 +146,44 @@ def test_a_call_that_is_torn_when_it_has_returned_leaves_nothing_in_its_codec(
             assert echo(b"y" * 5000) == b"y" * 5000
             plan._codecs.free.reverse()
     assert {codec.buf[32] for codec in plan._codecs.free} == {0}
+
+
+_CROWDED = """
+import resource
+from capwasm.engine import types as t
+from capwasm.errors import InstancesExceeded
+from tests.engine.laned import LanedEcho
+from capwasm.engine.lane import plan
+
+echo = LanedEcho(t.List(t.Prim("u8")))
+held = [plan._codecs.take(1000)]  # the next call needs two, one for each way
+pages = int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (1 << 30),) * 2)
+plan._codecs.free.clear()
+for _ in range(2):
+    try:
+        echo(b"x")
+    except InstancesExceeded as exc:
+        assert exc.code == "limit.capacity", exc.code
+    else:
+        raise AssertionError("there was room")
+plan._codecs.give_back(held.pop())
+try:
+    echo(b"x")
+except Exception as exc:
+    assert "told on the record" in str(exc), exc
+assert [type(x) for x in echo.failures] == [InstancesExceeded]
+"""
+
+
+@pytest.mark.case("RES-08")
+def test_refuses_a_crossing_for_which_there_is_no_address_space() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _CROWDED],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")

@@ -24,7 +24,7 @@ from wasmtime import _ffi as ffi
 
 from capwasm.engine import capi
 from capwasm.engine.crossing import EngineFault, over_limit
-from capwasm.errors import InternalError
+from capwasm.errors import InstancesExceeded, InternalError
 
 from .layout import BASE
 from .wire import GROUP, PACKED, PAGE, most_bytes
@@ -341,11 +341,20 @@ class Codecs:
         self.free: list[Codec] = []
 
     def take(self, limit: int) -> Codec:
-        """One for the caller alone."""
+        """One for the caller alone.
+
+        Raises:
+            InstancesExceeded: there is no address space for one more.
+        """
         try:
             codec = self.free.pop()
         except IndexError:
-            codec = Codec()
+            try:
+                codec = Codec()
+            except wasmtime.WasmtimeError as exc:
+                raise InstancesExceeded(
+                    "no room for the values of one more call now: the system gives no address space"
+                ) from exc
         codec.begin(limit)
         return codec
 
