@@ -19,6 +19,7 @@ from typing import Any
 
 from capwasm.errors import AuditError, CapwasmError
 from capwasm.events import Event
+from capwasm.registry.counts import Counts
 from capwasm.registry.model import PermitKind
 from capwasm.registry.registry import Registry
 from tests import ptracing
@@ -28,6 +29,7 @@ OLD, NEW, NEWER = capsule("1.0.0"), capsule("1.1.0"), capsule("1.2.0")
 FOREIGN = capsule("1.3.0", keys=(GLOBEX,))
 RENEWED = capsule("1.0.0", keys=(ACME, GLOBEX))
 WHO: dict[str, Any] = {"who": "tester", "why": "a test"}
+TRIAL = (ID, "1.1.0", "2027-01-31T12:00:00Z")
 
 
 class Journal:
@@ -73,6 +75,32 @@ def _with_orphans(registry: Registry) -> None:
     registry.store.put(NEWER)
 
 
+def _parked_then_permitted(registry: Registry) -> None:
+    _installed(OLD, FOREIGN)(registry)
+    registry.permit(ID, PermitKind.SIGNER, GLOBEX.public.key_id, **WHO)
+
+
+def _counted(registry: Registry) -> None:
+    _installed(OLD, NEW)(registry)
+    _count(registry, 1, 0)
+
+
+def _count(registry: Registry, calls: int, failures: int) -> None:
+    counts = Counts(registry.root)
+    counts.add(*TRIAL, calls, failures, over=False)
+    counts.close()
+
+
+def count_in(home: Path) -> tuple[int, int] | None:
+    """What was counted of the trial, if anything ever was."""
+    if not (home / "health.db").exists():
+        return None
+    counts = Counts(home)
+    found = counts.add(*TRIAL, 0, 0, over=False)
+    counts.close()
+    return found.calls, found.failures
+
+
 # verb -> how its home begins, and what is done in it.
 VERBS: dict[str, tuple[Callable[[Registry], object], Callable[[Registry], object]]] = {
     "first": (_nothing, lambda r: r.install(OLD, **WHO)),
@@ -84,6 +112,10 @@ VERBS: dict[str, tuple[Callable[[Registry], object], Callable[[Registry], object
     "remove": (_installed(OLD, NEW), lambda r: r.remove(ID, **WHO)),
     "permit": (_installed(NEW), lambda r: r.permit(ID, PermitKind.DOWNGRADE, "1.0.0", **WHO)),
     "collect": (_with_orphans, lambda r: r.collect()),
+    "reject": (_installed(OLD, FOREIGN), lambda r: r.reject(ID, **WHO)),
+    "ripe": (_parked_then_permitted, lambda r: r.install(FOREIGN, **WHO)),
+    "sent-back": (_installed(OLD, NEW), lambda r: r.rollback(ID, leaving="1.1.0", **WHO)),
+    "count": (_counted, lambda r: _count(r, 2, 1)),
 }
 
 
@@ -107,6 +139,7 @@ def look(home: Path) -> dict[str, Any]:
             "state": state_of(plugin),
             "problems": report.problems,
             "served": served,
+            "count": count_in(home),
             "listed": [(p.id, p.serving, p.state) for p in registry.list(removed=True)],
         }
 
@@ -170,7 +203,7 @@ class Bench:
         self.seen["refused"] += broken.status in NAMED.values()
         if found == self.new and found != self.old:
             self.seen["new"] += 1
-            if not told:
+            if not told and self.verb != "count":  # calls are in the audit by themselves
                 self.faults.append(f"{where}: it happened, and the audit does not tell")
             if how == "full" and broken.status != 0:
                 self.faults.append(f"{where}: it happened, and was told to have failed")

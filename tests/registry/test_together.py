@@ -31,7 +31,7 @@ CAPSULES = {
 }
 REFUSALS = {
     "verify.rollback", "verify.revoked", "registry.name-taken", "registry.state",
-    "registry.unknown",
+    "registry.unknown", "registry.pinned",
 }  # fmt: skip
 NAMES = st.sampled_from([ID, ID, OTHER])
 ORDERS = st.one_of(
@@ -40,6 +40,7 @@ ORDERS = st.one_of(
         lambda o: (o[0], [o[1]])
     ),
     st.tuples(NAMES, st.sampled_from(["1.0.0", "1.1.0"])).map(lambda o: ("revoke", list(o))),
+    st.tuples(NAMES, st.sampled_from([None, "1.0.0", "1.1.0"])).map(lambda o: ("pin", list(o))),
     st.just(("collect", [])),
 )
 # Each round is done at once: what each of four threads in two processes does.
@@ -62,7 +63,7 @@ class Workers:
         ]  # fmt: skip
         self.number = 0
 
-    def at_once(self, home: Path, orders: list[tuple[str, list[str]]]) -> list[dict[str, Any]]:
+    def at_once(self, home: Path, orders: list[tuple[str, list[Any]]]) -> list[dict[str, Any]]:
         waiting = [0, 0]
         for index, (verb, args) in enumerate(orders):
             self.number += 1
@@ -100,7 +101,7 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
 )
 @given(rounds=ROUNDS)
 def test_allows_any_schedule_and_loses_no_record(
-    workers: Workers, rounds: list[list[tuple[str, list[str]]]]
+    workers: Workers, rounds: list[list[tuple[str, list[Any]]]]
 ) -> None:
     changes = 0
     with tempfile.TemporaryDirectory(dir=SHM) as folder:
