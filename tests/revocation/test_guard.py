@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
+import sys
 import threading
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -238,3 +240,19 @@ def test_many_threads_see_one_feed_or_the_next(tmp_path: Path) -> None:
     assert asked.status().feed is not None
     assert asked.index is not None
     assert asked.index.sequence == last
+
+
+@pytest.mark.case("LIFE-10")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_forked_while_a_thread_holds_the_lock_is_answered(tmp_path: Path) -> None:
+    asked = guard(tmp_path)
+    asked.take(feed(1, deny=DENY), "a file")
+    with asked._lock:
+        child = multiprocessing.get_context("fork").Process(
+            target=lambda: sys.exit({"verify.revoked": 7}.get(code_of(asked) or "", 1))
+        )
+        started = threading.Thread(target=child.start)  # not the thread that holds it
+        started.start()
+        started.join()
+    child.join(20)
+    assert child.exitcode == 7

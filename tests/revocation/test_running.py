@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from capwasm import lifecycle
 from capwasm.errors import (
     AuditError,
     CallInterrupted,
@@ -28,6 +29,7 @@ from capwasm.plugin import Plugin
 from capwasm.registry.model import State
 from capwasm.registry.registry import Registry
 from capwasm.revocation import watch
+from capwasm.revocation.guard import Guard
 from capwasm.runtime import Runtime
 from tests.caps.net.servers import Got, Origin, http
 from tests.kit import Refused, World, guest
@@ -175,6 +177,32 @@ def test_what_is_installed_and_denied_becomes_revoked_with_a_step(site: Site) ->
     site.drop(fresh(4))
     wait_for(lambda: len(site.told("accepted")) == 2)
     assert code_of(site.runtime.load_installed, ID) == "verify.revoked", "for good"
+
+
+def test_the_registry_is_gone_through_once_a_feed(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    real = lifecycle.settle_once
+
+    def counted(registry: Registry, guard: Guard, stop: Any) -> Any:
+        if guard.feed is not None and not guard.keeper.is_settled(guard.feed.digest):
+            calls.append(guard.feed.sequence)
+        return real(registry, guard, stop)
+
+    monkeypatch.setattr(lifecycle, "settle_once", counted)
+    settled = site.home / "revocations/kept/settled"
+    for sequence, expected in ((1, [1]), (1, [1]), (2, [1, 2])):
+        site.drop(
+            fresh(sequence)
+            if expected != calls
+            else (site.home / "revocations/feed.json").read_bytes()
+        )
+        site.load(guest("hostile")).close()
+        wait_for(settled.exists)
+        wait_for(lambda n=sequence: calls[-1] == n)  # type: ignore[misc]
+        site.close()
+        assert calls == expected
 
 
 def test_a_denied_signer_suspends_until_it_is_signed_anew(site: Site) -> None:

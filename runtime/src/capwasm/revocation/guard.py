@@ -7,6 +7,7 @@ before serves on for what runs.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -108,7 +109,7 @@ class Guard:
         """
         self.keeper, self.trust, self.rule = keeper, trust, rule
         self._capabilities, self._recorder, self._now = tuple(capabilities), recorder, now
-        self._lock = threading.RLock()
+        self._lock, self._pid = threading.RLock(), os.getpid()
         self._state = _State(stamp=object())  # like nothing that is kept
         self._seen: float | None = None
         self._said: dict[str, str | None] = {}
@@ -238,6 +239,9 @@ class Guard:
 
     def refresh(self) -> None:
         """Put in force what is kept now, if that is another feed than before.  Cheap if not."""
+        if self._pid != os.getpid():
+            # A fork may have copied the lock while another thread held it.
+            self._lock, self._pid = threading.RLock(), os.getpid()
         with self._lock:
             try:
                 stamp: object = self.keeper.stamp()
