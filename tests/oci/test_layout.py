@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import wasmtime
@@ -13,7 +14,7 @@ from wasmtime import component as wc
 from capwasm.capsule.pack import pack
 from capwasm.errors import RepositoryError
 from capwasm.oci.component import world_of
-from capwasm.oci.layout import lay_out
+from capwasm.oci.layout import lay_out, read_component, read_index
 from tests.capsules import FILES, signed
 from tests.kit import guest
 
@@ -96,3 +97,35 @@ def test_a_native_plugin_has_no_place_in_it() -> None:
     manifest = FILES["plugin.toml"].replace(b'"component"', b'"native"')
     members = {"plugin.toml": manifest, "lib/x86_64-unknown-linux-gnu/plugin.so": b"\x7fELF"}
     assert code_of(lambda: lay_out(signed(members=members))) == "oci.layout"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner),
+    max_leaves=8,
+)
+MANIFEST = json.loads(bytes(lay_out(CAPSULE).component.data))
+PLACES = [
+    ("schemaVersion",), ("mediaType",), ("config",), ("config", "mediaType"), ("config", "digest"),
+    ("config", "size"), ("layers",), ("layers", 0), ("layers", 0, "mediaType"),
+    ("layers", 0, "digest"), ("annotations",), ("annotations", "dev.capwasm.capsule.digest"),
+    ("annotations", "dev.capwasm.capsule.size"), ("subject",),
+]  # fmt: skip
+
+
+@given(st.sampled_from(PLACES), JSON)
+def test_whatever_stands_in_a_manifest_it_is_one_of_ours_that_ends_it(
+    place: tuple[Any, ...], value: Any
+) -> None:
+    doc = json.loads(json.dumps(MANIFEST))
+    inner = doc
+    for part in place[:-1]:
+        inner = inner[part]
+    inner[place[-1]] = value
+    for data in (json.dumps(doc).encode(), json.dumps(value).encode()):
+        for read in (read_component, read_index):
+            try:
+                read(data)
+            except RepositoryError as exc:
+                if not exc.code.startswith("oci."):
+                    raise

@@ -13,7 +13,7 @@ from capwasm.errors import RepositoryError
 from capwasm.oci.reference import Reference
 from capwasm.oci.registries import Registries
 from capwasm.oci.settings import Credentials, credentials_of, load, settings_of
-from tests.caps.net.servers import http
+from tests.caps.net.servers import http, make_tls
 from tests.helpers import ListRecorder
 
 from .servers import CAPSULE, CREDENTIALS, PASSWORD, USER, Registry, code_of
@@ -131,3 +131,16 @@ def test_a_push_and_a_pull_by_the_settings_are_recorded(tmp_path: Path, registry
     assert told[2] == ("pull", "failed", tag, "oci.status")
     assert told[3] == ("pull", "denied", tag, "oci.no-capsule")
     assert PASSWORD not in str(recorder.events)
+
+
+def test_files_are_named_from_where_the_settings_are(tmp_path: Path) -> None:
+    _, tls = make_tls(tmp_path)  # writes ca.pem
+    with Registry(tls=tls) as registry:
+        file = tmp_path / "registries.toml"
+        head = f'schema = 1\n[[registry]]\nhost = "{registry.authority}"\n'
+        write(file, f'{head}ca-file = "ca.pem"\n')
+        registries = Registries(file)
+        registries.push(CAPSULE, registry.reference)
+        assert registries.pull(registry.reference).capsule == CAPSULE
+        write(file, f'{head}ca-file = "none.pem"\n')
+        assert code_of(lambda: registries.pull(registry.reference)) == "repository.tls"
