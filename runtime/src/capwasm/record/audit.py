@@ -6,7 +6,8 @@ window is what a power cut or a kill of the process may cost, and nothing else. 
 be written `record` raises, and what was to be recorded does not happen.
 
 Calls that went well are told of with each flush: those who count them (`tally`) are asked first.  From
-the moment that a write has failed, `gate` is shut, and no call begins until `ready` passes.
+the moment that a write has failed, `gate` is shut, and no call begins until `ready` passes.  It is
+shut during each flush as well, for a disk can hang: if one takes too long, nothing new begins.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import os
 import queue
 import secrets
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -51,6 +53,9 @@ DURABLE: Final = frozenset(
     "runtime.start load consent install revocation grant crash revoke kill gap".split()  # noqa: SIM905  one line
 )
 """Kinds that are on the disk before `record` returns, whatever the verdict; so is each denial."""
+
+PATIENCE_SECONDS: Final = 5.0
+"""How long a flush may take, with the disk's time and the hook's, before calls are refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +113,7 @@ class AuditLog:
         self._dead: str | None = None  # no write will do any more
         self._refused = 0
         self._flushing = False
+        self._round: float | None = None  # since when the flusher is at work
         # Queues, not events: an interrupt within `Event.set` can leave its lock taken for good.
         self._dirty = False
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -333,6 +339,10 @@ class AuditLog:
             raise AuditError("the audit log is closed")
         if os.getpid() != self._pid:
             raise AuditError("the audit log belongs to the process that this one was forked from")
+        if self._round is not None and time.monotonic() - self._round > PATIENCE_SECONDS:
+            with self._chain:
+                self._refused += 1
+            raise AuditError(f"the audit log can't be written: no end for {PATIENCE_SECONDS:g} s")
         if self._failure is None and not self._refused:
             return
         # It failed before.  Nothing new is sealed until what waits is on the disk.
@@ -346,7 +356,7 @@ class AuditLog:
             if self._refused:
                 self._gap("sink", refused=self._refused)
                 self._refused = 0
-            self.gate.shut = self._closed
+            self._set_gate()
         # What was counted before the failure still waits.
         self.wake()
 
@@ -369,7 +379,11 @@ class AuditLog:
             finally:
                 self._flushing = False
             self._failure = None
-            self.gate.shut = self._closed or self._refused > 0
+            self._set_gate()
+
+    def _set_gate(self) -> None:
+        why = self._failure is not None or self._refused > 0 or self._round is not None
+        self.gate.shut = self._closed or why
 
     def _write(self) -> None:
         done = self._done
@@ -424,6 +438,7 @@ class AuditLog:
                 self._stop.get(timeout=self._flush_seconds)
                 return
             self._dirty = False
+            self._round, self.gate.shut = time.monotonic(), True
             # A failure is kept: the next `record` tries again and raises it, and no call begins.
             try:
                 if self._failure is not None:
@@ -432,8 +447,11 @@ class AuditLog:
             except AuditError:
                 if self._dead is None:
                     self.wake()
-            except Exception as exc:  # noqa: BLE001  this thread must outlive whatever a sink does
-                self._failure, self.gate.shut = type(exc).__name__, True
+            except BaseException as exc:  # noqa: BLE001  this thread outlives whatever a sink or hook does
+                self._failure = type(exc).__name__
+            finally:
+                self._round = None
+                self._set_gate()
 
     def _at_exit(self) -> None:
         with contextlib.suppress(AuditError):

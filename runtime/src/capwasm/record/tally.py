@@ -193,17 +193,18 @@ class Tallies:
     def _settle(self, queue: deque[Tally]) -> None:
         # Others append meanwhile; what is taken away is taken away here alone, and last.
         count = len(queue)
-        parts: dict[str, list[tuple[Tally, _Total]]] = {}
+        parts: dict[str, dict[Tally, _Total]] = {}
         for index in range(count):
             tally = queue[index]
             # First, so that who adds from now on puts it on the list again.
             tally.listed = False
-            parts.setdefault(tally.action, []).append((tally, tally.total))
-        for action, tallies in parts.items():
-            event = _event(tallies[0][0].plugin, action, tallies)
+            # Once, also if it is on the list twice: what could not be recorded stayed there.
+            parts.setdefault(tally.action, {})[tally] = tally.total
+        for action, totals in parts.items():
+            event = _event(queue[0].plugin, action, totals)
             if event is not None:
                 self._note(event)
-            for tally, total in tallies:
+            for tally, total in totals.items():
                 tally.told = total
         for _ in range(count):
             queue.popleft()
@@ -215,12 +216,12 @@ def tallies_of(recorder: Recorder) -> Tallies:
     return found if isinstance(found, Tallies) else Tallies(recorder.record)
 
 
-def _event(plugin: str, action: str, tallies: list[tuple[Tally, _Total]]) -> Event | None:
+def _event(plugin: str, action: str, totals: dict[Tally, _Total]) -> Event | None:
     """What these say that was not told yet."""
     sums: list[Any] = list(_ZERO[:-1])
     slow = list(_ZERO[-1])
     total: Any
-    for tally, total in tallies:
+    for tally, total in totals.items():
         told: Any = tally.told
         for i in range(len(sums)):
             sums[i] += total[i] - told[i]
