@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import random
 import time
 from dataclasses import replace
@@ -21,10 +22,12 @@ from capwasm.engine.lane.binary import COMPONENT, OddBinary, skeleton
 from capwasm.engine.lane.choose import chosen, present
 from capwasm.engine.lane.sites import sites_of, slots_of
 from capwasm.engine.lane.spaces import FUNC, Imported, Spaces, read_spaces
-from capwasm.engine.lane.wire import LANE_EXPORTS, NotLaned, without_lane
+from capwasm.engine.lane.wire import LANE_EXPORTS, VERSION, NotLaned, without_lane
 from capwasm.engine.walk import walk
 from tests.engine.echo import ENGINE
+from tests.engine.laned import laned_wat
 from tests.engine.test_lane_guests import HONEST, guest
+from tests.engine.test_lane_handles import wat as handles_wat
 
 PROBER = (Path(__file__).parents[1] / "guests/prober.wasm").read_bytes()
 
@@ -193,3 +196,31 @@ def test_a_function_with_thousands_of_slots_runs_as_it_came() -> None:
     with pytest.raises(NotLaned, match="too many types"):
         compose(code, types, chosen(types), 64)
     assert time.thread_time() - began < 5  # it takes 0.05 s
+
+
+EVERY = t.Record(
+    None,
+    (
+        *((w, t.Prim(w)) for w in ("bool", "s8", "u16", "s32", "u64", "f32", "f64", "char")),
+        ("text", t.Prim("string")),
+        ("rows", t.List(t.Tuple((t.Prim("u8"), t.Prim("string"), t.List(t.Prim("u8")))))),
+        ("words", t.Enum(None, tuple(f"w{i}" for i in range(300)))),
+        ("flags", t.Flags(None, ("a", "b", "c"))),
+        ("either", t.Result(t.Prim("f32"), t.List(t.Option(t.Prim("u64"))))),
+    ),
+)
+# Of all that is appended to two guests, as text.  Whoever changes it raises `VERSION`: what is in a cache
+# under that number was made by what there was before, and is called by numbers.
+WIRE = (2, "12822edcb53fa336d2d139a95bc87e121e21f18182aca8472a03680ec1871aa7")
+
+
+@pytest.mark.case("SIG-22", "TYP-11")
+def test_a_change_of_the_wire_is_a_new_version_of_it() -> None:
+    digest = hashlib.sha256()
+    for text in (laned_wat(EVERY), laned_wat(t.List(t.Prim("u8"))), handles_wat()):
+        code = bytes(wasmtime.wat2wasm(text))
+        spaces, functions = read_spaces(code), chosen(types_of(code))
+        found = [*sites_of(spaces, functions)], [*slots_of(spaces, functions)]
+        digest.update(_Appended(spaces).text(*found, 64).encode())
+
+    assert (VERSION, digest.hexdigest()) == WIRE
