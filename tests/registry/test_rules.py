@@ -190,7 +190,7 @@ ROWS: list[Row] = [
 ]  # fmt: skip
 
 
-@pytest.mark.case("SIG-15", "SIG-26")
+@pytest.mark.case("SIG-15", "SIG-26", "PER-09")
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
 def test_each_row_and_its_twin(row: Row) -> None:
     _, first, expected, twin, other = row
