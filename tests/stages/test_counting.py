@@ -16,6 +16,7 @@ from capwasm.record import audit, sinks
 from capwasm.record.redact import Redactor
 from capwasm.record.tally import Tallies
 from tests.kit import World, guest
+from tests.stages.test_stopping import script
 
 
 @pytest.fixture
@@ -119,3 +120,32 @@ def test_refuses_calls_while_the_disk_hangs_and_tells_of_those_before(
     until(lambda: on_disk(world) == calls)
     plugin.call("count")
     until(lambda: on_disk(world) == calls + 1)
+
+
+def test_calls_of_daemon_threads_are_all_on_record_when_the_process_ends(tmp_path: Path) -> None:
+    run = script(
+        f"""
+        import pathlib, sys, threading, time
+        from tests.kit import World, guest
+        world = World(pathlib.Path({str(tmp_path)!r}))
+        plugin = world.load(guest("hostile"), instance="pooled")
+        def call_on():
+            with open({str(tmp_path / "done")!r}, "ab", buffering=0) as done:
+                while True:
+                    plugin.call("count")
+                    done.write(b".")
+        for _ in range(3):
+            threading.Thread(target=call_on, daemon=True).start()
+        time.sleep(0.3)
+        """
+    )
+    assert run.returncode == 0, run.stderr
+    events = audit.tail(tmp_path / "home" / "audit", 100_000)
+    returned = (tmp_path / "done").stat().st_size
+    recorded = sum(
+        e["details"].get("calls", 1)
+        for e in events
+        if e["kind"] == "call" and e["verdict"] == "allowed"
+    )
+    # A thread may end between its call and its note of it.
+    assert 0 < returned <= recorded <= returned + 3

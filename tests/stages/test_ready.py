@@ -12,7 +12,7 @@ import pytest
 
 from capwasm import ready
 from capwasm.engine.pool import Capacity
-from capwasm.errors import CallInterrupted, CapwasmError, InstanceClosedError
+from capwasm.errors import CallInterrupted, CapwasmError, InstanceClosedError, InstancesExceeded
 from capwasm.plugin import Plugin
 from tests.kit import World, guest
 from tests.stages.test_stopping import until
@@ -222,6 +222,18 @@ def test_makes_none_where_something_is_short(
         assert plugin.call("count") == 1
         until(lambda: not plugin._ready._making)
         assert (len(plugin._ready), live(world)) == (0, 1)
+
+
+def test_instances_that_wait_make_room_for_other_plugins(open_world: Callable[..., World]) -> None:
+    world = open_world(capacity=Capacity(instances=2))
+    plugins = [world.load(guest("hostile"), id=f"test.p{n}") for n in range(4)]
+    assert [plugin.call("count") for plugin in plugins] == [1] * 4
+    # What is in use makes none.
+    with plugins[0].session() as one, plugins[1].session() as other:
+        with pytest.raises(InstancesExceeded):
+            plugins[2].call("count")
+        assert one.call("count") == other.call("count") == 1
+    assert plugins[2].call("count") == 1
 
 
 def test_the_memory_that_is_left_is_a_share() -> None:

@@ -7,7 +7,8 @@ may not be used: it waited too long (its start may have read the clock), or a gr
 start may have used it).  `drop` is called for the latter, and for all that stops a plugin.
 
 It pays only where starting takes long: handing the work to another thread costs some 20 µs itself.
-And it is left off where instances or memory are short.
+And it is left off where instances or memory are short; where there is no room at all, those that wait
+make it.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ class Ready:
         self._generation = 0
         self._making = False
         self._slow = False
+        engine.lend(self)
 
     def __len__(self) -> int:
         return len(self._waiting)

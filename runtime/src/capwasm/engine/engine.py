@@ -13,6 +13,7 @@ import os
 import threading
 import time
 import weakref
+from typing import Protocol
 
 from capwasm.call import CallRecord, call_under_way
 from capwasm.errors import InstancesExceeded, InternalError
@@ -28,6 +29,13 @@ __all__ = ["TICK_SECONDS", "PluginEngine"]
 TICK_SECONDS = 0.010
 # A ticker that was held back this long by the GIL is late; this long, it is dead.
 _TICKER_DEAD_SECONDS = 5.0
+
+
+class Spare(Protocol):
+    """Instances that nobody needs before the next call."""
+
+    def drop(self) -> None:
+        """Close them."""
 
 
 class PluginEngine:
@@ -58,9 +66,15 @@ class PluginEngine:
         self.running: dict[object, CallRecord] = {}
         self.shut = False
         self._last_tick = time.monotonic()
+        self._spares: weakref.WeakSet[Spare] = weakref.WeakSet()
+        # Re-entrant, for a signal's handler may make a call.
+        self._spares_lock = threading.RLock()
         self._ticker = threading.Thread(target=self._tick, name="capwasm-epoch", daemon=True)
         self._ticker.start()
         _ENGINES.add(self)
+        # Again, to be the first: before the audit log is closed, which was there already.
+        atexit.unregister(_interpreter_ends)
+        atexit.register(_interpreter_ends)
 
     def _tick(self) -> None:
         increment = self.wasm.increment_epoch
@@ -115,6 +129,11 @@ class PluginEngine:
         """How many instances there are now."""
         return len(self._live)
 
+    def lend(self, spare: Spare) -> None:
+        """Have `spare` dropped when there is no room; kept no longer than others keep it."""
+        with self._spares_lock:
+            self._spares.add(spare)
+
     def new_store(self, limits: Limits, *, laned: bool = False) -> Store:
         """A store in which every limit is set.
 
@@ -125,6 +144,11 @@ class PluginEngine:
         Raises:
             InstancesExceeded: the runtime holds as many instances as it may.
         """
+        if len(self._live) >= self.instances:
+            with self._spares_lock:
+                spares = list(self._spares)
+            for spare in spares:
+                spare.drop()
         if len(self._live) >= self.instances:
             raise InstancesExceeded(
                 f"the runtime holds {self.instances} instances, as many as it may"
@@ -175,6 +199,5 @@ def _interpreter_ends() -> None:
 # What is registered first runs last: this must come after the pools' own, which waits for them.
 # (`atexit` would be too late for it: that runs when all the waiting is over.)
 threading._register_atexit(_main_thread_ends)  # type: ignore[attr-defined]  # noqa: SLF001
-atexit.register(_interpreter_ends)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
