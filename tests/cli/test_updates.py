@@ -141,6 +141,20 @@ def test_what_asks_for_more_waits_and_is_told_of(shell: Shell, url: str) -> None
     assert run("pending").output == "nothing waits\n"
 
 
+@pytest.mark.case("PER-03")
+def test_what_waits_and_is_damaged_is_fetched_again(shell: Shell, url: str) -> None:
+    run("install", ID)
+    offer(shell, "1.3.0", NET)
+    update()
+    name = data("show", ID)["versions"][-1]["bundle"]
+    kept = shell.home / "store" / "sha256" / name[:2] / f"{name}.capsule"
+    kept.chmod(0o600)
+    kept.write_bytes(b"\0" * 9)
+    assert data("activate", ID, code=1)["code"] == "registry.bundle"
+    assert update() == ("pending", "1.3.0")
+    assert data("activate", ID)["serving"] == "1.3.0"
+
+
 def test_what_was_rejected_is_offered_again(shell: Shell, url: str) -> None:
     run("install", ID)
     offer(shell, "1.3.0", NET)

@@ -173,9 +173,10 @@ class _Offers:
 
     def capsule(self, release: Release) -> bytes:
         """Its bytes, from the store if they are there."""
-        with _reading(self.home) as registry:
-            if registry.store.has(release.digest):
-                return registry.store.get(release.digest)
+        from capwasm.errors import RegistryError
+
+        with _reading(self.home) as registry, contextlib.suppress(RegistryError):
+            return registry.store.get(release.digest)
         _say_progress(f"fetching {release.id} {release.version} ({release.size / 1e6:.1f} MB)")
         return self.sources.fetch(release)
 
