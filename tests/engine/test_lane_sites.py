@@ -224,3 +224,15 @@ def test_a_change_of_the_wire_is_a_new_version_of_it() -> None:
         digest.update(_Appended(spaces).text(*found, 64).encode())
 
     assert (VERSION, digest.hexdigest()) == WIRE
+
+
+@pytest.mark.case("TYP-03")
+@pytest.mark.parametrize("name", ["9" * 5000, "9" * 10, "\u0663", "00", "-1", " 1"], ids=ascii)
+def test_a_place_in_the_table_is_a_number_as_toolchains_write_it(name: str) -> None:
+    more = f'(export "0" (func $lowered)) (export "{name}" (func $lowered))'
+    text = guest(HONEST).replace('(export "0" (func $lowered))', more)
+    code = bytes(wasmtime.wat2wasm(text))
+    types = types_of(code)
+
+    assert [slot.place for slot in slots_of(read_spaces(code), chosen(types))] == [0]
+    assert compose(code, types, chosen(types), 64)

@@ -9,6 +9,7 @@ anew.  What is found in another shape stays as it is.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,7 @@ from .spaces import (
 __all__ = ["Site", "Slot", "sites_of", "slots_of"]
 
 _TABLE = "$imports"
+_PLACE = re.compile("0|[1-9][0-9]{0,8}")
 _ARGUMENT = "import-func-"
 
 
@@ -153,7 +155,7 @@ def slots_of(spaces: Spaces, chosen: Chosen) -> Iterator[Slot]:
             continue
         for name, (kind, index) in instance.items.items():
             canon = spaces.get_core(CORE_FUNC, index) if kind == CORE_FUNC else None
-            if not name.isdecimal() or not isinstance(canon, Canon):
+            if not _PLACE.fullmatch(name) or not isinstance(canon, Canon):
                 continue
             function = wanted.get(_imported(spaces, canon.of))
             if function is None or not canon.utf8 or canon.memory is None:
