@@ -13,6 +13,7 @@ import pytest
 from capwasm.plugin import Plugin
 from capwasm.threads import LOCAL
 from tests.kit import World, guest
+from tests.stages.test_stopping import script
 
 ROUNDS = 800
 
@@ -112,3 +113,38 @@ def test_allows_a_signal_handler_to_call_the_plugin_that_it_interrupts(world: Wo
     world.runtime.recorder._audit.flush()  # type: ignore[attr-defined]
     counted = [e["details"].get("calls", 1) for e in world.events("call")]
     assert sum(counted) == calls
+
+
+def test_allows_a_signal_handler_to_kill_and_to_count_while_the_numbers_are_counted(
+    tmp_path: Path,
+) -> None:
+    """In a process of its own: what it looks for is a lock that is never given back."""
+    run = script(
+        f"""
+        import pathlib, random, signal
+        from capwasm.events import Event
+        from capwasm.record.metrics import Metrics
+        from tests.kit import World, guest
+        world = World(pathlib.Path({str(tmp_path)!r}), metrics=Metrics())
+        plugin, metrics = world.load(guest("hostile")), world.options["metrics"]
+        denied = Event("call", "denied", plugin.name, action="q", reason="cap.denied")
+        counted = 0
+        def ring(signal, frame):
+            global counted
+            assert world.runtime.plugins
+            metrics.observe(denied)
+            counted += 1
+        signal.signal(signal.SIGALRM, ring)
+        chance = random.Random(1)
+        for _ in range(5_000):
+            signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-6, 60e-6))
+            assert world.runtime.plugins
+            metrics.observe(denied)
+            counted += 1
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        name = 'capwasm_denials_total{{kind="call",plugin="test.guest",reason="cap.denied"}}'
+        print(f"{{name}} {{counted}}.0" in metrics.render().decode())
+        world.close()
+        """
+    )
+    assert run.stdout.split() == ["True"], run.stderr

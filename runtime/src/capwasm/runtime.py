@@ -118,7 +118,8 @@ class Runtime:
         self.capabilities = tuple(capabilities)
         self._closers = owned or contextlib.ExitStack()
         self._overseer = Overseer(revocations, registry, recorder)
-        self._lock = threading.Lock()
+        # Re-entrant, for a signal handler may close the runtime.
+        self._lock = threading.RLock()
         self._plugins: list[Plugin] = []
         self._closed = False
         with contextlib.ExitStack() as undo:

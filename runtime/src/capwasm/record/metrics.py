@@ -26,10 +26,12 @@ capwasm_record_failures_total       recorder                    `Recorders`: aud
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 import threading
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Self
 
 from capwasm.events import DENIED, Event
@@ -60,6 +62,10 @@ class _Bound:
             return OTHER
         self._seen.add(label)
         return label
+
+
+class _Here(threading.local):
+    counting = False
 
 
 class Metrics:
@@ -102,6 +108,8 @@ class Metrics:
         self._words: dict[tuple[Any, str], _Bound] = {}
         self._children: dict[tuple[Any, ...], Any] = {}
         self._lock = threading.Lock()
+        self._todo: deque[tuple[Callable[[Any], None], Any]] = deque()
+        self._here = _Here()
 
     def record(self, event: Event) -> None:
         """The same as `observe`."""
@@ -109,6 +117,27 @@ class Metrics:
 
     def observe(self, event: Event) -> None:
         """Count one event.  Whatever is in it, nothing is raised for it."""
+        self._soon(self._count, event)
+
+    def _soon(self, count: Callable[[Any], None], subject: Any) -> None:
+        # The locks below are not re-entrant, and not all are ours: what a signal's handler records
+        # in the midst of this waits until the thread is out of it.
+        self._todo.append((count, subject))
+        self._count_all()
+
+    def _count_all(self) -> None:
+        if self._here.counting:
+            return
+        self._here.counting = True
+        try:
+            while self._todo:
+                with contextlib.suppress(IndexError):  # another thread was at it
+                    count, subject = self._todo.popleft()
+                    count(subject)
+        finally:
+            self._here.counting = False
+
+    def _count(self, event: Event) -> None:
         plugin = event.plugin.partition("@")[0]
         self._add(self._events, event.kind, event.verdict)
         if event.verdict == DENIED:
@@ -131,13 +160,18 @@ class Metrics:
 
     def failed(self, recorder: str) -> None:
         """Count a recorder that failed: `audit`, `hook`, `log`."""
-        self._add(self._failures, recorder)
+        self._soon(lambda name: self._add(self._failures, name), recorder)
 
     def render(self) -> bytes:
         """All of it in Prometheus' text format."""
         import prometheus_client as prom
 
-        return prom.generate_latest(self.registry)
+        counting, self._here.counting = self._here.counting, True
+        try:
+            return prom.generate_latest(self.registry)
+        finally:
+            self._here.counting = counting
+            self._count_all()
 
     def _call(self, plugin: str, event: Event) -> None:
         seconds, calls = _number(event.details, "ms") / 1000, 1
