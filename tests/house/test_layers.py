@@ -59,6 +59,7 @@ POWER: dict[str, set[str]] = {
     "ctypes": {"engine", "threads", "machine", "caps.fs"},
     "wasmtime": {"engine", "instance", "machine"},
     "cryptography": {"engine.cache", "capsule", "caps.secrets"},
+    "sigstore": {"capsule.bundle"},
     "httpcore": {"caps.net", "web"},
     "zlib": {"caps.net", "capsule.container"},
     "tempfile": {"_files", "cli", "demo"},

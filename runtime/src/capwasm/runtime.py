@@ -236,13 +236,13 @@ class Runtime:
     # -- loading --------------------------------------------------------------------------------
 
     def verify(self, source: str | PathLike[str] | bytes) -> VerifiedArtifact:
-        """Read a capsule once and prove it; see `verify.verify`.
+        """Read a capsule, and a Sigstore bundle beside it, once and prove it; see `verify.verify`.
 
         Raises:
-            ArtifactError: the bytes can't be had.
-            VerificationError: they are not what trusted keys signed.
+            ArtifactError, VerificationError: as a load would.
         """
-        return verify(read_artifact(source), self.trust, requirement=self.policy.requirement)
+        artifact = read_artifact(source, beside=True)
+        return verify(artifact, self.trust, requirement=self.policy.requirement)
 
     def load(self, source: str | PathLike[str] | bytes, *, at_most: Limits = CEILING) -> Plugin:
         """Verify, grant, compile, link and start a plugin.

@@ -1,5 +1,6 @@
 """Stage 1: a file or bytes become an `Artifact`: all bytes, read once, none of them parsed.
 
+A Sigstore bundle that stands beside the file is read with it, once and unparsed too.
 Every later stage works on this one immutable object.  Nothing opens the file again, so a file
 swapped after verification changes nothing (SIG-05, SIG-21).
 """
@@ -7,6 +8,8 @@ swapped after verification changes nothing (SIG-05, SIG-21).
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from typing import Final, final
@@ -15,10 +18,12 @@ from capwasm._files import read_file
 from capwasm._stage import Proof
 from capwasm.errors import ArtifactError
 
-__all__ = ["MAX_CAPSULE_BYTES", "Artifact", "read_artifact"]
+__all__ = ["BUNDLE_END", "MAX_BUNDLE_BYTES", "MAX_CAPSULE_BYTES", "Artifact", "read_artifact"]
 
 # A Python guest is 18 MB, one with a few libraries 40.  The bytes are held in memory unverified.
 MAX_CAPSULE_BYTES: Final = 64 * 1024 * 1024
+MAX_BUNDLE_BYTES: Final = 64 * 1024
+BUNDLE_END: Final = ".sigstore.json"
 
 
 @final
@@ -29,10 +34,12 @@ class Artifact(Proof):
     Attributes:
         data: the bytes, opaque until `verify`.
         name: where they came from, escaped, for messages; may be empty.
+        bundles: what claims to be Sigstore bundles for it, as opaque.
     """
 
     data: bytes = field(repr=False)
     name: str
+    bundles: tuple[bytes, ...] = field(default=(), repr=False)
 
     @property
     def sha256(self) -> str:
@@ -45,13 +52,20 @@ class Artifact(Proof):
 
 
 def read_artifact(
-    source: str | PathLike[str] | bytes | bytearray | memoryview, limit: int = MAX_CAPSULE_BYTES
+    source: str | PathLike[str] | bytes | bytearray | memoryview,
+    limit: int = MAX_CAPSULE_BYTES,
+    *,
+    beside: bool = False,
+    bundles: Sequence[str | PathLike[str]] = (),
 ) -> Artifact:
     """Take the bytes of a capsule, once.
 
     Args:
         source: a path, or the bytes themselves, which are copied if they could change.
         limit: bytes.
+        beside: whether the bundle that stands beside a path, with `.sigstore.json` at the end of
+            its name, is read too.
+        bundles: files of bundles; then none is looked for beside the path.
 
     Raises:
         ArtifactError: `artifact.unreadable` for what is missing, no regular file (a FIFO, a
@@ -63,8 +77,23 @@ def read_artifact(
             raise ArtifactError(
                 f"{size} bytes, more than the limit of {limit}", code="artifact.too-large"
             )
-        return Artifact.made(bytes(source), "")
+        return Artifact.made(bytes(source), "", _bundles(bundles))
     data = read_file(
         source, limit, ArtifactError, code="artifact.unreadable", too_large="artifact.too-large"
     )
-    return Artifact.made(data, ascii(str(source))[1:-1])
+    if beside and not bundles and os.path.lexists(there := os.fspath(source) + BUNDLE_END):
+        bundles = [there]
+    return Artifact.made(data, ascii(str(source))[1:-1], _bundles(bundles))
+
+
+def _bundles(paths: Sequence[str | PathLike[str]]) -> tuple[bytes, ...]:
+    return tuple(
+        read_file(
+            path,
+            MAX_BUNDLE_BYTES,
+            ArtifactError,
+            code="artifact.unreadable",
+            too_large="artifact.too-large",
+        )
+        for path in paths
+    )

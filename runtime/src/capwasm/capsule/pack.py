@@ -79,18 +79,7 @@ def sign_capsule(capsule: Artifact, key: SigningKey) -> bytes:
         ManifestError: the manifest does not say who the plugin is.
         ArtifactError: `artifact.pack` if it has no room for one more signature.
     """
-    parts = split(capsule.data)
-    envelope = Envelope.parse(bytes(parts.envelope))
-    if envelope.payload_type != PAYLOAD_TYPE:
-        raise VerificationError(
-            f"the envelope signs {envelope.payload_type!a}", code="verify.payload-type"
-        )
-    statement = Statement.parse(envelope.payload)
-    members = check_content(statement, parts.archive)
-    if identity_of(bytes(members[MANIFEST])) != statement.identity:
-        raise VerificationError(
-            f"the manifest is not that of {statement.identity}", code="verify.identity"
-        )
+    envelope = honest_envelope(capsule)
     message, public = envelope.signed_bytes(), key.public
     if any(
         public.verify(s.value, message) and s.key_id == public.key_id for s in envelope.signatures
@@ -103,7 +92,29 @@ def sign_capsule(capsule: Artifact, key: SigningKey) -> bytes:
         )
     signature = Signature(public.key_id, key.sign(message))
     signed = Envelope(envelope.payload, envelope.payload_type, (*others, signature))
-    return _join(signed, parts.archive)
+    return _join(signed, split(capsule.data).archive)
+
+
+def honest_envelope(capsule: Artifact) -> Envelope:
+    """The envelope of a capsule, whoever signed it, once its statement is known to be true.
+
+    Raises:
+        VerificationError: the capsule is malformed, or its statement is not true of its content.
+        ManifestError: the manifest does not say who the plugin is.
+    """
+    parts = split(capsule.data)
+    envelope = Envelope.parse(bytes(parts.envelope))
+    if envelope.payload_type != PAYLOAD_TYPE:
+        raise VerificationError(
+            f"the envelope signs {envelope.payload_type!a}", code="verify.payload-type"
+        )
+    statement = Statement.parse(envelope.payload)
+    members = check_content(statement, parts.archive)
+    if identity_of(bytes(members[MANIFEST])) != statement.identity:
+        raise VerificationError(
+            f"the manifest is not that of {statement.identity}", code="verify.identity"
+        )
+    return envelope
 
 
 def collect(directory: str | PathLike[str]) -> dict[str, bytes]:

@@ -8,87 +8,46 @@ that signed are enough.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Final, Literal, Self, get_args
+from typing import Annotated, Final, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from capwasm._files import read_file
-from capwasm._model import MAX_TEXT_BYTES, Model, parse_toml, validate
+from capwasm._model import MAX_TEXT_BYTES, Model, parse_json, parse_toml, validate
 from capwasm.errors import Fault, PolicyError, VerificationError
 
-from .identity import IdPattern, id_matches
-from .keys import MAX_KEY_BYTES, PublicKey
+from .trusted import (
+    ORIGINS,
+    ROLES,
+    IdentityEntry,
+    KeyEntry,
+    Role,
+    Trusted,
+    TrustedIdentity,
+    TrustedKey,
+    parse_time,
+)
 
-__all__ = ["REVOKED_BY", "Requirement", "Role", "TrustStore", "TrustedKey", "parse_time"]
+__all__ = [
+    "ORIGINS",
+    "REVOKED_BY",
+    "Requirement",
+    "Role",
+    "TrustStore",
+    "TrustedIdentity",
+    "TrustedKey",
+    "parse_time",
+]
 
-# official: the maker of the core.  marketplace: it scanned and accepted the plugin.  publisher: it
-# wrote the plugin.  reviewer: a person who read it; says nothing of where it comes from.  revoker:
-# says what may no longer run, and nothing else.
-Role = Literal["official", "marketplace", "publisher", "reviewer", "revoker"]
-ROLES: Final[tuple[Role, ...]] = get_args(Role)
-ORIGINS: Final[frozenset[Role]] = frozenset({"official", "marketplace", "publisher"})
 SCHEMA: Final = 1
 MAX_KEYS: Final = 256
 MAX_FILES: Final = 64
-
-_RFC3339: Final = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:Z|[+-][0-9]{2}:[0-9]{2})"
-)
-
-
-def parse_time(text: str) -> datetime:
-    """The time that a text of RFC 3339 names, with its zone.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if not _RFC3339.fullmatch(text):
-        raise ValueError("not a time of RFC 3339, such as 2027-01-31T00:00:00Z")
-    return datetime.fromisoformat(text)
-
-
-def _time(text: str) -> str:
-    parse_time(text)
-    return text
-
-
-def _public(text: str) -> str:
-    try:
-        PublicKey.parse(text)
-    except PolicyError as exc:
-        raise ValueError(exc.message) from None
-    return text
-
-
-_Time = Annotated[str, AfterValidator(_time)]
-
-
-class _Key(Model):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._@-]{0,63}$")]
-    public: Annotated[str, Field(max_length=MAX_KEY_BYTES), AfterValidator(_public)]
-    roles: Annotated[tuple[Role, ...], Field(min_length=1)]
-    ids: Annotated[tuple[IdPattern, ...], Field(min_length=1)]
-    not_before: _Time | None = None
-    not_after: _Time | None = None
-    revoked: bool = False
-
-    def trusted(self) -> TrustedKey:
-        return TrustedKey(
-            name=self.name,
-            key=PublicKey.parse(self.public),
-            roles=frozenset(self.roles),
-            ids=self.ids,
-            not_before=datetime.fromisoformat(self.not_before) if self.not_before else None,
-            not_after=datetime.fromisoformat(self.not_after) if self.not_after else None,
-            revoked=self.revoked,
-        )
 
 
 class _RoleRule(Model):
@@ -96,48 +55,17 @@ class _RoleRule(Model):
     threshold: Annotated[int, Field(ge=1, le=16)]
 
 
+class _Sigstore(Model):
+    # A name beside the trust store, never a path: what the store trusts lies where it lies.
+    trusted_root: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+
+
 class _Document(Model):
     schema_number: Annotated[int, Field(alias="schema", ge=1, le=SCHEMA)]
-    key: Annotated[tuple[_Key, ...], Field(max_length=MAX_KEYS)] = ()
+    key: Annotated[tuple[KeyEntry, ...], Field(max_length=MAX_KEYS)] = ()
+    identity: Annotated[tuple[IdentityEntry, ...], Field(max_length=MAX_KEYS)] = ()
+    sigstore: _Sigstore | None = None
     role: tuple[_RoleRule, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class TrustedKey:
-    """A key, and what its signature is worth.
-
-    Attributes:
-        name: for people; no decision looks at it.
-        key: the key itself.   roles: in which it signs.
-        ids: patterns of the plugin ids that it may sign for.
-        not_before, not_after: half-open validity, at the time of the load; None is open.
-        revoked: its signature counts for nothing, but must still be a true one.
-    """
-
-    name: str
-    key: PublicKey
-    roles: frozenset[Role]
-    ids: tuple[str, ...]
-    not_before: datetime | None = None
-    not_after: datetime | None = None
-    revoked: bool = False
-
-    def refusal(self, now: datetime, plugin_id: str | None) -> tuple[str, str] | None:
-        """Why this key's signature does not count, as code and message; None if it does.
-
-        Args:
-            now: with a time zone.
-            plugin_id: as signed; None while the statement has not been read.
-        """
-        if self.revoked:
-            return "verify.key-revoked", "revoked"
-        if self.not_before is not None and now < self.not_before:
-            return "verify.key-expired", f"not valid before {self.not_before.isoformat()}"
-        if self.not_after is not None and now >= self.not_after:
-            return "verify.key-expired", f"not valid after {self.not_after.isoformat()}"
-        if plugin_id is not None and not any(id_matches(p, plugin_id) for p in self.ids):
-            return "verify.key-scope", f"may sign for {', '.join(self.ids)}, not {plugin_id}"
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,11 +97,14 @@ REVOKED_BY: Final = Requirement(frozenset({"revoker"}))
 
 @dataclass(frozen=True, slots=True)
 class TrustStore:
-    """Trusted keys, and how many distinct ones each role needs.
+    """Trusted keys and identities, and how many distinct ones each role needs.
 
     Attributes:
         keys: no two with the same bytes or name.
         thresholds: by role; 1 where there is none.
+        identities: no two with the same name, and none that shares a certificate with another.
+        sigstore_root: the Sigstore trusted root (JSON) that the operator pinned, as it was in its
+            file; None, and no identity can be known.
 
     Raises:
         PolicyError: `trust.invalid`, with all faults.
@@ -181,10 +112,21 @@ class TrustStore:
 
     keys: tuple[TrustedKey, ...] = ()
     thresholds: Mapping[Role, int] = field(default_factory=dict)
+    identities: tuple[TrustedIdentity, ...] = ()
+    sigstore_root: bytes | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse a store that contradicts itself."""
-        faults = [*_key_faults(self.keys), *_threshold_faults(self.keys, self.thresholds)]
+        everybody: tuple[Trusted, ...] = (*self.keys, *self.identities)
+        faults = [*_faults(everybody), *_threshold_faults(everybody, self.thresholds)]
+        if self.identities and self.sigstore_root is None:
+            faults.append(
+                Fault(
+                    "sigstore",
+                    "an identity needs the authorities that vouch for it",
+                    fix='[sigstore]\ntrusted-root = "trusted_root.json"',
+                )
+            )
         if faults:
             raise PolicyError(
                 "the trust store contradicts itself", code="trust.invalid", faults=faults
@@ -206,18 +148,25 @@ class TrustStore:
                 `trust.toml`, `trust.schema`, else `trust.invalid` with all faults of the file.
         """
         keys: list[TrustedKey] = []
+        identities: list[TrustedIdentity] = []
+        roots: list[bytes] = []
         thresholds: dict[Role, int] = {}
         faults: list[Fault] = []
         for file in _files(Path(path)):
             document = _read(file)
             keys += [key.trusted() for key in document.key]
+            identities += [identity.trusted() for identity in document.identity]
+            if document.sigstore is not None:
+                if roots:
+                    faults.append(Fault("sigstore", f"a second root, in {file.name!a}"))
+                roots.append(_read_root(file.with_name(document.sigstore.trusted_root)))
             for rule in document.role:
                 if rule.name in thresholds:
                     faults.append(Fault(f"role {rule.name}", f"a second rule, in {file.name!a}"))
                 thresholds[rule.name] = rule.threshold
         if faults:
-            raise PolicyError("a role has two rules", code="trust.invalid", faults=faults)
-        return cls(tuple(keys), thresholds)
+            raise PolicyError("a thing is said twice", code="trust.invalid", faults=faults)
+        return cls(tuple(keys), thresholds, tuple(identities), roots[0] if roots else None)
 
     def find(self, key_id: str) -> TrustedKey | None:
         """The key of that id, if it is trusted at all."""
@@ -225,41 +174,43 @@ class TrustStore:
 
     def judge(
         self,
-        signed_by: Iterable[TrustedKey],
+        signed_by: Iterable[Trusted],
         requirement: Requirement,
         now: datetime,
         *,
         plugin_id: str | None = None,
         strangers: Iterable[str] = (),
-    ) -> tuple[TrustedKey, ...]:
-        """Decide whether these keys of the store, whose signatures are true, are enough.
+        unknown: Iterable[Fault] = (),
+    ) -> tuple[Trusted, ...]:
+        """Decide whether these of the store, whose signatures are true, are enough.
 
-        A key counts once, however often it signed (SIG-12), and only while it is valid, not
+        A key or an identity counts once, however often it signed (SIG-12), and only while it is valid, not
         revoked, and allowed for the plugin.
 
         Args:
-            signed_by: keys whose signature was verified.
+            signed_by: keys and identities whose signature was verified.
             requirement: whose word is needed.
             now: with a time zone.
             plugin_id: as signed; None to ask before the statement is read, whatever the scopes.
             strangers: key ids that signatures name and the store does not hold, for the message.
+            unknown: what else was there and counts for nothing, for the message.
 
         Returns:
-            The keys that count.
+            Those that count.
 
         Raises:
             VerificationError: `verify.untrusted-key`, `verify.threshold`, `verify.key-revoked`,
                 `verify.key-expired`, `verify.key-scope` or `verify.key-role`, with a fault for
-                each key that does not count.
+                each that does not count.
         """
-        counted: dict[bytes, TrustedKey] = {}
+        counted: dict[bytes, Trusted] = {}
         refused: list[tuple[str, Fault]] = []
-        for key in signed_by:
-            reason = key.refusal(now, plugin_id)
+        for signer in signed_by:
+            reason = signer.refusal(now, plugin_id)
             if reason is None:
-                counted[key.key.der] = key
+                counted[signer.essence] = signer
             else:
-                refused.append((reason[0], Fault(f"key {key.name}", reason[1])))
+                refused.append((reason[0], Fault(signer.label, reason[1])))
         missing = self._missing(counted.values(), requirement)
         if not missing:
             return tuple(counted.values())
@@ -272,7 +223,7 @@ class TrustStore:
             code, message = "verify.key-role", "the keys that signed have other roles"
         else:
             code, message = "verify.untrusted-key", "no trusted key signed"
-        unknown = [
+        others = [
             Fault(
                 f"signature {key_id[:16]}",
                 "by a key that the trust store does not hold",
@@ -281,10 +232,10 @@ class TrustStore:
             for key_id in strangers
         ]
         raise VerificationError(
-            message, code=code, faults=[*(f for _, f in refused), *unknown, *missing]
+            message, code=code, faults=[*(f for _, f in refused), *others, *unknown, *missing]
         )
 
-    def _missing(self, keys: Iterable[TrustedKey], requirement: Requirement) -> list[Fault]:
+    def _missing(self, keys: Iterable[Trusted], requirement: Requirement) -> list[Fault]:
         counts = dict.fromkeys(ROLES, 0)
         for key in keys:
             for role in key.roles:
@@ -356,36 +307,60 @@ def _read(file: Path) -> _Document:
         ) from None
 
 
-def _key_faults(keys: Sequence[TrustedKey]) -> Iterable[Fault]:
+def _read_root(file: Path) -> bytes:
+    """The pinned root, as bytes; what is in it, `bundle` reads."""
+    data = read_file(
+        file,
+        MAX_TEXT_BYTES,
+        PolicyError,
+        code="trust.unreadable",
+        refuse_mode=0o002,
+        refuse_owner=True,
+        mode_code="trust.permissions",
+    )
+    parse_json(data, PolicyError, code="trust.invalid", context=ascii(str(file))[1:-1])
+    return data
+
+
+def _faults(everybody: Sequence[Trusted]) -> Iterable[Fault]:
     names: set[str] = set()
-    ders: dict[bytes, str] = {}
-    for key in keys:
-        where = f"key {key.name}"
-        if key.name in names:
-            yield Fault(where, "two keys have this name")
-        if key.key.der in ders:
-            yield Fault(where, f"the same key as {ders[key.key.der]}: a key stands once")
-        if not key.roles or not key.ids:
-            yield Fault(where, "a key has one or more roles and ids")
-        if "reviewer" in key.roles and len(key.roles) > 1:
-            yield Fault(where, "a reviewer's key has no other role: nobody reviews his own plugin")
-        if "revoker" in key.roles and (len(key.roles) > 1 or "*" not in key.ids):
-            yield Fault(where, 'a revoker\'s key has no other role, and ids = ["*"]')
-        times = [t for t in (key.not_before, key.not_after) if t is not None]
+    for n, signer in enumerate(everybody):
+        where, kind = signer.label, signer.label.split()[0]
+        a = "a key" if kind == "key" else "an identity"
+        if signer.name in names:
+            yield Fault(where, "two keys or identities have this name")
+        twin = next((s for s in everybody[:n] if _same(s, signer)), None)
+        if twin is not None:
+            yield Fault(where, f"the same {kind} as {twin.name}: {a} stands once")
+        if not signer.roles or not signer.ids:
+            yield Fault(where, f"{a} has one or more roles and ids")
+        if "reviewer" in signer.roles and len(signer.roles) > 1:
+            yield Fault(where, "a reviewer has no other role: nobody reviews his own plugin")
+        if "revoker" in signer.roles:
+            if isinstance(signer, TrustedIdentity):
+                yield Fault(where, "a feed is signed by keys: no identity is a revoker")
+            elif len(signer.roles) > 1 or "*" not in signer.ids:
+                yield Fault(where, 'a revoker\'s key has no other role, and ids = ["*"]')
+        times = [t for t in (signer.not_before, signer.not_after) if t is not None]
         if any(t.tzinfo is None for t in times):
             yield Fault(where, "a time needs a time zone")
         elif len(times) == 2 and times[0] >= times[1]:
             yield Fault(where, "not-after is not later than not-before")
-        names.add(key.name)
-        ders[key.key.der] = key.name
+        names.add(signer.name)
+
+
+def _same(a: Trusted, b: Trusted) -> bool:
+    if isinstance(a, TrustedIdentity) and isinstance(b, TrustedIdentity):
+        return a.overlaps(b)
+    return a.essence == b.essence
 
 
 def _threshold_faults(
-    keys: Sequence[TrustedKey], thresholds: Mapping[Role, int]
+    everybody: Sequence[Trusted], thresholds: Mapping[Role, int]
 ) -> Iterable[Fault]:
     for role, threshold in thresholds.items():
-        # Revoked keys are counted: revoking one must not make the whole store unreadable.
-        count = sum(role in key.roles for key in keys)
+        # Revoked ones are counted: revoking one must not make the whole store unreadable.
+        count = sum(role in signer.roles for signer in everybody)
         if role not in ROLES or threshold < 1:
             yield Fault(f"role {role}", f"a threshold of 1 or more for {', '.join(ROLES)}")
         elif threshold > count:

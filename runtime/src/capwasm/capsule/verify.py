@@ -4,10 +4,11 @@ To run a capsule's code, this must be shown:
 
     0. somebody is trusted
     1. the container is well formed, and its envelope small
-    2. the envelope is well formed, and signs the right type of payload
-    3. the signatures are true, and enough of them are by keys that count today
+    2. the envelope is well formed, and of the right type of payload
+    3. the signatures, and the Sigstore bundles over the same bytes, are true, and enough of them
+       are by keys and identities that count today
     4. the signed statement is well formed
-    5. the keys that count may sign for this plugin
+    5. the keys and identities that count may sign for this plugin
     6. the archive is the one signed
     7. the archive is in canonical form, and holds the signed files and no other
     8. each file is the one signed
@@ -31,11 +32,13 @@ from capwasm.errors import Fault, VerificationError
 
 from .artifact import Artifact
 from .attest import Statement, sha256, sha256_beside
+from .bundle import true_identities
 from .container import places, read_archive, split
 from .envelope import PAYLOAD_TYPE, Envelope
 from .identity import Identity, Kind
 from .members import COMPONENT, MANIFEST, check_members, library_name
 from .trust import Requirement, Role, TrustedKey, TrustStore, utc_now
+from .trusted import Trusted
 
 __all__ = ["ANY_ORIGIN", "Signer", "VerifiedArtifact", "check_content", "true_signers", "verify"]
 
@@ -44,7 +47,7 @@ ANY_ORIGIN: Final = Requirement()
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """A trusted key whose signature counted."""
+    """A trusted key, or identity, whose signature counted."""
 
     name: str
     key_id: str
@@ -61,7 +64,7 @@ class VerifiedArtifact(Proof):
         digest: SHA-256 of the archive, in hex: the name of this content, whoever signed it.
         digests: SHA-256 of each member, in hex, by name.
         members: each member's bytes, as read-only views of the one buffer that was hashed.
-        signers: the keys that counted, sorted by key id.
+        signers: the keys and identities that counted, sorted by key id.
     """
 
     identity: Identity
@@ -155,7 +158,7 @@ def verify(
     requirement: Requirement = ANY_ORIGIN,
     now: datetime | None = None,
 ) -> VerifiedArtifact:
-    """Prove that trusted keys signed these bytes; the steps are the module's.
+    """Prove that trusted keys or identities signed these bytes; the steps are the module's.
 
     Args:
         artifact: the bytes.
@@ -171,7 +174,7 @@ def verify(
     if now.tzinfo is None:
         raise ValueError("now needs a time zone")
     # 0: somebody is trusted
-    if not trust.keys:
+    if not trust.keys and not trust.identities:
         raise VerificationError(
             "there is no trusted key, so nothing can be verified", code="verify.no-trust-store"
         )
@@ -185,16 +188,23 @@ def verify(
                 f"the envelope signs {envelope.payload_type!a}, not {PAYLOAD_TYPE}",
                 code="verify.payload-type",
             )
-        if not envelope.signatures:
+        if not envelope.signatures and not artifact.bundles:
             raise VerificationError("the capsule is not signed", code="verify.unsigned")
         # 3: the signatures, before any scope is known
-        signed_by, strangers = true_signers(envelope, trust)
-        trust.judge(signed_by, requirement, now, strangers=strangers)
+        keys, strangers = true_signers(envelope, trust)
+        identities, unknown = true_identities(artifact.bundles, envelope, trust)
+        signed_by: tuple[Trusted, ...] = (*keys, *identities)
+        trust.judge(signed_by, requirement, now, strangers=strangers, unknown=unknown)
         # 4: the statement, parsed from the bytes that were signed
         statement = Statement.parse(envelope.payload)
         # 5: the scopes
         counted = trust.judge(
-            signed_by, requirement, now, plugin_id=statement.identity.id, strangers=strangers
+            signed_by,
+            requirement,
+            now,
+            plugin_id=statement.identity.id,
+            strangers=strangers,
+            unknown=unknown,
         )
         # 6 to 8: the archive
         members = check_content(statement, parts.archive)
@@ -207,7 +217,7 @@ def verify(
         digests=MappingProxyType({m.name: m.sha256 for m in statement.members}),
         members=MappingProxyType(members),
         signers=tuple(
-            sorted((Signer(k.name, k.key.key_id, k.roles) for k in counted), key=lambda s: s.key_id)
+            sorted((Signer(s.name, s.key_id, s.roles) for s in counted), key=lambda s: s.key_id)
         ),
     )
 

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "pack": ("capsule", "Make a capsule of a directory."),
     "sign": ("capsule", "Add a signature to a capsule."),
     "verify": ("capsule", "Prove that a capsule is what trusted keys signed."),
+    "statement": ("capsule", "Write what a Sigstore bundle for a capsule has to sign."),
     "inspect": ("capsule", "Show what a capsule holds."),
     "manifest": ("manifest", "Check a plugin.toml; print its JSON Schema."),
     "policy": ("manifest", "Check a policy.toml."),

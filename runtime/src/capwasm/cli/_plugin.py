@@ -88,7 +88,7 @@ def read_plugin(
     if code is not None:
         raise click.UsageError("--code goes with a plugin.toml; a capsule holds its own code")
     store = home.trust() if trust is None else TrustStore.load(trust)
-    artifact = verify(read_artifact(path), store, requirement=policy.requirement)
+    artifact = verify(read_artifact(path, beside=True), store, requirement=policy.requirement)
     manifest = parse_manifest(artifact.manifest_bytes, capabilities(), context=artifact.id)
     artifact.check_identity(manifest.id, manifest.version, manifest.plugin.kind)
     digest = artifact.code_digest if artifact.kind == "component" else artifact.digest

@@ -1,4 +1,4 @@
-"""`capwasm keygen | pack | sign | verify | inspect`: from files to a signed capsule, and back.
+"""`capwasm keygen | pack | sign | statement | verify | inspect`: from files to a signed capsule, and back.
 
 Exit codes: 0 done, 1 refused or not verified, 2 wrong usage.  With `--json`, one object on stdout.
 Modules that need cryptography are loaded when a command runs.
@@ -162,6 +162,31 @@ def sign(
     return Outcome(data, f"{target}: signed by {key.public.key_id}, {len(signers)} signature(s)")
 
 
+@_command("statement", "capwasm statement x.capsule -o x.statement")
+@click.argument("capsule", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="CAPSULE.statement if none.")
+def statement(capsule: Path, output: Path | None) -> Outcome:
+    """Write the bytes that every signature of CAPSULE covers, for a signer outside.
+
+    They bind its id, version and each of its bytes, and are the same whoever signed it before.
+    Sign them with `sigstore sign` or `cosign sign-blob`, and put the bundle beside the capsule.
+    """
+    from capwasm._files import write_file
+    from capwasm.capsule.artifact import BUNDLE_END, read_artifact
+    from capwasm.capsule.pack import honest_envelope
+
+    message = honest_envelope(read_artifact(capsule)).signed_bytes()
+    target = output or capsule.with_name(capsule.name + ".statement")
+    bundle = capsule.with_name(capsule.name + BUNDLE_END)
+    write_file(target, message, ArtifactError, code="artifact.unreadable")
+    data = {"capsule": str(capsule), "statement": str(target), "bundle": str(bundle)}
+    text = (
+        f"{target}\n\nSign it with one of these:\n\n"
+        f"sigstore sign --bundle {bundle} {target}\ncosign sign-blob --new-bundle-format --bundle {bundle} {target}"
+    )
+    return Outcome(data, text)
+
+
 def _trust_options(function: Callable[..., Outcome]) -> Callable[..., Outcome]:
     options = [
         click.option(
@@ -185,21 +210,31 @@ def _trust_options(function: Callable[..., Outcome]) -> Callable[..., Outcome]:
 
 @_command("verify", "capwasm verify acme.weather-1.2.0.capsule --trust trust.toml")
 @click.argument("capsule", type=click.Path(path_type=Path))
+@click.option(
+    "--bundle",
+    "bundles",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Sigstore bundle; may be given again; CAPSULE.sigstore.json, if it is there, if none.",
+)
 @_trust_options
 def verify(
     capsule: Path,
+    bundles: tuple[Path, ...],
     trust: Path | None,
     require: tuple[Any, ...],
     reviewed: bool,
     home_path: Path,
 ) -> Outcome:
-    """Prove that trusted keys signed every byte of CAPSULE, or refuse."""
+    """Prove that trusted keys or identities signed every byte of CAPSULE, or refuse."""
     from capwasm.capsule.artifact import read_artifact
     from capwasm.capsule.verify import verify as prove
 
     store = _store(trust, home_path)
     verified = prove(
-        read_artifact(capsule), store, requirement=_requirement(require, reviewed=reviewed)
+        read_artifact(capsule, beside=True, bundles=bundles),
+        store,
+        requirement=_requirement(require, reviewed=reviewed),
     )
     signers = [
         {"name": s.name, "key-id": s.key_id, "roles": sorted(s.roles)} for s in verified.signers
@@ -236,15 +271,15 @@ def inspect(
 
     store = _store(trust, home_path)
     report = describe(
-        read_artifact(capsule),
-        store if store.keys else None,
+        read_artifact(capsule, beside=True),
+        store if store.keys or store.identities else None,
         requirement=_requirement(require, reviewed=reviewed),
     )
     bad = "fault" in report or "refusal" in report
     return Outcome(report, inspect_text(report), 1 if bad else 0)
 
 
-commands: list[click.Command] = [keygen, pack, sign, verify, inspect]
+commands: list[click.Command] = [keygen, pack, sign, statement, verify, inspect]
 
 
 def _store(trust: Path | None, home_path: Path) -> TrustStore:

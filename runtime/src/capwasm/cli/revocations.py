@@ -330,7 +330,7 @@ def _subject(what: str, guard: Guard, registry: Registry) -> Subject:
             return Subject(plugin_id, version, frozenset(), frozenset())
     except ValueError:
         pass
-    return subject_of(verify(read_artifact(Path(what)), guard.trust))
+    return subject_of(verify(read_artifact(Path(what), beside=True), guard.trust))
 
 
 def _opened(home_path: Path, recorder: Recorder) -> tuple[Guard, Registry]:
