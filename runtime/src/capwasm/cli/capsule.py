@@ -182,7 +182,7 @@ def statement(capsule: Path, output: Path | None) -> Outcome:
     data = {"capsule": str(capsule), "statement": str(target), "bundle": str(bundle)}
     text = (
         f"{target}\n\nSign it with one of these:\n\n"
-        f"sigstore sign --bundle {bundle} {target}\ncosign sign-blob --new-bundle-format --bundle {bundle} {target}"
+        f"sigstore sign --bundle {bundle} {target}\ncosign sign-blob --bundle {bundle} {target}"
     )
     return Outcome(data, text)
 
