@@ -339,7 +339,8 @@ class AuditLog:
             raise AuditError("the audit log is closed")
         if os.getpid() != self._pid:
             raise AuditError("the audit log belongs to the process that this one was forked from")
-        if self._round is not None and time.monotonic() - self._round > PATIENCE_SECONDS:
+        began = self._round  # once: the flusher changes it
+        if began is not None and time.monotonic() - began > PATIENCE_SECONDS:
             with self._chain:
                 self._refused += 1
             raise AuditError(f"the audit log can't be written: no end for {PATIENCE_SECONDS:g} s")
