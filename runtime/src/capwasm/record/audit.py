@@ -376,6 +376,8 @@ class AuditLog:
                 if self._done.size >= self._segment_bytes and not self._closed:
                     self._rotate()
             except (OSError, ValueError) as exc:  # ValueError: its file is closed
+                if _is_foreign(exc):
+                    raise
                 self._fail(getattr(exc, "strerror", None) or str(exc), exc)
             finally:
                 self._flushing = False
@@ -403,7 +405,9 @@ class AuditLog:
         done = self._done
         try:
             done.segment.sync()
-        except OSError:
+        except OSError as exc:
+            if _is_foreign(exc):
+                raise
             # The kernel may drop what it could not write and report that only once.
             self._dead = "the disk refused a sync; open the log again"
             raise
@@ -457,3 +461,8 @@ class AuditLog:
     def _at_exit(self) -> None:
         with contextlib.suppress(AuditError):
             self.close()
+
+
+def _is_foreign(exc: Exception) -> bool:
+    """Whether a signal's handler has raised it (a `TimeoutError`, say), and no system call."""
+    return isinstance(exc, OSError) and exc.errno is None

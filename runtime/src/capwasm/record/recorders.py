@@ -116,6 +116,15 @@ class Recorders:
         for event in events:
             self._tell(event)
 
+    def flush(self) -> None:
+        """Have all that has happened by now on record, and told of.
+
+        Raises:
+            AuditError: the audit log can't be written.
+        """
+        if self._ledger is not None:
+            self._ledger.flush()
+
     def _note(self, event: Event) -> None:
         """Keep what the tallies say, and tell the others after the flush, not in the midst of it."""
         assert self._ledger is not None

@@ -62,6 +62,13 @@ class Ledger(Recorder, Protocol):
     def wake(self) -> None:
         """Have what waits flushed before long."""
 
+    def flush(self) -> None:
+        """Bring all that was recorded or counted to where it is kept.
+
+        Raises:
+            AuditError: it can't be.
+        """
+
     def on_flush(self, before: Callable[[], None], after: Callable[[], None]) -> None:
         """Call `before` at the beginning of each flush, and `after` at its end."""
 
@@ -223,6 +230,7 @@ def _event(plugin: str, action: str, totals: dict[Tally, _Total]) -> Event | Non
     total: Any
     for tally, total in totals.items():
         told: Any = tally.told
+        plugin = tally.plugin
         for i in range(len(sums)):
             sums[i] += total[i] - told[i]
         if total[-1] is not told[-1]:
