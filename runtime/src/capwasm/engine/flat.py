@@ -29,7 +29,7 @@ def _exact(word: str) -> type:
     return {"?": bool, "f": float, "d": float}.get(FORMATS[word], int)
 
 
-def bind_flat(
+def bind_flat(  # noqa: PLR0915 - flat, for each call costs
     type_: t.FuncType,
     raw: Any,
     store: Any,
@@ -52,7 +52,8 @@ def bind_flat(
     words = [x.word for _, x in type_.params if isinstance(x, t.Prim)]
     count, slot = len(words), 32 * len(words)
     nargs, nresults = capi.size_arg(count), capi.size_arg(0 if lift is None else 1)
-    free, new, enter, headroom = frames.free, frames.new, capi.func_call, trampoline.headroom
+    free, new, enter = frames.free, frames.new, capi.func_call
+    headroom = trampoline.room_for_callback
     one = two = None
     if count in {1, 2} and all(word in FORMATS for word in words):
         kinds = [capi.KINDS[word] for word in words]

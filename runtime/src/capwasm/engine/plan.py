@@ -52,7 +52,7 @@ from .lift import lifter
 from .lower import is_flat, lowerer
 from .store import Func, Store
 
-_headroom, pointer_arg, addressof = trampoline.headroom, capi.pointer_arg, ctypes.addressof
+pointer_arg, addressof = capi.pointer_arg, ctypes.addressof
 
 __all__ = [
     "BoundCall",
@@ -288,7 +288,8 @@ class ExportPlan:
         context = capi.context_at(store)
         function, where = pointer_arg(addressof(raw)), pointer_arg(context)
         nargs, nresults = self._counts
-        enter, headroom, delete = capi.func_call, _headroom, capi.val_delete
+        enter, delete = capi.func_call, capi.val_delete
+        headroom = trampoline.headroom if handles else trampoline.room_for_callback
 
         def call(args: tuple[Any, ...], _keep: Any = (store, raw)) -> Any:
             headroom()

@@ -30,7 +30,15 @@ from capwasm.threads import LOCAL, PROVEN
 
 from . import capi
 
-__all__ = ["Entry", "add_func", "add_resource", "guarded", "headroom", "live_entries"]
+__all__ = [
+    "Entry",
+    "add_func",
+    "add_resource",
+    "guarded",
+    "headroom",
+    "live_entries",
+    "room_for_callback",
+]
 
 FuncT = TypeVar("FuncT", bound=Callable[..., Any])
 
@@ -109,6 +117,9 @@ headroom: Callable[[], None] = functools.partial(_level1)
 Raises:
     RecursionError: not; the guest was not entered.
 """
+
+room_for_callback: Callable[[], None] = functools.partial(_level5)
+"""As `headroom`, for functions without handles, where a callback is all that must succeed."""
 
 
 @dataclass(slots=True, eq=False)
