@@ -17,6 +17,34 @@ __all__ = ["Ticket", "Turns", "go_on", "run_elsewhere"]
 T = TypeVar("T")
 
 
+class _Place:
+    """In the queue.  `gone` when nobody waits for it any more.
+
+    A bare lock is waited for, not a future: the lock within one can stay taken for ever, if a signal's
+    handler raises where it is being taken.
+    """
+
+    __slots__ = ("_bell", "_tell", "gone")
+
+    def __init__(self, tell: Callable[[], object] | None = None) -> None:
+        """Wait for a turn; `tell` is called when it comes, from any thread."""
+        self.gone = False
+        self._tell = tell
+        self._bell = threading.Lock()
+        self._bell.acquire()
+
+    def wait(self, seconds: float) -> None:
+        """Until it has come, or for so long."""
+        self._bell.acquire(timeout=seconds)
+
+    def come(self) -> None:
+        """It has come."""
+        self._bell.release()
+        if self._tell is not None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed
+                self._tell()
+
+
 class Turns:
     """So many at a time, first come, first served.  Who waits in asyncio takes no thread for it.
 
@@ -32,7 +60,7 @@ class Turns:
     def __init__(self, count: int) -> None:
         """All are free."""
         self.holders: dict[object, bool] = {}
-        self.waiting: deque[Future[None]] = deque()
+        self.waiting: deque[_Place] = deque()
         self._count = count
         # Re-entrant: a signal's handler may make a call.
         self._lock = threading.RLock()
@@ -48,33 +76,33 @@ class Turns:
 
     def take(self, holder: object, seconds: float) -> bool:
         """Wait at most so long for a turn; whether it came."""
-        turn: Future[None] = Future()
+        place = _Place()
         try:
-            self._queue(turn)
-            turn.result(_bounded(seconds))
-            self._rename(turn, holder)
-        except TimeoutError:
-            return self._give_up(turn)
-        except BaseException:
-            self._give_up(turn)
-            raise
-        return True
+            self._queue(place)
+            place.wait(_bounded(seconds))
+            return self._become(place, holder)
+        finally:
+            place.gone = True
+            if place in self.holders:
+                del self.holders[place]
+            self.hand_on()
 
     async def take_async(self, holder: object, seconds: float) -> bool:
         """`take`, for asyncio."""
-        turn: Future[None] = Future()
-        try:
-            import asyncio  # slow to import, and only for who uses it
+        import asyncio  # slow to import, and only for who uses it
 
-            self._queue(turn)
-            await asyncio.wait_for(asyncio.wrap_future(turn), _bounded(seconds))
-            self._rename(turn, holder)
-        except TimeoutError:
-            return self._give_up(turn)
-        except BaseException:
-            self._give_up(turn)
-            raise
-        return True
+        loop, came = asyncio.get_running_loop(), asyncio.Event()
+        place = _Place(lambda: loop.call_soon_threadsafe(came.set))
+        try:
+            self._queue(place)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(came.wait(), _bounded(seconds))
+            return self._become(place, holder)
+        finally:
+            place.gone = True
+            if place in self.holders:
+                del self.holders[place]
+            self.hand_on()
 
     def give_back(self, holder: object) -> None:
         """End a turn: it is the next one's."""
@@ -85,13 +113,16 @@ class Turns:
         """Give free turns to who waits."""
         given = []
         with self._lock:
-            while self.waiting and len(self.holders) < self._count:
-                turn = self.waiting.popleft()
-                if turn.set_running_or_notify_cancel():
-                    self.holders[turn] = True
-                    given.append(turn)
-        for turn in given:
-            turn.set_result(None)
+            while self.waiting and (self.waiting[0].gone or len(self.holders) < self._count):
+                place = self.waiting[0]
+                if not place.gone:
+                    self.holders[place] = True
+                    given.append(place)
+                if place.gone and place in self.holders:  # since that very moment
+                    del self.holders[place]
+                del self.waiting[0]
+        for place in given:
+            place.come()
 
     def let_all_go(self) -> None:
         """Give everyone who waits a turn, over the limit: all there is left for them is an error."""
@@ -99,22 +130,18 @@ class Turns:
             self._count += len(self.waiting)
         self.hand_on()
 
-    def _queue(self, turn: Future[None]) -> None:
+    def _queue(self, place: _Place) -> None:
         with self._lock:
-            self.waiting.append(turn)
+            self.waiting.append(place)
         self.hand_on()
 
-    def _rename(self, turn: Future[None], holder: object) -> None:
-        # In this order: one turn too many for a moment, never one too few; and who looked in that
-        # moment is asked again.
+    def _become(self, place: _Place, holder: object) -> bool:
+        """Hold by that name what came to `place`, if it came."""
+        if place not in self.holders:
+            return False
+        # One too many for a moment, never one too few; then `place` is given back.
         self.holders[holder] = True
-        self.give_back(turn)
-
-    def _give_up(self, turn: Future[None]) -> bool:
-        if not turn.cancel():
-            # It came in this very moment.
-            self.give_back(turn)
-        return False
+        return True
 
 
 def _bounded(seconds: float) -> float:

@@ -8,7 +8,7 @@ call to return), and never used again after a trap (LIFE-01..04).
 runs signal handlers; so an exception can come out of any call to a function, and after it.  What must
 not be left half done is therefore written without one: an instance is claimed by one dictionary
 operation that says whose it is, and given back, with all that was changed on the thread, by
-assignments and `del` alone (docs/adr/0017-the-call-path.md).
+assignments and `del` alone (docs/adr/0023-the-call-path.md).
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from .engine.start import Started
 from .engine.store import Store
 from .errors import CapwasmError, GuestError, InstanceClosedError, InternalError
 from .handles import HandleTable
+from .keeping import NOBODY, Keeper
 from .limits import Limits
 from .record.redact import printable
-from .record.tally import Gate, Tally
+from .record.tally import Tally
 from .threads import LOCAL, Here
 from .traps import classify
 
-__all__ = ["CallStats", "Instance", "Keeper", "Served", "Way"]
+__all__ = ["CallStats", "Instance", "Served", "Way"]
 
 # What one host call costs the guest in fuel, besides the work that the host function charges.
 HOST_CALL_FUEL = 1_000
@@ -55,47 +56,6 @@ class Served(Protocol):
 
     def close(self) -> None:
         """Let go of all power."""
-
-
-class Keeper(Protocol):
-    """Who keeps an instance, and the books of its calls.
-
-    Attributes:
-        gate: while it is shut, `admit` is asked before each call.
-    """
-
-    gate: Gate
-
-    def admit(self) -> None:
-        """Pass if a call may begin."""
-
-    def tally(self, action: str) -> Tally | None:
-        """Where calls that went well are counted."""
-
-    def failed(self, record: CallRecord, error: BaseException) -> None:
-        """Record a call that did not go well; called before the instance is given back."""
-
-    def closed(self, instance: Instance) -> None:
-        """Forget the instance."""
-
-
-class _Nobody:
-    gate = Gate()
-
-    def admit(self) -> None:
-        pass
-
-    def tally(self, action: str) -> None:
-        pass
-
-    def failed(self, record: CallRecord, error: BaseException) -> None:
-        pass
-
-    def closed(self, instance: Instance) -> None:
-        pass
-
-
-_NOBODY = _Nobody()
 
 
 class CallStats:
@@ -139,6 +99,8 @@ class Instance:
 
     Attributes:
         once: whether it ends with its next call.
+        doomed: why no call is taken any more, or None.
+        ways: those that were asked for, by the exports' indices; see `way`.
         holder: whose alone it is, or None; kept for `Plugin`.
         enter: calls `run(args)` in it, as the record says, on this thread; see `_door`.
     """
@@ -150,7 +112,7 @@ class Instance:
         plugin: str,
         limits: Limits,
         served: Served,
-        keeper: Keeper = _NOBODY,
+        keeper: Keeper = NOBODY,
     ) -> None:
         """Prepare; nothing of the guest has run until `start`.
 
@@ -177,9 +139,9 @@ class Instance:
         self._pay_at = min(_PAY_AT, limits.fuel // 100)
         self._store: Store | None = engine.new_store(limits, laned=bool(linked.lane))
         self._started: Started | None = None
-        self._ways: dict[int, Way] = {}
+        self.ways: dict[int, Way] = {}
         self._call: CallRecord  # the last that was let in
-        self._doomed: str | None = None
+        self.doomed: str | None = None
         self.enter = self._door(self._store)
 
     # -- life -----------------------------------------------------------------------------------
@@ -187,7 +149,7 @@ class Instance:
     @property
     def alive(self) -> bool:
         """Whether a call would be taken."""
-        return self._doomed is None
+        return self.doomed is None
 
     @property
     def released(self) -> bool:
@@ -221,8 +183,8 @@ class Instance:
         """Close; a call under way is interrupted, and the closing happens when it has returned."""
         # First doomed, then claimed: a call that is under way sees the one at its end, if it isn't
         # seen here.
-        if self._doomed is None:
-            self._doomed = reason
+        if self.doomed is None:
+            self.doomed = reason
         running, me = self._engine.running, self.record(_CLOSE)
         try:
             holder = running.setdefault(self, me)
@@ -251,7 +213,7 @@ class Instance:
         # What holds the instance as long as the instance holds it.
         self.enter = _shut
         self._started = None
-        self._ways.clear()
+        self.ways.clear()
         self.__dict__.pop("_call", None)
         try:
             self.handles.close_all()
@@ -293,7 +255,7 @@ class Instance:
 
     def way(self, export: Export) -> Way:
         """The way to that export, made when first asked for."""
-        way = self._ways.get(export.index)
+        way = self.ways.get(export.index)
         if way is None:
             action = printable(export.short[:200])
             way = Way(action, _not_bound, self._keeper.tally(action))
@@ -304,7 +266,7 @@ class Instance:
                 return run(args)
 
             way.run = first
-            self._ways[export.index] = way
+            self.ways[export.index] = way
         return way
 
     def way_to_drop(self, resource: GuestResource) -> Way:
@@ -347,14 +309,14 @@ class Instance:
             """Call `run(args)` in the instance, as `record`, on this thread, which is `here`."""
             outer, room = here.call, here.room
             record.here = here
-            sound = False  # until it is known to be
+            sound = True
             try:
                 if claim(self, record) is not record:
                     raise self._busy()
                 self._call = record
                 # One look at each that could forbid it; what that means is worked out elsewhere.
                 if (
-                    self._doomed is not None
+                    self.doomed is not None
                     or engine.shut
                     or gate.shut
                     or outer is not None
@@ -362,6 +324,7 @@ class Instance:
                     or here.worker
                 ):
                     self._admit(record, here)
+                sound = False  # from here on, until it is known to be
                 here.call, here.room = record, room - 1
                 set_fuel(where, budget)
                 try:
@@ -388,19 +351,19 @@ class Instance:
                 return value
             except BaseException as exc:
                 here.call, here.room = outer, room
-                sound = self._went_wrong(record, exc)
+                sound = self._went_wrong(record, exc) or sound
                 raise
             finally:
                 # Without a single call to a function, until all is given back.
                 here.call, here.room = outer, room
                 if self in running and running[self] is record:
                     if not sound:
-                        self._doomed = self._doomed or "it trapped"
+                        self.doomed = self.doomed or "it trapped"
                     elif self.once:
-                        self._doomed = "its call has ended"
-                    if self._doomed is None:
+                        self.doomed = "its call has ended"
+                    if self.doomed is None:
                         del running[self]
-                        if self._doomed is not None:  # since this very moment
+                        if self.doomed is not None:  # since this very moment
                             self.close()  # type: ignore[unreachable]
                     else:
                         try:
@@ -428,11 +391,11 @@ class Instance:
         raise error
 
     def _closed(self) -> InstanceClosedError:
-        return InstanceClosedError(f"the instance is closed: {self._doomed}", context=self.plugin)
+        return InstanceClosedError(f"the instance is closed: {self.doomed}", context=self.plugin)
 
     def _admit(self, record: CallRecord, here: Here) -> None:
         """Pass if the call, which has claimed the instance, may begin."""
-        if self._doomed is not None:
+        if self.doomed is not None:
             raise self._closed()
         nest(record, here)
         self._engine.check(here)

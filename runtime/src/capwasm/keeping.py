@@ -1,8 +1,9 @@
-"""The books of one plugin: how each call into it ended, for the audit log and the numbers."""
+"""Who keeps instances, and the books of their calls: how each ended, for the audit log and the numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
 
 from .call import CallRecord
 from .errors import (
@@ -15,10 +16,53 @@ from .errors import (
     LimitExceeded,
 )
 from .events import DENIED, FAILED, Event, Recorder
-from .instance import Instance
-from .record.tally import Tally, tallies_of
+from .record.tally import Gate, Tally, tallies_of
 
-__all__ = ["Books"]
+if TYPE_CHECKING:
+    from .instance import Instance
+
+__all__ = ["NOBODY", "Books", "Keeper"]
+
+
+class Keeper(Protocol):
+    """Who keeps an instance, and the books of its calls.
+
+    Attributes:
+        gate: while it is shut, `admit` is asked before each call.
+    """
+
+    gate: Gate
+
+    def admit(self) -> None:
+        """Pass if a call may begin."""
+
+    def tally(self, action: str) -> Tally | None:
+        """Where calls that went well are counted."""
+
+    def failed(self, record: CallRecord, error: BaseException) -> None:
+        """Record a call that did not go well; called before the instance is given back."""
+
+    def closed(self, instance: Instance) -> None:
+        """Forget the instance."""
+
+
+class _Nobody:
+    gate = Gate()
+
+    def admit(self) -> None:
+        pass
+
+    def tally(self, action: str) -> None:
+        pass
+
+    def failed(self, record: CallRecord, error: BaseException) -> None:
+        pass
+
+    def closed(self, instance: Instance) -> None:
+        pass
+
+
+NOBODY = _Nobody()
 
 
 class Books:

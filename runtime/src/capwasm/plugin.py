@@ -12,7 +12,6 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -20,38 +19,20 @@ from .call import CallRecord, call_under_way
 from .calling import Ticket, Turns, go_on, run_elsewhere
 from .capability import GrantedClause
 from .capsule.verify import VerifiedArtifact
-from .engine.engine import PluginEngine
 from .engine.exports import Export, Namespace
-from .engine.link import Linked
 from .errors import ConcurrencyExceeded, InstanceClosedError
 from .events import DENIED
-from .grants.resolve import Grants
 from .instance import Instance
 from .keeping import Books
+from .opener import Opener
 from .ready import Ready
-from .serving import Serving, Terms
 from .session import Session
-from .threads import LOCAL, Here, Workers
+from .threads import LOCAL, Workers
 
-__all__ = ["Opener", "Plugin"]
+__all__ = ["Plugin"]
 
 T = TypeVar("T")
 _POLL_SECONDS = 0.002
-
-
-@dataclass(frozen=True)
-class Opener:
-    """Makes instances of one plugin."""
-
-    engine: PluginEngine
-    linked: Linked
-    terms: Terms
-    grants: Grants
-
-    def prepare(self, books: Books) -> Instance:
-        """An instance to start, which lets go of what it is served with when it closes."""
-        terms = self.terms
-        return Instance(self.engine, self.linked, terms.name, terms.limits, Serving(terms), books)
 
 
 class Plugin:
@@ -176,7 +157,7 @@ class Plugin:
                 self._workers,
                 go_on,
                 call_under_way(),
-                lambda: self._run(record, export, args, ticket),
+                lambda: self._invoke(export, args, record=record, ticket=ticket),
             )
             try:
                 return await asyncio.shield(future)
@@ -200,19 +181,27 @@ class Plugin:
             InstanceClosedError: the plugin was evicted or closed.
         """
         self._check()
-        record = CallRecord(self.name, "(session)", self.limits)
+        turns, record = self._turns, CallRecord(self.name, "(session)", self.limits)
+        session: Session | None = None
         try:
-            self._take_turn(record, 0.0)
+            if not turns.take_now(record):
+                self._take_turn(record, 0.0)
             instance = self._from_pool(record) or self._where_it_fits(
                 lambda ticket: self._fresh(record, ticket)
             )
-            return Session(
-                instance, self.functions, self._workers, lambda: self._turns.give_back(record)
+            session = Session(
+                instance, self.functions, self._workers, lambda: turns.give_back(record)
             )
+            return session
         except BaseException:
             self._abandon(record)
-            self._turns.hand_on()
             raise
+        finally:
+            # As in `instance`: first what needs no call to a function.
+            if session is None and record in turns.holders:
+                del turns.holders[record]
+            if session is None and turns.waiting:
+                turns.hand_on()
 
     def _bind(self, export: Export) -> Callable[..., Any]:
         invoke = self._invoke
@@ -222,53 +211,43 @@ class Plugin:
 
         return function
 
-    def _invoke(
-        self, export: Export, args: tuple[Any, ...], wait_seconds: float | None = None
-    ) -> Any:
-        """Call that export once it is this call's turn."""
-        here, turns = LOCAL.here, self._turns
-        record = CallRecord(self.name, export.short, self.limits)
-        try:
-            if not turns.take_now(record):
-                self._check()
-                self._take_turn(record, wait_seconds)
-                record.restart()
-            if here.room < 1:
-                return run_elsewhere(self._workers, lambda t: self._run(record, export, args, t))
-            return self._enter(here, record, export, args, None)
-        except BaseException:
-            self._abandon(record)
-            raise
-        finally:
-            # As in `instance`: first what needs no call to a function.
-            if record in turns.holders:
-                del turns.holders[record]
-            if turns.waiting:
-                turns.hand_on()
-
-    def _run(
-        self, record: CallRecord, export: Export, args: tuple[Any, ...], ticket: Ticket
-    ) -> Any:
-        record.restart()
-        return self._enter(LOCAL.here, record, export, args, ticket)
-
-    def _enter(
+    def _invoke(  # noqa: C901 - flat, for each call costs
         self,
-        here: Here,
-        record: CallRecord,
         export: Export,
         args: tuple[Any, ...],
-        ticket: Ticket | None,
+        wait_seconds: float | None = None,
+        *,
+        record: CallRecord | None = None,
+        ticket: Ticket | None = None,
     ) -> Any:
-        """Call that export on a free instance, or on a new one."""
-        running = self._running
+        """Call that export on a free instance, or on a new one, once it is this call's turn.
+
+        Args:
+            export: which.
+            args: for it.
+            wait_seconds: as `call`.
+            record: of a call that waits for this on another thread, and has the turn.
+            ticket: its.
+        """
+        here, turns, running = LOCAL.here, self._turns, self._running
+        if record is None:
+            record = CallRecord(self.name, export.short, self.limits)
+        else:
+            record.restart()
         instance: Instance | None = None
         try:
+            if ticket is None:
+                if not turns.take_now(record):
+                    self._check()
+                    self._take_turn(record, wait_seconds)
+                    record.restart()
+                if here.room < 1:
+                    return self._elsewhere(export, args, record)
             for instance in self._pool:
                 if running.setdefault(instance, record) is record:
-                    if instance.alive:
+                    if instance.doomed is None:
                         break
-                    # Doomed, by somebody who found it claimed.
+                    # By somebody who found it claimed.
                     del running[instance]
                     instance.close()
             else:
@@ -279,12 +258,27 @@ class Plugin:
                 ticket.bind(record)
                 record.check()
             record.owner = instance
-            way = instance.way(export)
+            way = instance.ways.get(export.index) or instance.way(export)
             return instance.enter(here, record, way.run, args, way.tally)
+        except BaseException:
+            if instance in running and running[instance] is record:
+                del running[instance]  # so that it can be closed
+            if ticket is None:
+                self._abandon(record)
+            raise
         finally:
-            # Claimed, and the door not reached.
+            # As in `instance`: first what needs no call to a function.
             if instance in running and running[instance] is record:
                 del running[instance]
+            if ticket is None and record in turns.holders:
+                del turns.holders[record]
+            if turns.waiting:
+                turns.hand_on()
+
+    def _elsewhere(self, export: Export, args: tuple[Any, ...], record: CallRecord) -> Any:
+        return run_elsewhere(
+            self._workers, lambda t: self._invoke(export, args, record=record, ticket=t)
+        )
 
     def _keep(self, instance: Instance, record: CallRecord) -> None:
         """Let later calls take a fresh instance as well, if such is the mode and there is a place."""

@@ -38,7 +38,8 @@ from .grants.resolve import Grants, resolve
 from .home import Home, make_private
 from .lifecycle import Lifecycle, Overseer
 from .limits import CEILING, Limits
-from .plugin import Opener, Plugin
+from .opener import Opener
+from .plugin import Plugin
 from .record.audit import AuditLog  # noqa: F401 - with this module, not at the first `open`
 from .record.logs import get_logger
 from .record.metrics import Metrics
@@ -95,10 +96,9 @@ class Runtime:
             compile_limits: see there.
             on_slow: told one line when something will take seconds (compiling a large plugin).
             on_compile: told how far it is with a compilation that takes long; see `Compiler`.
-            workers: threads at most for `acall` and for calls from the main thread; each plugin takes
-                up to its `limits.concurrency` of them, and they are started when needed.
-            capacity: how many instances there may be at a time, and whether room for them is set
-                aside.
+            workers: threads at most for `acall`, and where a caller's stack is too small for a guest;
+                each plugin takes up to its `limits.concurrency` of them, started when needed.
+            capacity: how many instances there may be, and whether room for them is set aside.
             lane: whether plugins get the bulk lane, on which lists cross at the speed of memory;
                 without it they are compiled as they came, and all else is the same.
             owned: closed last, when the closing of the plugins has been recorded; also if this
@@ -187,7 +187,7 @@ class Runtime:
             on_compile: told how far it is with a compilation that takes long; see `Compiler`.
             lane: whether plugins get the bulk lane for lists.
             metrics: counts every event; see `metrics.Metrics`.
-            hook: given every event once it is recorded; quick, on the thread that caused it.
+            hook: given every event once it is recorded; quick; see `Recorders` for the thread.
             options: for `standard_capabilities`: `resolver`, `tls_ca_file`, …
 
         Raises:

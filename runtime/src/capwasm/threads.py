@@ -13,6 +13,7 @@ import ctypes
 import functools
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -102,12 +103,35 @@ def _mark() -> None:
     LOCAL.here = Here(_stack_bytes() or WORKER_STACK_BYTES, worker=True)
 
 
+class _Idle:
+    """How many threads have nothing to do; in the place of the executor's own semaphore.
+
+    That one is made of Python code, and its lock can stay taken for ever if a signal's handler raises
+    where it is being taken: the next who submits would wait for it without end.
+    """
+
+    def __init__(self) -> None:
+        self._tokens: deque[None] = deque()
+
+    def acquire(self, timeout: float = 0) -> bool:  # noqa: ARG002 - it is never waited for
+        try:
+            self._tokens.pop()
+        except IndexError:
+            return False
+        return True
+
+    def release(self) -> None:
+        self._tokens.append(None)
+
+
 class Workers(ThreadPoolExecutor):
     """Threads with a large stack, started when all others are busy."""
 
     def __init__(self, count: int) -> None:
         """At most `count` threads; none yet."""
         super().__init__(count, thread_name_prefix="capwasm-call", initializer=_mark)
+        if PROVEN:  # on which it is known to be there
+            self._idle_semaphore = _Idle()  # type: ignore[assignment]
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """As any executor."""
