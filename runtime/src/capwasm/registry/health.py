@@ -38,8 +38,10 @@ _JOIN_SECONDS: Final = 10.0
 _NOT_ITS_OWN: Final = frozenset(
     {"limit.concurrency", "limit.capacity", "guest.interrupted", "guest.closed"}
 )
-# What may be otherwise in a second.
+# What may be otherwise in a moment, and how often and how long it is waited for.
 _PASSING: Final = frozenset({"registry.busy", "registry.unusable"})
+_TRIES: Final = 5
+_PAUSE_SECONDS: Final = 0.2
 
 
 def is_failure(reason: str) -> bool:
@@ -140,10 +142,20 @@ class Health:
         while not last:
             last = self._gather()
             for trial in list(self._trials.values()):
-                # A disk that is full must not end the watch.
-                with contextlib.suppress(CapwasmError):
-                    self._settle(trial)
+                self._settle_somehow(trial, _TRIES if last else 1)
         self._counts.close()
+
+    def _settle_somehow(self, trial: _Trial, tries: int) -> None:
+        """Settle; who may never come back to it tries again while another process is at it."""
+        for left in reversed(range(tries)):
+            # A disk that is full must not end the watch.
+            with contextlib.suppress(CapwasmError):
+                self._settle(trial)
+            open_still = trial.calls or trial.failed >= self._budget.failures
+            if trial.record.name not in self._trials or not open_still:
+                return
+            if left:
+                time.sleep(_PAUSE_SECONDS)
 
     def _gather(self) -> bool:
         """Wait for something, and then for what comes within a second; whether it was the last."""
@@ -167,8 +179,7 @@ class Health:
     def _take(self, item: VersionRecord | tuple[str, int, int]) -> bool:
         """Count one thing; whether the budget may be spent."""
         if isinstance(item, VersionRecord):
-            with contextlib.suppress(CapwasmError):
-                self._begin(item)
+            self._begin_somehow(item)
             if item.name not in self._trials:
                 self._names.discard(item.name)
             return False
@@ -181,6 +192,16 @@ class Health:
         if trial.seen + trial.calls <= self._budget.calls and self._now() < trial.until:
             trial.failures += failures
         return trial.failed + trial.failures >= self._budget.failures
+
+    def _begin_somehow(self, record: VersionRecord) -> None:
+        # What is not put on trial now never is, so a file that another process makes is waited for.
+        for left in reversed(range(_TRIES)):
+            try:
+                self._begin(record)
+            except CapwasmError:
+                time.sleep(_PAUSE_SECONDS if left else 0)
+            else:
+                return
 
     def _begin(self, record: VersionRecord) -> None:
         """Put a version on trial if it is new, and there is one to go back to."""
