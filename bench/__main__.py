@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--cpu", action="store_true", help="a table of processor time, not of time that passed")
     add("--only", action="append", metavar="WORD", help="cases whose group or name has it")
     add("--without", action="append", metavar="SUBJECT", default=[], help="leave it out")
-    add("--write", action="store_true", help="--full, into bench/README.md and bench/plots")
+    add("--write", action="store_true", help="also into bench/README.md and bench/plots")
     add("--list", action="store_true", help="only list the cases")
     return parser
 
@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
 def _plan(options: argparse.Namespace) -> Plan:
     if options.quick:
         return PLANS[Level.QUICK]
-    if options.full or options.write:
+    if options.full:
         return PLANS[Level.FULL]
     usual = PLANS[Level.USUAL]
     # A goal may be about what is too long for every day.
