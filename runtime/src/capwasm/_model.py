@@ -74,9 +74,16 @@ def _literals(annotation: Any) -> Iterator[Any]:
 
 
 def validate(
-    model: type[ModelT], data: Any, error: type[CapwasmError], *, context: str = ""
+    model: type[ModelT],
+    data: Any,
+    error: type[CapwasmError],
+    *,
+    code: str | None = None,
+    context: str = "",
 ) -> ModelT:
     """Make `model` from plain data, or raise `error` with every fault and its path.
+
+    `code` is the error's; its kind's own, if not given.
 
     Data goes through JSON on purpose: strict mode then takes an array for a set or tuple, and no
     Python object of any other kind can slip in.
@@ -86,6 +93,7 @@ def validate(
     except (TypeError, ValueError) as exc:  # dates of TOML, NaN, inf
         raise error(
             "the document holds a value of a type that is not allowed here",
+            code=code,
             context=context,
             faults=[Fault("", f"only text, whole numbers, true/false, arrays and tables: {exc}")],
         ) from None
@@ -93,7 +101,7 @@ def validate(
         return model.model_validate_json(text)
     except ValidationError as exc:
         faults = faults_of(exc, model)
-        raise error(_count(faults), context=context, faults=faults) from None
+        raise error(_count(faults), code=code, context=context, faults=faults) from None
 
 
 def _count(faults: Sequence[Fault]) -> str:

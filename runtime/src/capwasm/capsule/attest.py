@@ -112,12 +112,7 @@ class Statement(Model):
             payload, VerificationError, code="verify.statement", limit=MAX_ENVELOPE_BYTES
         )
         _refuse_other_types(doc)
-        try:
-            return validate(cls, doc, VerificationError, context="statement")
-        except VerificationError as exc:
-            raise VerificationError(
-                exc.message, code="verify.statement", context=exc.context, faults=exc.faults
-            ) from None
+        return validate(cls, doc, VerificationError, code="verify.statement", context="statement")
 
     @staticmethod
     def describe(

@@ -299,12 +299,7 @@ def _read(file: Path) -> _Document:
             code="trust.schema",
             context=context,
         )
-    try:
-        return validate(_Document, doc, PolicyError, context=context)
-    except PolicyError as exc:
-        raise PolicyError(
-            exc.message, code="trust.invalid", context=context, faults=exc.faults
-        ) from None
+    return validate(_Document, doc, PolicyError, code="trust.invalid", context=context)
 
 
 def _read_root(file: Path) -> bytes:

@@ -74,10 +74,7 @@ def trust(
         words["plain-http"] = True
     if ca_file is not None:
         words["ca-file"] = str(ca_file.absolute())
-    try:
-        settings = validate(config.RepositorySettings, words, RepositoryError)
-    except RepositoryError as exc:
-        raise RepositoryError(exc.message, code="repository.config", faults=exc.faults) from None
+    settings = validate(config.RepositorySettings, words, RepositoryError, code="repository.config")
     data = config.read_root(root)
     version, keys = config.check_root(data)
     config.check_addition(home.repositories_file, settings)

@@ -294,10 +294,7 @@ def read_index(data: bytes) -> tuple[dict[str, Any], tuple[Descriptor, ...]]:
 
 
 def _validated(model: type[ModelT], doc: Any) -> ModelT:
-    try:
-        return validate(model, doc, RepositoryError)
-    except RepositoryError as exc:
-        raise RepositoryError(exc.message, code="oci.manifest", faults=exc.faults) from None
+    return validate(model, doc, RepositoryError, code="oci.manifest")
 
 
 def _refuse(code: str, message: str) -> NoReturn:

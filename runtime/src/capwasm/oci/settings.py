@@ -106,12 +106,7 @@ def load(path: Path) -> tuple[RegistrySettings, ...]:
         refuse_owner=True,
     )
     doc = parse_toml(data, RepositoryError, code="oci.config", context=str(path))
-    try:
-        found = validate(_Document, doc, RepositoryError, context=str(path)).registry
-    except RepositoryError as exc:
-        raise RepositoryError(
-            exc.message, code="oci.config", context=str(path), faults=exc.faults
-        ) from None
+    found = validate(_Document, doc, RepositoryError, code="oci.config", context=str(path)).registry
     faults, hosts = [], set[str]()
     for index, settings in enumerate(found):
         where = f"registry[{index}]"
@@ -154,12 +149,8 @@ def credentials_of(path: Path, authority: str) -> Credentials | None:
         refuse_owner=True,
     )
     doc = parse_json(data, RepositoryError, code="oci.credentials", context=str(path))
-    try:
-        login = validate(_Logins, doc, RepositoryError).auths.get(authority)
-    except RepositoryError as exc:
-        raise RepositoryError(
-            exc.message, code="oci.credentials", context=str(path), faults=exc.faults
-        ) from None
+    logins = validate(_Logins, doc, RepositoryError, code="oci.credentials", context=str(path))
+    login = logins.auths.get(authority)
     if login is None:
         return None
     if login.identitytoken:

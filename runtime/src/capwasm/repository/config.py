@@ -144,12 +144,8 @@ def _file(path: Path) -> bytes:
 
 def _parsed(data: bytes, context: str) -> tuple[RepositorySettings, ...]:
     doc = parse_toml(data, RepositoryError, code="repository.config", context=context)
-    try:
-        found = validate(_Document, doc, RepositoryError, context=context).repository
-    except RepositoryError as exc:
-        raise RepositoryError(
-            exc.message, code="repository.config", context=context, faults=exc.faults
-        ) from None
+    document = validate(_Document, doc, RepositoryError, code="repository.config", context=context)
+    found = document.repository
     faults, names = [], set[str]()
     for index, settings in enumerate(found):
         where = f"repository[{index}]"

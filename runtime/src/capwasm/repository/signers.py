@@ -95,10 +95,12 @@ class KeyRing:
             refuse_owner=True,
         )
         doc = parse_toml(data, RepositoryError, code="repository.signer", context=str(file))
+        found = validate(
+            _Document, doc, RepositoryError, code="repository.signer", context=str(file)
+        )
         try:
-            found = validate(_Document, doc, RepositoryError, context=str(file))
             places = [KeyPlace(PublicKey.parse(s.public), s.uri) for s in found.signer]
-        except (RepositoryError, PolicyError) as exc:
+        except PolicyError as exc:
             raise RepositoryError(
                 exc.message, code="repository.signer", context=str(file), faults=exc.faults
             ) from None

@@ -225,10 +225,7 @@ def make(content: Mapping[str, Any]) -> bytes:
     Raises:
         RevocationError: `revocation.list` with all faults; `revocation.too-large`.
     """
-    try:
-        model = validate(Content, dict(content), RevocationError)
-    except RevocationError as exc:
-        raise RevocationError(exc.message, code="revocation.list", faults=exc.faults) from None
+    model = validate(Content, dict(content), RevocationError, code="revocation.list")
     doc = model.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
     payload = json.dumps(doc, sort_keys=True, separators=(",", ":")).encode()
     return _small(Envelope(payload, PAYLOAD_TYPE).encode())

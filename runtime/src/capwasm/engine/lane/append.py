@@ -96,7 +96,6 @@ class _Appended:
 
     def __init__(self, spaces: Spaces) -> None:
         """Begin behind what is in these spaces."""
-        self._spaces = spaces
         self._lines: list[str] = []
         core = (CORE_FUNC, CORE_INSTANCE, CORE_MEMORY, CORE_MODULE, CORE_TABLE)
         self._core = {sort: len(spaces.of_core(sort)) for sort in core}
