@@ -32,6 +32,7 @@ FLOORS: list[set[str]] = [
     {"jsonvalues", "keeping", "traps", "web"},
     {"wasi", "repository", "oci", "revocation"},
     {"instance", "serving"},
+    {"isolation"},
     {"opener", "ready", "session"},
     {"plugin"},
     {"lifecycle"},

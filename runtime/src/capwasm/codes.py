@@ -77,6 +77,7 @@ CODES: dict[str, str] = {
     "grant.denied": "The plugin asks for more than the policy and the consent allow.",
     "grant.core-version": "The plugin needs another version of the core.",
     "grant.platform": "This platform can't enforce what the grant promises.",
+    "grant.native": "The policy lets no native code of this plugin run.",
     # link
     "link.undeclared-import": "The component imports an interface that its manifest doesn't declare.",
     "link.unknown-import": "The component imports something that this runtime does not offer.",
@@ -87,6 +88,9 @@ CODES: dict[str, str] = {
     "guest.busy": "The plugin can't be called in this state.",
     "guest.interrupted": "The call was interrupted by a kill, an eviction or a revocation.",
     "guest.no-such-export": "The plugin has no export of that name.",
+    "guest.crashed": "The plugin's process died: it crashed, hung, or ran out of memory.",
+    "guest.protocol": "The plugin's process broke the protocol, and was killed.",
+    "guest.backoff": "The plugin's process crashed several times in a row; it starts again later.",
     "limit.fuel": "The call used all its fuel.",
     "limit.deadline": "The call ran longer than its wall-clock limit.",
     "limit.memory": "The plugin asked for more memory than its limit.",
@@ -100,6 +104,10 @@ CODES: dict[str, str] = {
     "limit.net-bytes": "The call moved more bytes over the network than its limit.",
     "limit.concurrency": "More calls are under way than the plugin's limit.",
     "limit.capacity": "The runtime holds as many instances as it may.",
+    # the shim: plugins in processes of their own
+    "shim.start": "The process for the plugin can't be started.",
+    "shim.layer": "A layer of the sandbox that the policy requires can't be had here.",
+    "shim.unavailable": "This platform has no processes that a plugin could be confined to.",
     # capabilities, audit, ours
     "capability.vault": "The secret vault can't be opened or written.",
     "capability.vault-key": "The vault's key can't be had, is malformed, or is not private.",
@@ -107,6 +115,7 @@ CODES: dict[str, str] = {
     "capability.secret-revoked": "The secret was revoked; its value was destroyed.",
     "capability.kv": "The key-value store can't be opened or written.",
     "capability.bind": "A host path or name that the policy binds can't be used.",
+    "capability.exec": "A command that the policy names can't be used.",
     # registry and repositories
     "registry.unusable": "The registry or its store can't be read or written.",
     "registry.busy": "Another process has held the registry for too long; nothing changed.",

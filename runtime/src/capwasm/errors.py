@@ -18,9 +18,11 @@
     ├── LinkError            the component imports what no grant provides
     ├── GuestError           the plugin's own fault, during a call
     │   ├── GuestTrap
+    │   ├── GuestCrashed     its own process died, or broke the protocol
     │   ├── LimitExceeded    one subclass a limit
     │   ├── CallInterrupted  killed, evicted or revoked while running
     │   └── InstanceClosedError
+    ├── ShimError            a plugin's own process can't be started or confined
     ├── CapabilityError      an operator's command on a capability failed (vault, kv store)
     ├── RegistryError        what is installed can't be read, changed or believed
     ├── RepositoryError      a place that plugins come from can't be reached or believed
@@ -55,6 +57,7 @@ __all__ = [
     "Fault",
     "FuelExhausted",
     "GrantDeniedError",
+    "GuestCrashed",
     "GuestError",
     "GuestTrap",
     "HandleLimitExceeded",
@@ -73,6 +76,7 @@ __all__ = [
     "RegistryError",
     "RepositoryError",
     "RevocationError",
+    "ShimError",
     "StackExhausted",
     "TableLimitExceeded",
     "ValueLimitExceeded",
@@ -210,6 +214,12 @@ class GuestTrap(GuestError):
     """The plugin trapped: unreachable code, a bad memory access, a broken contract."""
 
 
+class GuestCrashed(GuestError):
+    """The plugin's own process died, hung or broke the protocol; the message says how."""
+
+    default_code = "guest.crashed"
+
+
 class CallInterrupted(GuestError):
     """The call was stopped from outside; `context` says by what."""
 
@@ -302,6 +312,12 @@ class InstancesExceeded(LimitExceeded):
     """The runtime has no room for one more instance, of any plugin; see `Capacity`."""
 
     default_code = "limit.capacity"
+
+
+class ShimError(CapwasmError):
+    """A process for the plugin can't be started, or not confined as the policy requires."""
+
+    default_code = "shim.start"
 
 
 class CapabilityError(CapwasmError):
