@@ -242,6 +242,10 @@ def _punch(fd: int, size: int) -> None:
         )
 
 
+def _no_map(_map: object) -> None:
+    raise ProtocolFault("no frame holds a map")
+
+
 def pair() -> tuple[socket.socket, socket.socket]:
     """The two ends of a new lane; neither is inherited.
 
@@ -451,6 +455,7 @@ class Lane:
                 max_ext_len=_RANGE.size,
                 ext_hook=self._range,
                 list_hook=hook,
+                object_hook=_no_map,
             )
         except ProtocolFault:
             raise
