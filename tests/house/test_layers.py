@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # above.  `caps.*` are rooms of one floor that do not know each other.
 FLOORS: list[set[str]] = [
     {"codes"},
-    {"errors", "values", "events", "lattice", "_stage", "threads"},
+    {"errors", "values", "events", "lattice", "_stage", "_words", "threads"},
     {"_model", "_files", "_lock", "_shipped", "handles"},
     {"_sqlite"},
     {"limits"},

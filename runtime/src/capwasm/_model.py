@@ -15,9 +15,10 @@ from typing import Any, Final, Literal, NoReturn, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ._words import kebab
 from .errors import CapwasmError, Fault
 
-__all__ = ["Model", "faults_of", "hidden", "kebab", "parse_json", "parse_toml", "validate"]
+__all__ = ["Model", "faults_of", "hidden", "parse_json", "parse_toml", "validate"]
 
 # A manifest of 200 permissions is about 20 KiB; a hundred times nothing is still nothing.
 MAX_TEXT_BYTES = 256 * 1024
@@ -38,11 +39,6 @@ _DOTS = re.compile(rf"(?<![\w-])(?:[\w-]++\s*+\.\s*+){{{MAX_DOTTED_PARTS}}}")
 _OPEN = re.compile(rf"[\[{{]{{{MAX_DEPTH + 1}}}")
 
 ModelT = TypeVar("ModelT", bound="Model")
-
-
-def kebab(name: str) -> str:
-    """`wall_ms` as the files spell it: `wall-ms`."""
-    return name.replace("_", "-")
 
 
 class Model(BaseModel):

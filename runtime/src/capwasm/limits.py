@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
-from ._model import kebab
+from ._words import kebab
 
 __all__ = ["CEILING", "DEFAULTS", "Limits"]
 

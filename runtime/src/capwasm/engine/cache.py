@@ -102,7 +102,7 @@ class CodeCache:
             with sealed.view() as view:
                 self._cipher(name).decrypt(tail[:_NONCE_BYTES], tail[_NONCE_BYTES:], view)
         except BaseException:
-            os.close(sealed.fd)
+            sealed.close()
             raise
         return sealed
 

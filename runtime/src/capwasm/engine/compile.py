@@ -26,7 +26,7 @@ from capwasm.limits import DEFAULTS
 from .cache import CodeCache
 from .capi import layout_faults
 from .compile_process import CompileLimits, compile_apart, first_lines
-from .compiled import Compiled
+from .compiled import Compiled, load
 from .config import fingerprint
 from .engine import PluginEngine
 from .lane.wire import VERSION, NotLaned, pages_for
@@ -134,6 +134,7 @@ class Compiler:
         *,
         sha256: str | None = None,
         value_bytes: int = DEFAULTS.value_bytes,
+        keep: bool = False,
     ) -> Compiled:
         """The compiled component for these verified bytes.
 
@@ -142,6 +143,7 @@ class Compiler:
             sha256: its digest, in hex, if it was proven already; it decides which entry of the cache
                 is run, so nobody but `verify` may have made it.
             value_bytes: the limit that it will run under, which bounds what the lane takes.
+            keep: whether its sealed bytes stay open as long as it is there, for a process apart.
 
         Raises:
             ArtifactError: not a component, invalid, or over the limits of compiling.
@@ -159,11 +161,16 @@ class Compiler:
         name = hashlib.sha256(bytes.fromhex(digest) + kind.encode()).hexdigest()
         with self._lock:
             compiled = self._loaded.get(name)
-        if compiled is None:
+        if compiled is None or (keep and not _kept(compiled)):
             compiled = self._find(name) or self._make(name, code, pages)
+            if not keep and compiled.sealed is not None:
+                compiled.sealed.close()
             with self._lock:
                 # Of two that came at once the first counts: its code is in memory once.
-                compiled = self._loaded.setdefault(name, compiled)
+                known = self._loaded.setdefault(name, compiled)
+                if not keep or _kept(known):
+                    return known
+                self._loaded[name] = compiled
         return compiled
 
     def _find(self, name: str) -> Compiled | None:
@@ -175,13 +182,13 @@ class Compiler:
             entry = _entry(name, laned=laned)
             found = self._cache.find(f"{entry}.cwasm", self._limits.output_bytes)
             if found is not None:
-                with found:
-                    try:
-                        component = self._load(found)
-                    except ArtifactError:
-                        self._cache.drop(f"{entry}.cwasm")
-                    else:
-                        return Compiled(component, self._types(entry, component), laned)
+                try:
+                    component = self._load(found)
+                except ArtifactError:
+                    found.close()
+                    self._cache.drop(f"{entry}.cwasm")
+                else:
+                    return Compiled(component, self._types(entry, component), laned, found)
         return None
 
     def _types(self, entry: str, component: wasmtime.component.Component) -> ComponentTypes | None:
@@ -238,11 +245,11 @@ class Compiler:
                 # what takes all the time there is does not get it twice (RES-22).
                 if time.monotonic() - began > self._limits.seconds / 4:
                     raise
-        with compile_apart(code, self._limits, progress.work) as made:
-            component = self._load(made)
-            compiled = Compiled(component, self._walk(component))
-            self._keep(name, made, compiled)
-            return compiled
+        made = compile_apart(code, self._limits, progress.work)
+        component = self._load(made)
+        compiled = Compiled(component, self._walk(component), sealed=made)
+        self._keep(name, made, compiled)
+        return compiled
 
     def _compile_laned(
         self, name: str, code: bytes | memoryview, pages: int, progress: _Progress
@@ -255,28 +262,26 @@ class Compiler:
         from .lane.prepare import prepare
 
         prepared = prepare(code, pages, read)
-        with compile_apart(prepared.code, self._limits, progress.work) as made:
-            component = self._load(made)
-            types = walk(component, self._engine.wasm)
-            prepared.check(types)
-            compiled = Compiled(component, types, laned=True)
-            self._keep(name, made, compiled)
-            return compiled
+        made = compile_apart(prepared.code, self._limits, progress.work)
+        component = self._load(made)
+        types = walk(component, self._engine.wasm)
+        prepared.check(types)
+        compiled = Compiled(component, types, laned=True, sealed=made)
+        self._keep(name, made, compiled)
+        return compiled
 
-    def _load(self, compiled: Sealed) -> wasmtime.component.Component:
+    def _load(self, code: Sealed) -> wasmtime.component.Component:
         try:
-            return wasmtime.component.Component.deserialize_file(self._engine.wasm, compiled.path)
+            return load(self._engine.wasm, code)
         except wasmtime.WasmtimeError as exc:
-            first = exc
-        try:
-            # Where /proc is not mounted: a copy of the same sealed bytes.
-            with compiled.view() as view:
-                return wasmtime.component.Component.deserialize(self._engine.wasm, bytes(view))
-        except wasmtime.WasmtimeError:
             raise ArtifactError(
-                f"the compiled code does not fit this engine: {first_lines(str(first))}",
+                f"the compiled code does not fit this engine: {first_lines(str(exc))}",
                 code="artifact.compile",
             ) from None
+
+
+def _kept(compiled: Compiled) -> bool:
+    return compiled.sealed is not None and not compiled.sealed.closed
 
 
 def _entry(name: str, *, laned: bool) -> str:

@@ -96,7 +96,7 @@ def compile_apart(
         ) from exc
     if status == 0 and 0 < made.size <= output:
         return made
-    os.close(made.fd)
+    made.close()
     if status == INVALID:
         raise ArtifactError(
             f"not a valid component: {first_lines(message)}", code="artifact.compile"

@@ -21,7 +21,7 @@ from capwasm.limits import Limits
 from capwasm.threads import Here
 
 from . import capi
-from .pool import Capacity, make_engine
+from .pool import Capacity, Made, make_engine
 from .store import Store
 
 __all__ = ["TICK_SECONDS", "PluginEngine"]
@@ -48,14 +48,15 @@ class PluginEngine:
         shut: whether a guest must ask `check` before it starts.
     """
 
-    def __init__(self, capacity: Capacity | None = None) -> None:
+    def __init__(self, capacity: Capacity | None = None, made: Made | None = None) -> None:
         """Start the engine and its clock.
 
         Args:
             capacity: how many instances it holds; see there.
+            made: with that capacity, if it was made before threads could be started.
         """
         self.capacity = capacity or Capacity()
-        made = make_engine(self.capacity)
+        made = made or make_engine(self.capacity)
         self.wasm = made.wasm
         self.instances = made.instances
         self.why_not_pooled = made.why_not

@@ -31,7 +31,11 @@ def memory_file() -> int:
 
 
 class Sealed:
-    """A file in memory that is sealed.  A context manager that closes it; its mappings stay."""
+    """A file in memory that is sealed.  Closed by itself when nobody has it; its mappings stay.
+
+    Attributes:
+        fd: the descriptor, or -1 once it is closed.   size: in bytes.
+    """
 
     def __init__(self, fd: int) -> None:
         """Seal the memory file `fd`, and own it from now on, also when that fails.
@@ -45,7 +49,7 @@ class Sealed:
             self.size = os.fstat(fd).st_size
             os.lseek(fd, 0, os.SEEK_SET)  # for a process that reads it as its input
         except BaseException:
-            os.close(fd)
+            self.close()
             raise
 
     @classmethod
@@ -90,13 +94,27 @@ class Sealed:
         ):
             yield view
 
+    @property
+    def closed(self) -> bool:
+        """Whether the descriptor was given up."""
+        return self.fd < 0
+
+    def close(self) -> None:
+        """Give the descriptor up; later calls do nothing."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, _t: type[BaseException] | None, _v: BaseException | None, _b: TracebackType | None
     ) -> None:
-        os.close(self.fd)
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def copy(source: int, target: int, size: int) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, TypeVar
 
-from capwasm._model import hidden, kebab
+from capwasm._model import hidden
+from capwasm._words import kebab
 from capwasm.capability import Capability, Side
 from capwasm.errors import Fault
 from capwasm.lattice import Clause
