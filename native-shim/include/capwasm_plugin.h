@@ -493,8 +493,47 @@ typedef struct capwasm_config {
 
 /* ---- capwasm:exec/commands@0.1.0 -------------------------------------------------------------- */
 
-/* The operator's named commands. */
-typedef struct capwasm_exec capwasm_exec;
+enum capwasm_exec_error {
+    /* Not granted: the command, these arguments, or one more run within this call. */
+    CAPWASM_EXEC_ERROR_DENIED = 1,
+    /* A name or an argument is too long, or holds a control character. */
+    CAPWASM_EXEC_ERROR_INVALID = 2,
+    /* The input is larger than granted. */
+    CAPWASM_EXEC_ERROR_TOO_LARGE = 3,
+    /* The command took longer than it or a host call may, and was killed. */
+    CAPWASM_EXEC_ERROR_TIMEOUT = 4,
+    /* The grant was revoked; a command that ran was killed. */
+    CAPWASM_EXEC_ERROR_CLOSED = 5,
+    /* The host can't run it now. */
+    CAPWASM_EXEC_ERROR_UNAVAILABLE = 6
+};
+
+/* What a command left when it ended. */
+typedef struct capwasm_exec_output {
+    /* Its exit code; NULL if a signal ended it: a crash, or one of its limits. */
+    const int32_t *code;
+    /* What it wrote to its standard output, up to what is granted. */
+    capwasm_bytes stdout_bytes;
+    /* What it wrote to its standard error, up to what is granted. */
+    capwasm_bytes stderr_bytes;
+    /* 1 if it would have written more to its standard output, which was closed then; else 0. */
+    uint8_t stdout_truncated;
+    /* 1 if it would have written more to its standard error, which was closed then; else 0. */
+    uint8_t stderr_truncated;
+} capwasm_exec_output;
+
+/* Programs of the host that the operator named, each run in a sandbox of its own.  Errors: enum
+   capwasm_exec_error. */
+typedef struct capwasm_exec {
+    /* Size of this table in bytes. */
+    size_t size;
+
+    /* Runs a command to its end.  `arguments` fill the open places of the command, in order, one each;
+       `input` is its standard input.  An exit code other than 0 is no error of this function. */
+    capwasm_status (*run)(const char *command, size_t command_size, const capwasm_text *arguments,
+                          size_t argument_count, const uint8_t *input, size_t input_size,
+                          capwasm_exec_output *output);
+} capwasm_exec;
 
 /* ---- The host --------------------------------------------------------------------------------- */
 
