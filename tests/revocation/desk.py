@@ -11,7 +11,7 @@ from typing import Any
 from capwasm.capsule.keys import PrivateKey
 from capwasm.capsule.trust import TrustedKey, TrustStore
 from capwasm.events import NullRecorder, Recorder
-from capwasm.grants.policy import RevocationRule
+from capwasm.grants.tables import RevocationRule
 from capwasm.registry.model import utc_text
 from capwasm.revocation.feed import add_signature, make
 from capwasm.revocation.guard import Guard

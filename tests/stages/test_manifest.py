@@ -129,7 +129,7 @@ def test_refuses_with_all_faults_at_once() -> None:
     ("body", "path", "words"),
     [
         ("[net]", "", "bell, door, limits, plugin, schema"),
-        ('colour = "red"', "plugin", "author, description, entry, id, instance, kind"),
+        ('colour = "red"', "plugin", "author, description, entry, id, instance, isolation, kind"),
         ("[[door]]\nhost = 1", "door[0]", "acts, door, times"),
         ("[bell]\nloud = 1", "bell", "tunes"),
         ("[limits]\ncpu = 1", "limits.cpu", "concurrency, depth, fuel"),

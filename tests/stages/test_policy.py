@@ -181,6 +181,14 @@ def test_rules_add_up_and_limits_only_go_down() -> None:
     assert (said.limits.fuel, said.limits.depth) == (10, 2)
 
 
+def test_word_isolation() -> None:
+    """What each of its words does is shown in test_isolation."""
+    here = load('[isolation]\nprocess = ["acme.*"]').isolation
+
+    assert here.for_plugin("acme.weather", "component").process
+    assert not load("").isolation.for_plugin("acme.weather", "component").process
+
+
 def test_each_word_of_the_schema_has_a_test_of_its_own() -> None:
     schema = policy_schema(TOYS)
     named = {n.removeprefix("test_word_") for n in globals() if n.startswith("test_word_")}

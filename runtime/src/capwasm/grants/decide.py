@@ -24,6 +24,7 @@ from capwasm.limits import CEILING, DEFAULTS, Limits
 
 from ._document import AnyCapability, limit_units
 from .consent import Consent, ConsentEntry, Subject
+from .isolation import Isolation
 from .manifest import Asked, Manifest
 from .policy import ForPlugin, Policy, Rule
 from .remedy import consent_command, policy_lines
@@ -111,6 +112,7 @@ class Resolution:
         limits: one row a limit.   bounds: the limits that a grant would hold.
         allow, deny: by capability, what a grant would hold.
         core: the fault if the plugin needs another version of the core.
+        isolation: how its code is to run, and whether it may.
         consent: the consent in force for these bytes, or None.
     """
 
@@ -123,12 +125,13 @@ class Resolution:
     allow: Mapping[str, ClauseSet[Any]]
     deny: Mapping[str, ClauseSet[Any]]
     core: Fault | None
+    isolation: Isolation
     consent: ConsentEntry | None
 
     @property
     def faults(self) -> tuple[Fault, ...]:
         """All that is missing; empty if the load may go on."""
-        first = (self.core,) if self.core else ()
+        first = (f for f in (self.core, self.isolation.fault) if f)
         return (*first, *(f for d in self.decisions for f in d.faults))
 
 
@@ -179,6 +182,9 @@ def decide(
         allow=MappingProxyType(allow),
         deny=MappingProxyType({name: rules.denied(name) for name in allow}),
         core=None if fits else _core_fault(manifest, core),
+        isolation=policy.isolation.for_plugin(
+            manifest.id, manifest.plugin.kind, asked=manifest.plugin.isolation
+        ),
         consent=consent.entry,
     )
 

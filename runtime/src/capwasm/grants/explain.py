@@ -47,6 +47,7 @@ def to_dict(found: Resolution) -> dict[str, Any]:
         "policy": found.policy,
         "owner": found.owner,
         "granted": not found.faults,
+        "isolation": found.isolation.to_dict(),
         "consent": None
         if entry is None
         else {
@@ -118,6 +119,7 @@ def render(found: Resolution, console: Console, *, all_limits: bool = False) -> 
     console.print(head)
     owner = f", of {printable(found.owner)}" if found.owner else ""
     console.print(Text(f"policy {printable(found.policy)}{owner}", "dim"))
+    _render_isolation(found, console)
     if not found.decisions:
         console.print("\nIt asks for no permission.")
     for decision in found.decisions:
@@ -127,6 +129,16 @@ def render(found: Resolution, console: Console, *, all_limits: bool = False) -> 
         _row("missing", f"{found.core.path}: {found.core.message}", console, "red")
     _render_limits(found, console, all_limits=all_limits)
     _render_fixes(found, console)
+
+
+def _render_isolation(found: Resolution, console: Console) -> None:
+    isolation = found.isolation
+    console.print()
+    _row("runs", isolation.describe(), console)
+    if isolation.process:
+        _row("behind", ", ".join(isolation.layers()) or "whatever layers can be had", console)
+    if isolation.fault:
+        _row("missing", isolation.fault.message, console, "red")
 
 
 def _render_decision(decision: Decision, found: Resolution, console: Console) -> None:

@@ -33,6 +33,7 @@ from ._document import (
     told,
     unknown_words,
 )
+from .isolation import Place
 from .semver import VersionRange
 
 __all__ = ["SCHEMA", "Asked", "Instancing", "Manifest", "Plugin", "Request", "parse_manifest"]
@@ -103,6 +104,10 @@ class Plugin(Model):
         Instancing,
         Field(description="A fresh instance for each call, warm ones used again, or just one."),
     ] = "per-call"
+    isolation: Annotated[
+        Place,
+        Field(description="Where its code runs; native code always in a process of its own."),
+    ] = "in-process"
 
     @property
     def identity(self) -> Identity:
@@ -254,6 +259,8 @@ def _plugin(doc: Mapping[str, Any], faults: list[Fault]) -> Plugin | None:
             f"only {COMPONENT} is" if expected else "native code has one file a target: nothing is"
         )
         faults.append(Fault("plugin.entry", f"{only} valid here"))
+    if plugin.kind == "native" and table.get("isolation") == "in-process":
+        faults.append(Fault("plugin.isolation", "native code runs in a process of its own"))
     return plugin
 
 

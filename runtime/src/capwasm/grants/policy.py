@@ -7,17 +7,15 @@ allow; limits only ever go down.  A policy grants nothing by itself: see `grants
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from os import PathLike
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal, Self, final
-
-from pydantic import AfterValidator, Field
+from typing import Any, Final, Self, final
 
 from capwasm._files import read_file
-from capwasm._model import MAX_TEXT_BYTES, Model, ModelT, parse_toml, validate
+from capwasm._model import MAX_TEXT_BYTES, ModelT, parse_toml, validate
 from capwasm._stage import Proof
 from capwasm.capability import Risk
 from capwasm.capsule.identity import check_id_pattern, id_matches
@@ -33,11 +31,12 @@ from ._document import (
     parse_tables,
     plain_faults,
     table_of,
-    text_fault,
     told,
     unknown_words,
 )
 from ._lines import header_lines
+from .isolation import Isolations
+from .tables import Head, RevocationRule, Tables
 from .updates import UpdatesRule
 
 __all__ = ["SCHEMA", "ForPlugin", "Policy", "Rule"]
@@ -47,83 +46,6 @@ MAX_SELECTORS: Final = 1024
 MAX_RULES: Final = 256
 # What an operator's text may hold that a plugin's may not.
 _TEXT: Final = "\n\t"
-
-
-def _date(text: str) -> str:
-    try:
-        date.fromisoformat(text)
-    except ValueError:
-        raise ValueError("not a date such as 2027-01-31") from None
-    return text
-
-
-def _shown(text: str) -> str:
-    if (fault := text_fault(text)) is not None:
-        raise ValueError(fault)
-    return text
-
-
-def _url(text: str) -> str:
-    if text and not text.startswith(("https://", "http://")):
-        raise ValueError("not a URL that begins with https://")
-    return _shown(text)
-
-
-class Head(Model):
-    """The words at the top of a policy."""
-
-    owner: Annotated[
-        str,
-        Field(max_length=200, description="Who answers for the policy; denials name them."),
-        AfterValidator(_shown),
-    ] = ""
-    review_by: Annotated[
-        str | None,
-        Field(description="The day by which it is to be looked at again, such as 2027-01-31."),
-        AfterValidator(lambda text: text if text is None else _date(text)),
-    ] = None
-
-
-class TrustRule(Model):
-    """The `[trust]` table: whose signature a load needs.  Thresholds stand in the trust store."""
-
-    require: Annotated[
-        tuple[Literal["official", "marketplace", "publisher"], ...],
-        Field(min_length=1, description="Roles that say where a plugin comes from: one of these."),
-    ] = ("marketplace", "official", "publisher")
-    reviewed: Annotated[bool, Field(description="Whether reviewers must have signed as well.")] = (
-        False
-    )
-
-
-class ConsentRule(Model):
-    """The `[consent]` table: what needs no person's consent."""
-
-    automatic: Annotated[
-        tuple[str, ...],
-        Field(description="Capabilities whose low and medium risks the policy consents to itself."),
-    ] = ()
-
-
-class RevocationRule(Model):
-    """The `[revocation]` table: where the revocation feed comes from, and how old it may be."""
-
-    max_age_hours: Annotated[
-        int,
-        Field(ge=1, le=8760, description="Hours since it was issued, after which it is stale."),
-    ] = 24
-    stale: Annotated[
-        Literal["report", "refuse"],
-        Field(description="Whether a stale or missing feed is only told of, or refuses each load."),
-    ] = "report"
-    url: Annotated[
-        str,
-        Field(max_length=2048, description="Where a running core fetches it; from files if empty."),
-        AfterValidator(_url),
-    ] = ""
-    every_minutes: Annotated[
-        int, Field(ge=1, le=1440, description="How often it is fetched from there.")
-    ] = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +110,7 @@ class Policy(Proof):
         automatic: capabilities whose low and medium risks need no person's consent.
         revocation: where the revocation feed comes from, and how old it may be.
         updates: which new versions serve without a person, and how they prove good.
+        isolation: whose code runs in a process of its own, and behind what.
         ceiling: limits above which no plugin goes.
         source: what messages call the file.   digest: SHA-256 of its bytes, in hex.
     """
@@ -198,6 +121,7 @@ class Policy(Proof):
     automatic: frozenset[str] = frozenset()
     revocation: RevocationRule = field(default_factory=RevocationRule)
     updates: UpdatesRule = field(default_factory=UpdatesRule)
+    isolation: Isolations = field(default_factory=Isolations)
     ceiling: Limits = CEILING
     source: str = "policy.toml"
     digest: str = ""
@@ -266,6 +190,7 @@ class Policy(Proof):
             found.append(Fault("owner", "nobody answers for this policy"))
         if self.is_overdue(today):
             found.append(Fault("review-by", f"was to be looked at again by {self.review_by}"))
+        found += self.isolation.remarks()
         for capability in capabilities:
             if capability.name not in self.automatic:
                 continue
@@ -313,38 +238,23 @@ def _parse(
         for c in capabilities
         if c.name in doc
     ]
-    head = reader.model(Head, {w: doc[w] for w in ("owner", "review-by") if w in doc}, "")
-    trust = reader.model(TrustRule, table_of(doc, "trust", "", faults), "trust")
-    consent = reader.model(ConsentRule, table_of(doc, "consent", "", faults), "consent")
-    updates = reader.model(UpdatesRule, table_of(doc, "updates", "", faults), "updates")
-    revocation = reader.model(RevocationRule, table_of(doc, "revocation", "", faults), "revocation")
-    names = {c.name for c in capabilities}
-    for i, word in enumerate(consent.automatic if consent else ()):
-        if word not in names:
-            valid = ", ".join(sorted(names))
-            faults.append(
-                Fault(f"consent.automatic[{i}]", f"no capability {word[:64]!r}; valid: {valid}")
-            )
+    head = reader.model(Head, {w: doc[w] for w in _HEAD if w in doc})
+    tables = reader.model(Tables, {w: table_of(doc, w, "", faults) for w in _TABLES if w in doc})
+    faults += _automatic_faults(doc, {c.name for c in capabilities})
     limits = table_of(doc, "limits", "", faults)
     ceiling = parse_limits(limits, "limits", CEILING, faults)
     deny = reader.rules(table_of(doc, "deny", "", faults), "deny", ())
     selectors = reader.selectors(table_of(doc, "plugins", "", faults))
-    if (
-        faults
-        or head is None
-        or trust is None
-        or consent is None
-        or updates is None
-        or revocation is None
-    ):
+    if faults or head is None or tables is None:
         raise _invalid(faults, context)
     return cls.made(
         owner=head.owner,
         review_by=date.fromisoformat(head.review_by) if head.review_by else None,
-        requirement=Requirement(frozenset(trust.require), trust.reviewed),
-        automatic=frozenset(consent.automatic),
-        revocation=revocation,
-        updates=updates,
+        requirement=Requirement(frozenset(tables.trust.require), tables.trust.reviewed),
+        automatic=frozenset(tables.consent.automatic),
+        revocation=tables.revocation,
+        updates=tables.updates,
+        isolation=Isolations(tables.isolation, reader.lines.get("isolation"), "isolation" in doc),
         ceiling=ceiling,
         source=context,
         digest=hashlib.sha256(data).hexdigest(),
@@ -354,9 +264,17 @@ def _parse(
     )
 
 
-_TOP: Final = (
-    "schema", "owner", "review-by", "trust", "consent", "updates", "revocation", "limits", "deny", "plugins",
-)  # fmt: skip
+def _automatic_faults(doc: Mapping[str, Any], names: Collection[str]) -> Iterator[Fault]:
+    wanted = table_of(doc, "consent", "", []).get("automatic")
+    for i, word in enumerate(wanted if isinstance(wanted, list) else ()):
+        if isinstance(word, str) and word not in names:
+            valid = ", ".join(sorted(names))
+            yield Fault(f"consent.automatic[{i}]", f"no capability {word[:64]!r}; valid: {valid}")
+
+
+_HEAD: Final = ("owner", "review-by")
+_TABLES: Final = tuple(Tables.model_fields)
+_TOP: Final = ("schema", *_HEAD, *_TABLES, "limits", "deny", "plugins")
 
 
 def _invalid(faults: Sequence[Fault], context: str) -> PolicyError:
@@ -377,13 +295,11 @@ class _Reader:
         self.lines = lines
         self.faults = faults
 
-    def model(self, model: type[ModelT], table: Mapping[str, Any], path: str) -> ModelT | None:
+    def model(self, model: type[ModelT], table: Mapping[str, Any]) -> ModelT | None:
         try:
             return validate(model, table, PolicyError)
         except PolicyError as exc:
-            for fault in exc.faults:
-                place = f"{path}.{fault.path}" if path and fault.path else path or fault.path
-                self.faults.append(Fault(place, fault.message))
+            self.faults += exc.faults
             return None
 
     def rules(

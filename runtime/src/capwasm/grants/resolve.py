@@ -6,7 +6,7 @@ Pure: no file, no clock, no power.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, final
 
@@ -18,6 +18,7 @@ from capwasm.limits import Limits
 from ._document import AnyCapability
 from .consent import Consent, Subject
 from .decide import Resolution, decide
+from .isolation import Isolation
 from .manifest import Manifest
 from .policy import Policy
 
@@ -33,11 +34,13 @@ class Grants(Proof):
         subject: the bytes that they are for; whoever runs other bytes under them is wrong.
         by_capability: in the order of the capabilities; one that was not granted is not there.
         limits: in force.
+        isolation: how its code is to run.
     """
 
     subject: Subject
     by_capability: Mapping[str, Grant[Any]]
     limits: Limits
+    isolation: Isolation
     _resolution: Resolution = field(repr=False)
 
     def explain(self) -> Resolution:
@@ -46,12 +49,14 @@ class Grants(Proof):
 
     def lowered(self, limits: Limits) -> Grants:
         """The same permissions, under limits that are nowhere above `limits`."""
-        return Grants.made(
-            subject=self.subject,
-            by_capability=self.by_capability,
-            limits=self.limits.meet(limits),
-            _resolution=self._resolution,
-        )
+        return self._with(limits=self.limits.meet(limits))
+
+    def apart(self, by: str) -> Grants:
+        """The same permissions, for code in a process of its own, as `by` wants it."""
+        return self._with(isolation=self.isolation.apart(by))
+
+    def _with(self, **changed: Any) -> Grants:
+        return Grants.made(**{f.name: getattr(self, f.name) for f in fields(self)} | changed)
 
     def revoke(self, reason: str, capability: str | None = None) -> int:
         """End all grants, or those of one capability, at once and for good; how many it ended."""
@@ -86,7 +91,8 @@ def resolve(
 
     Raises:
         GrantDeniedError: `grant.denied` with every missing permission, each with what would allow
-            it; `grant.core-version` if the plugin is made for another core.
+            it; `grant.core-version` if the plugin is made for another core, `grant.native` if it is
+            native code that the policy does not let run.
         ConsentError: the consent is about another plugin, or its record is malformed.
         ValueError: `core` is no version.
     """
@@ -97,7 +103,7 @@ def resolve(
         raise GrantDeniedError(
             f"{missing} thing{'s' if missing > 1 else ''} missing, by the policy{owner} and the"
             " consents",
-            code="grant.core-version" if found.core else "grant.denied",
+            code=_code(found),
             context=f"{manifest.id} {manifest.version}",
             faults=found.faults,
         )
@@ -110,5 +116,13 @@ def resolve(
         subject=found.subject,
         by_capability=MappingProxyType(grants),
         limits=found.bounds,
+        isolation=found.isolation,
         _resolution=found,
     )
+
+
+def _code(found: Resolution) -> str:
+    """The code of a denial: of what no permission would mend first."""
+    if found.core:
+        return "grant.core-version"
+    return "grant.native" if found.isolation.fault else "grant.denied"

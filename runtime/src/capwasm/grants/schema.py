@@ -10,8 +10,7 @@ from capwasm.capability import Side
 
 from ._document import AnyCapability, limits_schema
 from .manifest import MAX_WHY, Plugin
-from .policy import ConsentRule, Head, RevocationRule, TrustRule
-from .updates import UpdatesRule
+from .tables import Head, Tables
 
 __all__ = ["manifest_schema", "policy_schema"]
 
@@ -49,10 +48,7 @@ def policy_schema(capabilities: Sequence[AnyCapability]) -> dict[str, Any]:
     properties = {
         "schema": {"const": 1},
         **_hoist("head", Head.model_json_schema(), defs)["properties"],
-        "trust": _hoist("trust", TrustRule.model_json_schema(), defs),
-        "consent": _hoist("consent", ConsentRule.model_json_schema(), defs),
-        "updates": _hoist("updates", UpdatesRule.model_json_schema(), defs),
-        "revocation": _hoist("revocation", RevocationRule.model_json_schema(), defs),
+        **{word: _once(word, defs) for word in Tables.model_fields},
         "limits": limits_schema(),
         "deny": deny,
         "plugins": {"type": "object", "additionalProperties": rules},
@@ -83,6 +79,11 @@ def _tables(
         table = {**table, "properties": {**table.get("properties", {}), **_NOTES}}
     table.setdefault("description", capability.title)
     return {"type": "array", "items": table} if capability.repeated else table
+
+
+def _once(word: str, defs: dict[str, Any]) -> dict[str, Any]:
+    """A table that speaks of no capability."""
+    return _hoist(word, type(getattr(Tables(), word)).model_json_schema(), defs)
 
 
 def _hoist(owner: str, schema: Mapping[str, Any], defs: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from capwasm.capsule.trust import TrustStore, utc_now
 from capwasm.capsule.verify import VerifiedArtifact
 from capwasm.errors import Fault, RevocationError, VerificationError
 from capwasm.events import ALLOWED, DENIED, FAILED, Event, Recorder
-from capwasm.grants.policy import RevocationRule
+from capwasm.grants.tables import RevocationRule
 from capwasm.grants.resolve import Grants
 
 from .feed import SKEW, Feed, check_signatures, verify_feed
