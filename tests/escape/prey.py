@@ -1,0 +1,180 @@
+"""What a hostile plugin is let loose at: files, listeners and a process of the host, all watched."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import secrets
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.escape.kernelcalls import number
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+# It has no privilege that would keep an equal user away, and tells of each signal that it gets.
+_VICTIM = """
+import ctypes, os, signal, sys
+header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+ctypes.CDLL(None).capset(header, (ctypes.c_uint32 * 6)())
+ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)
+signal.signal(signal.SIGUSR1, lambda *_: os.write(1, b"hit\\n"))
+memory = ctypes.create_string_buffer(bytes.fromhex(os.environ["TOKEN"]))
+file = os.open(sys.argv[1], os.O_RDONLY)
+print(ctypes.addressof(memory), file, flush=True)
+while True:
+    signal.pause()
+"""
+
+
+class Prey:
+    """One of each kind of thing that must not be touched.
+
+    Attributes:
+        token: 16 random bytes that nobody can guess: whoever has them, has read what holds them.
+        directory: anybody may read it.   secret: a file there with the token, anybody may read.
+        dropbox: a directory where anybody may write.   ours: an empty file there, of anybody.
+        victim: pid of a process of this user; `address` is where the token is in its memory,
+            `victim_fd` a descriptor of it that reads the token.
+    """
+
+    def __init__(self) -> None:
+        self.token = secrets.token_bytes(16)
+        self.directory = Path(tempfile.mkdtemp(prefix="capwasm-prey-"))
+        self.directory.chmod(0o755)
+        self.secret = self.directory / "secret"
+        self.secret.write_bytes(self.token)
+        self.secret.chmod(0o644)
+        self.dropbox = self.directory / "dropbox"
+        self.dropbox.mkdir()
+        self.dropbox.chmod(0o777)
+        self._listeners: dict[str, socket.socket] = {}
+        self._listen()
+        self._victim = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _VICTIM, str(self.secret)],
+            stdout=subprocess.PIPE,
+            env={"TOKEN": self.token.hex()},
+            cwd="/",
+        )
+        self.victim = self._victim.pid
+        assert self._victim.stdout is not None
+        self.address, self.victim_fd = map(int, self._victim.stdout.readline().split())
+        os.set_blocking(self._victim.stdout.fileno(), False)
+        self.reset()
+
+    # -- files --------------------------------------------------------------------------------------
+
+    @property
+    def ours(self) -> Path:
+        return self.dropbox / "ours"
+
+    def reset(self) -> None:
+        """Everything as at first."""
+        for path in self.dropbox.iterdir():
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        self.ours.write_bytes(b"as it was")
+        self.ours.chmod(0o666)
+        os.utime(self.ours, (1, 1))
+        self.at_first = self.state()
+        for name in self._listeners:
+            self.heard(name)
+        self.hits()
+
+    def state(self) -> dict[str, tuple[int, int, int, int, bytes]]:
+        """All files below the dropbox, with what can be changed of them."""
+        found = {}
+        for path in sorted(self.dropbox.rglob("*")):
+            info = path.lstat()
+            data = path.read_bytes() if path.is_file() and info.st_size < 4096 else b""
+            name = str(path.relative_to(self.dropbox))
+            found[name] = info.st_mode, info.st_uid, info.st_size, info.st_mtime_ns, data
+        return found
+
+    def handle(self) -> bytes:
+        """The secret's handle, as `open_by_handle_at` takes it."""
+        handle = ctypes.create_string_buffer(struct.pack("Ii", 128, 0) + bytes(128))
+        mount = ctypes.c_int()
+        failed = LIBC.name_to_handle_at(-100, bytes(self.secret), handle, ctypes.byref(mount), 0)
+        if failed:
+            return struct.pack("Ii", 8, 1) + bytes(8)
+        size = struct.unpack_from("I", handle.raw)[0]
+        return handle.raw[: 8 + size]
+
+    # -- listeners ------------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        tcp = socket.create_server(("127.0.0.1", 0))
+        self.port: int = tcp.getsockname()[1]
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        udp.bind(("127.0.0.1", self.port))
+        self._listeners = {"tcp": tcp, "udp": udp}
+        with contextlib.suppress(OSError):
+            self._listeners["tcp6"] = socket.create_server(
+                ("::1", self.port), family=socket.AF_INET6
+            )
+        self.abstract = f"capwasm-{secrets.token_hex(8)}"
+        self.path = self.directory / "socket"
+        for name, address in (("abstract", "\0" + self.abstract), ("path", str(self.path))):
+            listener = socket.socket(socket.AF_UNIX)
+            listener.bind(address)
+            listener.listen()
+            self._listeners[name] = listener
+        self.path.chmod(0o777)
+        for listener in self._listeners.values():
+            listener.setblocking(False)
+
+    def heard(self, name: str) -> bool:
+        """Whether somebody came to that listener since it was asked last."""
+        listener = self._listeners.get(name)
+        came = False
+        with contextlib.suppress(BlockingIOError):
+            while listener is not None:
+                if name == "udp":
+                    listener.recv(100)
+                else:
+                    listener.accept()[0].close()
+                came = True
+        return came
+
+    @property
+    def has_inet6(self) -> bool:
+        return "tcp6" in self._listeners
+
+    # -- the process ------------------------------------------------------------------------------------
+
+    def hits(self) -> bool:
+        """Whether the victim got a signal since this was asked last."""
+        assert self._victim.stdout is not None
+        return bool(self._victim.stdout.read())
+
+    def unharmed(self) -> bool:
+        """The victim runs, nobody traces it, and its memory is as it was."""
+        if self._victim.poll() is not None:
+            return False
+        status = Path(f"/proc/{self.victim}/status").read_text()
+        with open(f"/proc/{self.victim}/mem", "rb", buffering=0) as memory:
+            memory.seek(self.address)
+            return memory.read(16) == self.token and "TracerPid:\t0\n" in status
+
+    def close(self) -> None:
+        self._victim.kill()
+        self._victim.wait()
+        assert self._victim.stdout is not None
+        self._victim.stdout.close()
+        for listener in self._listeners.values():
+            listener.close()
+        shutil.rmtree(self.directory)
+
+
+def kernel(name: str, *arguments: object) -> int:
+    """A kernel call of the test itself."""
+    done: int = LIBC.syscall(number(name), *arguments)
+    if done < 0:
+        raise OSError(ctypes.get_errno(), f"{name} failed")
+    return done
