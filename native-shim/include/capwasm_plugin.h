@@ -21,8 +21,8 @@
  * capwasm_status_word`.  Outputs are written on success alone.
  *
  * Threads.  They may be called on the thread that runs capwasm_plugin_call, and only until it returns.
- * Anywhere else (another thread, a constructor, a signal handler, capwasm_plugin_describe,
- * capwasm_plugin_free) they return CAPWASM_ABORTED and do nothing.
+ * Anywhere else (another thread, a constructor, capwasm_plugin_describe, capwasm_plugin_free, a signal
+ * handler that came in the midst of one of them) they return CAPWASM_ABORTED and do nothing.
  *
  * Aborted.  CAPWASM_ABORTED within a call means that the call is over: its time or a limit ran out, or
  * its grant went.  The plugin should return from capwasm_plugin_call at once, with whatever result; the
