@@ -13,19 +13,19 @@ assignments and `del` alone (docs/adr/0023-the-call-path.md).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any, NoReturn, Protocol, TypeAlias
 
 from .call import CallRecord, nest
 from .capability import HostFunc
-from .engine import capi
-from .engine.crossing import Boundary, EngineFault, GuestResource
+from .engine.crossing import Boundary, EngineFault, GuestResource, HostKind
 from .engine.engine import PluginEngine
 from .engine.exports import Export
 from .engine.link import Linked
 from .engine.start import Started
-from .engine.store import Store
+from .engine.store import Meter, Store
+from .engine.types import ResourceId
 from .errors import CapwasmError, GuestError, InstanceClosedError, InternalError
 from .handles import HandleTable
 from .keeping import NOBODY, Keeper
@@ -46,6 +46,13 @@ _START, _CLOSE = "(start)", "(close)"
 
 # here (this thread), record (new, or the one that has claimed the instance), run, args, tally
 Enter: TypeAlias = Callable[[Here, CallRecord, Callable[[Any], Any], Any, Tally | None], Any]
+
+
+class Room(Protocol):
+    """Where an instance lives: a store of the engine, or a lane to a process."""
+
+    def close(self) -> None:
+        """Give it back, once; no call is in it."""
 
 
 class Served(Protocol):
@@ -125,24 +132,43 @@ class Instance:
                 handles are closed.
             keeper: is told how its calls end.
         """
+        self._linked = linked
+        self._pay_at = min(_PAY_AT, limits.fuel // 100)
+        store = engine.new_store(limits, laned=bool(linked.lane))
+        self._furnish(engine, plugin, limits, served, keeper, linked.kinds, linked.slots)
+        self._move_in(store, store.meter(limits.fuel))
+
+    def _furnish(
+        self,
+        engine: PluginEngine,
+        plugin: str,
+        limits: Limits,
+        served: Served,
+        keeper: Keeper,
+        kinds: Mapping[ResourceId, HostKind],
+        slots: Sequence[tuple[str, str]],
+    ) -> None:
+        """What every instance has, wherever it runs."""
         self.plugin = plugin
         self.limits = limits
         self.handles = HandleTable(limits.handles)
-        self.boundary = Boundary(self.handles, linked.kinds, limits.value_bytes)
+        self.boundary = Boundary(self.handles, kinds, limits.value_bytes)
         self.once = False
         self.holder: object = None
         self._engine = engine
         self._served = served
-        self._linked = linked
         self._keeper = keeper
-        self._functions: list[HostFunc | None] = [None] * len(linked.slots)
-        self._pay_at = min(_PAY_AT, limits.fuel // 100)
-        self._store: Store | None = engine.new_store(limits, laned=bool(linked.lane))
-        self._started: Started | None = None
+        self._slots = slots
+        self._functions: list[HostFunc | None] = [None] * len(slots)
+        self._started: object = None
         self.ways: dict[int, Way] = {}
         self._call: CallRecord  # the last that was let in
         self.doomed: str | None = None
-        self.enter = self._door(self._store)
+
+    def _move_in(self, store: Room, meter: Meter) -> None:
+        """Live there from now on, with that meter at the door."""
+        self._store: Room | None = store
+        self.enter = self._door(meter)
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -170,14 +196,13 @@ class Instance:
             GuestError: its start trapped or went over a limit.
         """
         record = record or self.record(_START)
-
-        def instantiate(store: Store | None) -> None:
-            assert store is not None  # the door is not passed when it is closed
-            store.set_fuel(self.limits.fuel)  # again: here it is seen that the engine counts it
-            self._started = self._linked.startable.start(store)
-
-        self.enter(LOCAL.here, record, instantiate, self._store, None)
+        self.enter(LOCAL.here, record, self._begin, self._store, None)
         return CallStats(record)
+
+    def _begin(self, store: Any) -> None:
+        """Run the guest's start; within the call that has claimed the instance."""
+        store.set_fuel(self.limits.fuel)  # again: here it is seen that the engine counts it
+        self._started = self._linked.startable.start(store)
 
     def close(self, reason: str = "closed") -> None:
         """Close; a call under way is interrupted, and the closing happens when it has returned."""
@@ -284,20 +309,20 @@ class Instance:
         return Way(action, lambda _: resource.drop_in_instance(), self._keeper.tally(action))
 
     def _bind(self, export: Export) -> Callable[[Any], Any]:
-        if self._started is None or self._store is None:
+        store, started = self._store, self._started
+        if not isinstance(store, Store) or not isinstance(started, Started):
             raise InternalError("the instance was never started")
         plan = self._linked.plans.export(export.interface, export.name)
-        return plan.bind(self._store, self._started.func(plan.where), self.boundary)
+        return plan.bind(store, started.func(plan.where), self.boundary)
 
     # -- at the door ----------------------------------------------------------------------------
 
-    def _door(self, store: Store) -> Enter:  # noqa: C901, PLR0915 - flat, for each call costs
+    def _door(self, meter: Meter) -> Enter:  # noqa: C901, PLR0915 - flat, for each call costs
         """The one way in, with all that it needs at hand."""
         engine, gate = self._engine, self._keeper.gate
         running, claim = engine.running, engine.running.setdefault
-        set_fuel, get_fuel, where = capi.fuel_set, capi.fuel_get, capi.pointer_arg(store.context)
-        fuel, budget = self.limits.fuel, capi.uint64_arg(self.limits.fuel)
-        left, left_at = store.fuel_cell()
+        set_fuel, get_fuel, where, budget, left_at, left = meter
+        fuel = self.limits.fuel
 
         def enter(  # noqa: PLR0915
             here: Here,
@@ -434,7 +459,7 @@ class Instance:
         function = self._functions[slot]
         try:
             if function is None:
-                function = self._functions[slot] = self._served.function(*self._linked.slots[slot])
+                function = self._functions[slot] = self._served.function(*self._slots[slot])
             return function(*args)
         finally:
             call.host_fuel += HOST_CALL_FUEL
@@ -444,7 +469,7 @@ class Instance:
     def _pay(self, call: CallRecord) -> None:
         # Host work uses no fuel of its own accord (RES-03); what it costs is taken from the store.
         store = self._store
-        if store is not None:
+        if isinstance(store, Store):
             due, call.host_fuel = call.host_fuel, 0
             store.set_fuel(max(0, store.get_fuel() - due))
 

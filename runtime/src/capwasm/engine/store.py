@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from wasmtime import _bindings as ffi
 
@@ -25,7 +26,7 @@ from . import capi
 from .lane.wire import ADDED_INSTANCES, ADDED_MEMORIES
 from .trampoline import guarded
 
-__all__ = ["Func", "Store"]
+__all__ = ["Func", "Meter", "Store"]
 
 _CONTINUE = 0
 _NUMBERS = itertools.count(1)
@@ -67,6 +68,23 @@ class Func:
         """None yet."""
         self._func = ffi.wasmtime_component_func_t()
         self.at = ctypes.addressof(self._func)
+
+
+class Meter(NamedTuple):
+    """What a call may use is set before it, and what is left is read after it.
+
+    Attributes:
+        set, get: called as `set(where, budget)` and `get(where, left_at)`; C functions, where there
+            is an engine, so a call costs no more than it must.
+        left: has what is left as its `value`, when `get` has returned.
+    """
+
+    set: Callable[[Any, Any], object]
+    get: Callable[[Any, Any], object]
+    where: Any
+    budget: Any
+    left_at: Any
+    left: Any
 
 
 class Store:
@@ -131,9 +149,16 @@ class Store:
             raise capi.take_error(error)
         return self._fuel.value
 
-    def fuel_cell(self) -> tuple[Any, Any]:
-        """Where `capi.fuel_get` may put what is left, and how it is told where."""
-        return self._fuel, capi.pointer_arg(self._fuel_at)
+    def meter(self, fuel: int) -> Meter:
+        """How `Instance` gives each call that much, and sees what is left."""
+        return Meter(
+            capi.fuel_set,
+            capi.fuel_get,
+            capi.pointer_arg(self.context),
+            capi.uint64_arg(fuel),
+            capi.pointer_arg(self._fuel_at),
+            self._fuel,
+        )
 
     def _context(self) -> Any:
         """The context as the wheel's own classes have it, for `wheel.py`."""
