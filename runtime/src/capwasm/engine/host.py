@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Iterable
 from typing import Any
 
-from capwasm.errors import CapError, InternalError, LinkError
+from capwasm.errors import CapError, CapwasmError, InternalError, LinkError
 from capwasm.values import Err, Ok
 from capwasm.values import Variant as VariantValue
 
@@ -19,6 +19,7 @@ __all__ = [
     "call_fault",
     "check_defined",
     "error_value",
+    "failure_of",
     "has_handles",
     "hint_of",
     "lift_all",
@@ -55,6 +56,21 @@ def error_value(result: t.ValType | None, refusal: CapError) -> Err[Any]:
                 case _:
                     pass
     raise refusal
+
+
+def failure_of(error: BaseException) -> BaseException:
+    """What ends the call in which a host function raised `error`."""
+    if isinstance(error, CapError):
+        # The guest has no case for it: to go on would be to guess.
+        failure: BaseException = InternalError(
+            f"a host function refused with {error.word!r}, which its type can't say"
+        )
+    elif isinstance(error, CapwasmError) or not isinstance(error, Exception):
+        return error
+    else:
+        failure = InternalError(f"a host function failed: {type(error).__name__}")
+    failure.__cause__ = error
+    return failure
 
 
 def returned(name: str, result: t.ValType | None, value: Any) -> Any:

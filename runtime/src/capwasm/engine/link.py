@@ -16,7 +16,7 @@ import wasmtime.component
 
 from capwasm.call import current_call
 from capwasm.capability import Interface
-from capwasm.errors import CapError, CapwasmError, Fault, InternalError, LinkError
+from capwasm.errors import Fault, InternalError, LinkError
 from capwasm.record.redact import printable
 from capwasm.threads import LOCAL
 
@@ -25,6 +25,7 @@ from .compiled import Compiled
 from .crossing import Boundary, EngineFault, HostKind
 from .engine import PluginEngine
 from .exports import ExportTable
+from .host import failure_of
 from .lane.choose import Chosen, present
 from .lane.choose import chosen as functions_of
 from .lane.wire import LANE_IMPORTS, without_lane
@@ -265,20 +266,8 @@ def _on_drop(rep: int) -> None:
 
 def _on_failure(error: BaseException) -> str:
     """Keep what must end the call on the call's own record; the engine gets a bare word."""
-    call = current_call()
-    if isinstance(error, CapError):
-        # The guest has no case for it: to go on would be to guess.
-        failure: BaseException = InternalError(
-            f"a host function refused with {error.word!r}, which its type can't say"
-        )
-        failure.__cause__ = error
-    elif isinstance(error, EngineFault):
+    if isinstance(error, EngineFault):
         # What the guest passed on the lane is no value of its type: it trapped.
         return str(error)
-    elif isinstance(error, CapwasmError) or not isinstance(error, Exception):
-        failure = error
-    else:
-        failure = InternalError(f"a host function failed: {type(error).__name__}")
-        failure.__cause__ = error
-    call.fail(failure)
+    current_call().fail(failure_of(error))
     return "host call failed"
