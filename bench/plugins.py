@@ -111,7 +111,7 @@ def _python(workshop: Workshop) -> Path:
 
     def build(place: Path) -> Path:
         from capwasm.capsule.container import split
-        from capwasm.cli.build import build_project
+        from capwasm.authoring.project import build_project
         from capwasm.errors import CapwasmError
 
         try:

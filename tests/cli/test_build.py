@@ -231,14 +231,14 @@ def test_refuses_without_the_toolchain_with_the_command(
 ) -> None:
     from importlib.metadata import PackageNotFoundError
 
-    from capwasm.cli import _component
+    from capwasm.authoring.builders import python as builder
 
     def version(_name: str) -> str:
         if not found:
             raise PackageNotFoundError
         return found
 
-    monkeypatch.setattr(_component, "version", version)
+    monkeypatch.setattr(builder, "version", version)
 
     error = refused(project)
 

@@ -21,7 +21,7 @@ from capwasm._shipped import guest_sdk, wit_packages
 from capwasm.capsule.artifact import read_artifact
 from capwasm.capsule.container import split
 from capwasm.capsule.pack import pack, sign_capsule
-from capwasm.cli.build import build_project
+from capwasm.authoring.project import build_project
 from capwasm.plugin import Plugin
 from tests.kit import World
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from capwasm._shipped import guest_sdk, wit_packages
-from capwasm.cli._world import BINDING_NAMES
+from capwasm.authoring.world import BINDING_NAMES
 
 pytestmark = pytest.mark.toolchain("componentize-py")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capwasm.errors import ArtifactError, ManifestError
+from capwasm.errors import ArtifactError
 
 from ._output import home_option
 
@@ -56,14 +56,10 @@ def home_options(*words: str) -> Callable[[Callable[..., None]], Callable[..., N
 
 
 def read_manifest(path: Path) -> Manifest:
-    """A draft `plugin.toml`, which nobody has verified.
+    """As `authoring.project.read_manifest`."""
+    from capwasm.authoring import project
 
-    Raises:
-        ManifestError: it can't be read, or is malformed.
-    """
-    from capwasm.grants.manifest import parse_manifest
-
-    return parse_manifest(_read(path), capabilities(), context=ascii(str(path))[1:-1])
+    return project.read_manifest(path)
 
 
 def read_plugin(
@@ -93,19 +89,6 @@ def read_plugin(
     artifact.check_identity(manifest.id, manifest.version, manifest.plugin.kind)
     digest = artifact.code_digest if artifact.kind == "component" else artifact.digest
     return Plugin(manifest, Subject.of(manifest, digest), verified=True)
-
-
-def _read(path: Path) -> bytes:
-    from capwasm._files import read_file
-    from capwasm._model import MAX_TEXT_BYTES
-
-    return read_file(
-        path,
-        MAX_TEXT_BYTES,
-        ManifestError,
-        code="manifest.unreadable",
-        too_large="manifest.toml",
-    )
 
 
 def _read_code(path: Path) -> bytes:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -116,65 +115,40 @@ def warnings(
     manifest: Manifest,
     capabilities: Iterable[Any],
     imports: Sequence[str],
-    sources: Mapping[str, Path] | None,
+    names: set[str] | None,
 ) -> list[str]:
     """What an author should look at: what is declared and, as far as can be seen, never used.
 
-    Of a component made elsewhere, its imports tell.  One made of Python imports all that is
-    declared, so there the sources tell.
+    Args:
+        manifest: what is declared.
+        capabilities: those that there are.
+        imports: what the component imports.
+        names: by which its sources use capabilities, where the component imports all that is
+            declared, used or not.
     """
     from capwasm.wasi import NEEDS
 
     found = []
-    if sources is not None and "clock" not in manifest.requests:
-        needs = sorted(_python_names(sources) & {"time", "datetime", "logging"})
+    if names is not None and "clock" not in manifest.requests:
+        needs = sorted(names & {"time", "datetime", "logging"})
         found += [
             f"{name} reads the clock, and plugin.toml does not declare [clock]" for name in needs
         ]
     bare = {i.partition("@")[0] for i in imports}
-    used = _python_names(sources) if sources is not None else None
     for capability in capabilities:
         name = capability.name
         # A traceback is a use of the log, and a Python plugin draws random bytes when it starts.
-        quiet = {"log"} if used is None else {"log", "random"}
+        quiet = {"log"} if names is None else {"log", "random"}
         if name not in manifest.requests or name in quiet:
             continue
-        if used is None:
+        if names is None:
             wasi = {i for i, table in NEEDS.items() if table == name}
             seen = bool(bare & ({i.partition("@")[0] for i in capability.interfaces} | wasi))
         else:
             module = {"net": "fetch", "secret": "secrets"}.get(name, name)
             signs = {f"capwasm_guest.{module}", f"capwasm_{module}", *_SIGNS.get(name, ())}
-            seen = bool(used & signs) or (name == "secret" and "secret=" in used)
+            seen = bool(names & signs) or (name == "secret" and "secret=" in names)
         if not seen:
             table = f"[[{name}]]" if capability.repeated else f"[{name}]"
             found.append(f"plugin.toml declares {table}, and the plugin does not seem to use it")
     return found
-
-
-def _python_names(sources: Mapping[str, Path]) -> set[str]:
-    """The modules that the sources import, `open` if they call it, `secret=` if they pass one."""
-    names: set[str] = set()
-    for path in sources.values():
-        try:
-            tree = ast.parse(path.read_bytes())
-        except (SyntaxError, ValueError):
-            continue
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                for alias in node.names:
-                    names |= {
-                        alias.name,
-                        alias.name.partition(".")[0],
-                        alias.name.rpartition(".")[2],
-                    }
-            elif isinstance(node, ast.ImportFrom):
-                module = node.module or ""
-                names |= {module, module.partition(".")[0]}
-                names |= {f"{module}.{alias.name}" for alias in node.names}
-                names |= {a.name for a in node.names if module.startswith("wit_world")}
-            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                names.add(node.func.id)
-            if isinstance(node, ast.keyword) and node.arg == "secret":
-                names.add("secret=")
-    return names

@@ -7,34 +7,35 @@ be installed here finds its way into a plugin.
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from capwasm._shipped import guest_sdk
-from capwasm.errors import BuildError, Fault
+from capwasm.authoring.world import BINDING_NAMES, write_world
+from capwasm.errors import BuildError, Fault, ManifestError
 
-from ._world import BINDING_NAMES, write_world
+from . import Component, Task, Tool
 
 if TYPE_CHECKING:
     from capwasm.grants.manifest import Manifest
 
-__all__ = ["Component", "check_toolchain", "make_component", "python_sources"]
+__all__ = ["BUILDER", "python_sources"]
 
 TOOL: Final = "componentize-py"
 SUPPORTED: Final = "0.25."
 GLUE: Final = "capwasm_app"
 TIMEOUT_SECONDS: Final = 900
+INSTALL: Final = 'pip install "capwasm[build-python]"'
 _SKIPPED: Final = frozenset({"__pycache__", "tests", "wit", "vendor", "dist", "build", "assets"})
 
 _RUN: Final = (
@@ -48,22 +49,13 @@ globals().update(exports({module!r}))
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Component:
-    """What came out, and how long it took."""
-
-    code: bytes
-    seconds: float
-    tool: str
-
-
 def check_toolchain() -> str:
     """The version of componentize-py that is installed.
 
     Raises:
         BuildError: `build.toolchain`: none, or one that this version was not made for.
     """
-    command = 'pip install "capwasm[build-python]"'
+    command = INSTALL
     try:
         found = version(TOOL)
     except PackageNotFoundError:
@@ -108,37 +100,61 @@ def _walk(root: Path) -> list[Path]:
     return found
 
 
-def make_component(
-    project: Path,
-    manifest: Manifest,
-    module: str,
-    sources: Mapping[str, Path],
-    declared: Mapping[str, str],
-) -> Component:
-    """Build the component.
+class Python:
+    """Builds a Python class, by componentize-py."""
 
-    Args:
-        project: the directory with `wit/` and, if there is one, `vendor/`.
-        manifest: its `world` says which world, if `wit/` has several.
-        module: the author's module, which has the class with `@plugin`.
-        sources: from `python_sources`.
-        declared: from `declared_interfaces`.
+    name = "python"
+    title = "Python"
+    takes = "10 to 30 s"
 
-    Raises:
-        BuildError: `build.toolchain`, `build.project`, or `build.failed` with what componentize-py
-            or the author's own module said, by file and line.
-    """
-    tool = check_toolchain()
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="capwasm-build-") as name:
-        scratch = Path(name)
+    def detects(self, project: Path, module: str = "plugin") -> bool:
+        """Whether it has that module."""
+        return python_sources(project, module) is not None
+
+    def tools(self) -> list[Tool]:
+        """componentize-py, of the versions that this one works with."""
+        try:
+            found: str | None = version(TOOL)
+        except PackageNotFoundError:
+            found = None
+        return [Tool(TOOL, found, f"{SUPPORTED}x", INSTALL, "makes a component of a Python class")]
+
+    def check(self, manifest: Manifest) -> None:
+        """Python draws its seed when it starts: without `[random]` every call would end there.
+
+        Raises:
+            ManifestError: that table is missing or optional.
+        """
+        request = manifest.requests.get("random")
+        if request is not None and not any(asked.optional for asked in request.asked):
+            return
+        what = "is optional" if request else "is not declared"
+        table = '[random]\nwhy = "Python seeds its generator when it starts"'
+        raise ManifestError(
+            "a plugin in Python needs random bytes to start",
+            context="plugin.toml",
+            faults=[
+                Fault("random", f"{what}, and Python seeds its generator when it starts", table)
+            ],
+        )
+
+    def build(self, task: Task) -> Component:
+        """Build it.
+
+        Raises:
+            BuildError: `build.toolchain`, `build.project`, or `build.failed` with what
+                componentize-py or the author's own module said, by file and line.
+        """
+        tool = check_toolchain()
+        started = time.monotonic()
+        project, scratch, declared = task.project, task.scratch, task.declared
         write_world(project, scratch / "wit", declared)
         app, glue, out = scratch / "app", scratch / "glue", scratch / "out.wasm"
-        for inner, path in sources.items():
+        for inner, path in (python_sources(project, task.module) or {}).items():
             (app / inner).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, app / inner)
         glue.mkdir()
-        (glue / f"{GLUE}.py").write_text(_GLUE_TEXT.format(module=module), encoding="utf-8")
+        (glue / f"{GLUE}.py").write_text(_GLUE_TEXT.format(module=task.module), encoding="utf-8")
         shutil.copytree(
             guest_sdk() / "capwasm_guest",
             glue / "capwasm_guest",
@@ -153,14 +169,19 @@ def make_component(
             )
             paths.append(scratch / "vendor")
         argv = ["--wit-path", str(scratch / "wit")]
-        if manifest.plugin.world:
-            argv += ["--world", manifest.plugin.world.partition("/")[2].partition("@")[0]]
+        if task.manifest.plugin.world:
+            world = task.manifest.plugin.world.partition("/")[2].partition("@")[0]
+            argv += ["--world", world]
         for interface, binding in BINDING_NAMES.items():
             if interface in declared:
                 argv += ["--import-interface-name", f"{declared[interface]}={binding}"]
         argv += ["componentize", *(a for p in paths for a in ("--python-path", str(p)))]
         _run([*argv, GLUE, "--output", str(out)], scratch, project)
         return Component(out.read_bytes(), time.monotonic() - started, f"{TOOL} {tool}")
+
+    def names(self, project: Path, module: str = "plugin") -> set[str] | None:
+        """What the sources import: a component of Python imports all that is declared."""
+        return _names(python_sources(project, module) or {})
 
 
 def _run(argv: list[str], scratch: Path, project: Path) -> None:
@@ -221,3 +242,34 @@ def _told(output: str, scratch: Path, project: Path) -> BuildError:
             "pip install --target vendor NAME"
         )
     return BuildError("\n".join(kept[-40:]) + hint, context=context)
+
+
+def _names(sources: Mapping[str, Path]) -> set[str]:
+    """The modules that the sources import, `open` if they call it, `secret=` if they pass one."""
+    names: set[str] = set()
+    for path in sources.values():
+        try:
+            tree = ast.parse(path.read_bytes())
+        except (SyntaxError, ValueError):
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    names |= {
+                        alias.name,
+                        alias.name.partition(".")[0],
+                        alias.name.rpartition(".")[2],
+                    }
+            elif isinstance(node, ast.ImportFrom):
+                module = node.module or ""
+                names |= {module, module.partition(".")[0]}
+                names |= {f"{module}.{alias.name}" for alias in node.names}
+                names |= {a.name for a in node.names if module.startswith("wit_world")}
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                names.add(node.func.id)
+            if isinstance(node, ast.keyword) and node.arg == "secret":
+                names.add("secret=")
+    return names
+
+
+BUILDER: Final = Python()

@@ -1,0 +1,1 @@
+"""What plugin authors are served with: projects, builders for each language, templates."""
