@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capwasm.capability import Risk
+from capwasm.caps._paths import overlap
 from capwasm.caps.fs import Access, Fs, FsClause
 from capwasm.caps.fs.faults import WORDS, FsError
 from capwasm.caps.fs.model import parse
-from capwasm.caps.fs.paths import absolute, mount_fault, overlap, relative
+from capwasm.caps.fs.paths import absolute, mount_fault, relative
 from capwasm.caps.fs.quota import Quota
 
 MOUNTS = [None, "/data", "/out"]

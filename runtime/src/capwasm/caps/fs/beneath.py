@@ -24,11 +24,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from capwasm.caps._paths import host_path_fault, overlap
 from capwasm.errors import CapabilityError, InternalError
 
 from .faults import refuse
 from .opening import ENTER, HOLD, LOOK
-from .paths import host_path_fault, overlap
 
 __all__ = [
     "CHECK_ESCAPES",

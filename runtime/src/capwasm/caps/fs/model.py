@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from capwasm._model import Model
 from capwasm.capability import Parsed, Side
+from capwasm.caps._paths import host_path_fault, overlap
 from capwasm.caps._tables import Size, parse_tables, show_size
 from capwasm.errors import Fault
 from capwasm.lattice import (
@@ -22,7 +23,7 @@ from capwasm.lattice import (
     within_same,
 )
 
-from .paths import BIND, host_path_fault, mount_fault, overlap
+from .paths import BIND, mount_fault
 
 __all__ = ["Access", "FsClause", "parse", "schema"]
 

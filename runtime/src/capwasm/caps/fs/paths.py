@@ -1,41 +1,25 @@
 """Paths, as text: what is refused before the system sees any of it.  Pure.
 
-Two kinds that never mix.  A *guest path* is what a plugin writes; it is cut into names here, and a
-name can't climb (`..`) or hide another (`/`, NUL).  A *host path* is what an operator writes; here
-it is only judged for form, and `beneath.open_root` judges what it really names.
+A *guest path* is what a plugin writes; it is cut into names here, and a name can't climb (`..`) or
+hide another (`/`, NUL).  It never mixes with a *host path*, which is what an operator writes: that is
+judged for form by `caps._paths`, and by `beneath.open_root` for what it really names.
 """
 
 from __future__ import annotations
 
 import errno
-import re
 import unicodedata
 from dataclasses import dataclass
 from typing import Final
 
+from capwasm.caps._paths import MAX_NAME, MAX_PATH, host_path_fault
+
 from .faults import refuse
 
-__all__ = [
-    "BIND",
-    "MAX_NAME",
-    "MAX_PATH",
-    "Relative",
-    "absolute",
-    "host_path_fault",
-    "mount_fault",
-    "overlap",
-    "relative",
-]
-
-# Linux's own limits, in bytes (PATH_MAX counts the closing NUL).
-MAX_PATH: Final = 4095
-MAX_NAME: Final = 255
+__all__ = ["BIND", "Relative", "absolute", "mount_fault", "relative"]
 
 BIND: Final = r"^[a-z][a-z0-9-]{0,63}$"
 """A name that the host binds to one of its directories."""
-
-# Not files but windows on the kernel and on other processes (FS-10).
-_KERNEL: Final = ("proc", "sys", "dev")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,37 +95,9 @@ def _check_names(names: tuple[bytes, ...]) -> None:
 
 def mount_fault(mount: str) -> str | None:
     """What is wrong with a mount, or None.  It is seen by the guest alone: `/data`."""
-    fault = _form_fault(mount)
+    fault = host_path_fault(mount)
     if fault is None and unicodedata.normalize("NFC", mount) != mount:
         fault = "must be in Unicode's composed form (NFC), or two spellings would look alike"
     if fault is None and "\\" in mount:
         fault = "must not hold a backslash, which some guests take for a separator"
     return fault
-
-
-def host_path_fault(path: str) -> str | None:
-    """What is wrong with the form of a host path, or None."""
-    return _form_fault(path)
-
-
-def _form_fault(path: str) -> str | None:
-    if not path.startswith("/"):
-        return "must be absolute"
-    if path == "/":
-        return "must not be /, which holds everything"
-    names = path.split("/")[1:]
-    if any(name in ("", ".", "..") for name in names):
-        return "must be canonical: no `.`, `..`, double or trailing slash"
-    if re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", path):
-        return "must not hold control characters"
-    if len(path.encode()) > MAX_PATH or any(len(n.encode()) > MAX_NAME for n in names):
-        return f"must be at most {MAX_PATH} bytes, each name at most {MAX_NAME}"
-    if names[0] in _KERNEL:
-        return "must not lie in /proc, /sys or /dev: these are no files"
-    return None
-
-
-def overlap(a: str, b: str) -> bool:
-    """Whether one canonical path is the other or holds it, name by name (FS-19)."""
-    short, long = sorted((a.rstrip("/"), b.rstrip("/")), key=len)
-    return long == short or long.startswith(short + "/")
