@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 if TYPE_CHECKING:
     from .call import CallRecord
 
-__all__ = ["GUEST_STACK_BYTES", "LOCAL", "PROVEN", "WORKER_STACK_BYTES", "Here", "Workers"]
+__all__ = ["GUEST_STACK_BYTES", "LOCAL", "PROVEN", "WORKER_STACK_BYTES", "Here", "Workers", "stack_for"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,6 +43,14 @@ PROVEN = (
 """Whether this is a Python on which guests may run on the main thread; see `engine.trampoline`."""
 
 
+_SHARE_BYTES = GUEST_STACK_BYTES + _HOST_STACK_BYTES
+
+
+def stack_for(guests: int) -> int:
+    """The stack, in bytes, of a thread on which so many guests can run, each called by the last."""
+    return _BASE_BYTES + guests * _SHARE_BYTES
+
+
 class Here:
     """One thread, as calls see it.
 
@@ -56,9 +64,8 @@ class Here:
 
     def __init__(self, stack_bytes: int, *, worker: bool = False) -> None:
         """Nothing runs yet."""
-        share = GUEST_STACK_BYTES + _HOST_STACK_BYTES
         self.call: CallRecord | None = None
-        self.room = max(0, (stack_bytes - _BASE_BYTES) // share)
+        self.room = max(0, (stack_bytes - _BASE_BYTES) // _SHARE_BYTES)
         self.worker = worker
 
 

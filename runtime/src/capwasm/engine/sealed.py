@@ -8,6 +8,7 @@ against every further write and then checked; the engine maps those very pages (
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import mmap
 import os
@@ -51,6 +52,21 @@ class Sealed:
         except BaseException:
             self.close()
             raise
+
+    @classmethod
+    def given(cls, fd: int) -> Self:
+        """What another process has sealed, and handed over; the descriptor is owned from now on.
+
+        Raises:
+            OSError: it is not sealed against every change.
+        """
+        made = cls.__new__(cls)
+        made.fd = fd
+        if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
+            made.close()
+            raise OSError(errno.EPERM, "it is not sealed")
+        made.size = os.fstat(fd).st_size
+        return made
 
     @classmethod
     def holding(cls, data: bytes | memoryview) -> Self:
