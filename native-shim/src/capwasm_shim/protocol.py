@@ -87,16 +87,21 @@ class ServerKind(IntEnum):
     """The first element of a message between the host and the fork server, which trust each other."""
 
     START = 1
-    """host: `[START, id, spec]` with descriptors, in the order that `spec` names."""
+    """host: `[START, id, spec, names]` with descriptors: a sealed memory file with what the child alone
+    may know, then those that `names` lists, in that order."""
 
     STARTED = 2
     """server: `[STARTED, id, pid, report]` with a pidfd: the sandbox holds, and nothing was loaded yet."""
 
     FAILED = 3
-    """server: `[FAILED, id, layer, errno name, text]`: nothing was loaded, and the process is gone."""
+    """server: `[FAILED, id, layer, errno name, text]`: nothing was loaded, and the process is gone.
+    With id 0 it is the server itself that can't start."""
 
     ENDED = 4
     """server: `[ENDED, id, how, number, cpu ms, max rss KiB]`; `how` is "exited" or "signalled"."""
 
     WARM = 5
     """host: `[WARM]`: import what components need, so that later starts are short."""
+
+    MORE = 6
+    """host: `[MORE, id]` with descriptors: the next of a START that is still to come."""

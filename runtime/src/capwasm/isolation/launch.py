@@ -1,0 +1,83 @@
+"""Starting the fork server's process, with nothing of this one's in it but a socket."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from capwasm.errors import ShimError
+
+__all__ = ["launch"]
+
+# What the server and its children import; each brings the directory that it is in.  The last two are
+# in a component's process, and so are what they import in turn, which is installed beside them.
+_PACKAGES: Final = ("capwasm_shim", "msgpack", "pyseccomp", "capwasm", "wasmtime")
+
+# The message is `[FAILED, 0, "", "", text]`, by hand: msgpack may be what is missing.
+_BOOTSTRAP: Final = """\
+import os, sys
+sys.path += sys.argv[3:]
+try:
+    from capwasm_shim.server import main
+except BaseException as exc:
+    text = f"{type(exc).__name__}: {exc}".encode("ascii", "replace")[:255]
+    os.write(int(sys.argv[1]), b"\\x95\\x03\\x00\\xa0\\xa0\\xd9" + bytes([len(text)]) + text)
+    os._exit(1)
+main(int(sys.argv[1]), int(sys.argv[2]))
+"""
+
+
+def launch() -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """A new fork server, and the socket that leads to it.
+
+    Raises:
+        ShimError: `shim.unavailable`: not on this platform; `shim.start`: it can't be started.
+    """
+    if sys.platform != "linux" or not hasattr(os, "pidfd_open"):
+        raise ShimError("confined processes need Linux", code="shim.unavailable")
+    if not sys.executable:
+        raise ShimError("no Python is known to start it with", code="shim.unavailable")
+    directories = _directories()
+    try:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            # -I, -S: no PYTHON* variables, no site-packages and their .pth files, no sitecustomize,
+            # no current directory on the path; -B: it never writes there either.
+            argv = [sys.executable, "-I", "-S", "-B", "-c", _BOOTSTRAP]
+            argv += [str(theirs.fileno()), str(os.getpid()), *directories]
+            process = subprocess.Popen(  # noqa: S603 - fixed argv, no shell
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                close_fds=True,
+                pass_fds=(theirs.fileno(),),
+                cwd="/",
+                env={},
+                # Ctrl-C in the terminal is not for it.
+                start_new_session=True,
+                umask=0o077,
+            )
+    except OSError as exc:
+        raise ShimError(f"the fork server can't be started: {exc.strerror}") from exc
+    return process, ours
+
+
+def _directories() -> list[str]:
+    """Where the packages are, without those that Python itself knows."""
+    found: dict[str, None] = {}
+    for name in _PACKAGES:
+        try:
+            spec = importlib.util.find_spec(name)
+        except (ImportError, ValueError):
+            spec = None
+        if spec is None or spec.origin is None:
+            raise ShimError(f"the package {name} is not installed", code="shim.unavailable")
+        place = Path(spec.origin).resolve()
+        found[str(place.parents[1] if spec.submodule_search_locations else place.parent)] = None
+    return list(found)
