@@ -36,8 +36,9 @@ from capwasm.threads import LOCAL, stack_for
 from capwasm_shim.frames import Lane, PeerClosed, ProtocolFault
 from capwasm_shim.protocol import VERSION, Kind, Outcome
 
+from .codec import Codec
 from .parcel import CODE, Parcel
-from .proxies import Aborted, Line, Served, Signature, offers
+from .proxies import Aborted, Line, Served, offers
 
 __all__ = ["BROKEN", "Component", "before"]
 
@@ -138,14 +139,14 @@ class _Plugin:
         if self.linked.slots != parcel.served:
             raise InternalError("the component was linked in another way than by the host")
         classes = self.linked.plans.classes
-        self.exports: list[tuple[Export, Signature]] = [
-            (export, Signature(export.name, export.type, classes)) for export in self.linked.exports
+        self.exports: list[tuple[Export, Codec]] = [
+            (export, Codec(export.name, export.type, classes)) for export in self.linked.exports
         ]
-        self.functions: dict[tuple[str, str], tuple[int, Signature]] = {}
+        self.functions: dict[tuple[str, str], tuple[int, Codec]] = {}
         types = iter([f for wanted in self.linked.types.imports for f in wanted.functions])
         for number, place in enumerate(self.linked.slots):
             name, type_ = next(types)
-            self.functions.setdefault(place, (number, Signature(name, type_, classes)))
+            self.functions.setdefault(place, (number, Codec(name, type_, classes)))
 
 
 class _Worker:
@@ -209,10 +210,10 @@ class _Worker:
         self._run(call, instance, "(start)", lambda record: _start(instance, record))
 
     def _call_export(self, instance: Instance, call: int, number: int, raw: Any) -> None:
-        export, signature = self._plugin.exports[number]
-        args = signature.arguments_in(raw, self._line.crossing())
+        export, codec = self._plugin.exports[number]
+        args = codec.decode_args(raw, self._line.crossing())
         way = instance.way(export)
-        self._run(call, instance, export.short, lambda r: _enter(instance, r, way, args), signature)
+        self._run(call, instance, export.short, lambda r: _enter(instance, r, way, args), codec)
         self._line.forget_given()
 
     def _run(
@@ -221,7 +222,7 @@ class _Worker:
         instance: Instance,
         function: str,
         run: Callable[[CallRecord], Any],
-        signature: Signature | None = None,
+        codec: Codec | None = None,
     ) -> None:
         """Run one call, and tell the host how it ended."""
         line, record = self._line, instance.record(function)
@@ -232,10 +233,10 @@ class _Worker:
             record.interrupt(_INTERRUPTED)
         try:
             value = run(record)
-            if signature is not None:
+            if codec is not None:
                 line.send(
                     [Kind.RETURN, call, Outcome.VALUE],
-                    lambda c: signature.result_out(value, c),
+                    lambda c: codec.encode_result(value, c),
                     _stats(instance, record),
                 )
                 return

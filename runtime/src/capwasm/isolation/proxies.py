@@ -15,17 +15,16 @@ from capwasm.call import current_call
 from capwasm.capability import HostFunc, Interface
 from capwasm.engine import types as t
 from capwasm.engine.abi import canonical, split_version
-from capwasm.engine.classes import Classes
 from capwasm.engine.crossing import BadValue, GuestResource, over_limit
-from capwasm.engine.host import hint_of
 from capwasm.errors import GuestError, InternalError
 from capwasm.handles import Handle, Lease
 from capwasm_shim.frames import Lane, ProtocolFault
 from capwasm_shim.protocol import Answer, Kind
 
-from .wire import Crossing, decoder, encoder
+from .codec import Codec
+from .wire import Crossing
 
-__all__ = ["Aborted", "Line", "RemoteHandle", "Served", "Signature", "offers"]
+__all__ = ["Aborted", "Line", "RemoteHandle", "Served", "offers"]
 
 _LEASE = Lease()  # what is revoked, is revoked by the host
 
@@ -58,62 +57,6 @@ class RemoteHandle(Handle):
     def release(self) -> None:
         """Have the host told."""
         self._dropped.append(self.number)
-
-
-class Signature:
-    """How the values of one function cross.  Built when it is first called; safe from threads."""
-
-    def __init__(self, name: str, type_: t.FuncType, classes: Classes) -> None:
-        """For that function."""
-        self.name = name
-        self._type, self._classes = type_, classes
-        self._built: Any = None
-
-    def _parts(self) -> Any:
-        built = self._built
-        if built is None:
-            hint, classes, result = hint_of(self.name), self._classes, self._type.result
-            params = [(f"{hint}-{n}", x) for n, x in self._type.params]
-            built = self._built = (
-                [encoder(x, classes, h) for h, x in params],
-                [decoder(x, classes, h) for h, x in params],
-                None if result is None else encoder(result, classes, f"{hint}-result"),
-                None if result is None else decoder(result, classes, f"{hint}-result"),
-            )
-        return built
-
-    def arguments_out(self, values: Sequence[Any], crossing: Crossing) -> list[Any]:
-        """Arguments, as they stand in a frame."""
-        return [go(v, crossing) for go, v in zip(self._parts()[0], values, strict=True)]
-
-    def arguments_in(self, raw: Any, crossing: Crossing) -> tuple[Any, ...]:
-        """Arguments that came in a frame.
-
-        Raises:
-            ProtocolFault: they are of another function.
-        """
-        decoders = self._parts()[1]
-        if type(raw) is not list or len(raw) != len(decoders):
-            raise ProtocolFault(f"not the arguments of {self.name[:100]}")
-        return tuple([go(x, crossing) for go, x in zip(decoders, raw, strict=True)])
-
-    def result_out(self, value: Any, crossing: Crossing) -> Any:
-        """A result, as it stands in a frame."""
-        encode = self._parts()[2]
-        return None if encode is None else encode(value, crossing)
-
-    def result_in(self, raw: Any, crossing: Crossing) -> Any:
-        """A result that came in a frame.
-
-        Raises:
-            ProtocolFault: it is of another type.
-        """
-        decode = self._parts()[3]
-        if decode is None:
-            if raw is not None:
-                raise ProtocolFault(f"{self.name[:100]} has no result")
-            return None
-        return decode(raw, crossing)
 
 
 class Line:
@@ -207,7 +150,7 @@ class Line:
         """The next question is the first of a call."""
         self._seq = 0
 
-    def ask(self, number: int, signature: Signature, args: tuple[Any, ...]) -> Any:
+    def ask(self, number: int, codec: Codec, args: tuple[Any, ...]) -> Any:
         """Have the host run one of its functions.
 
         Raises:
@@ -217,14 +160,11 @@ class Line:
         """
         seq = self._seq
         self._seq += 1
-        try:
-            self.send([Kind.ASK, seq, number], lambda c: signature.arguments_out(args, c))
-        except BadValue as fault:  # they came out of the component as values of these types
-            raise InternalError(f"{signature.name}: {fault.at('arguments')}") from None
+        self.send([Kind.ASK, seq, number], lambda c: codec.encode_args(args, c))
         match self.lane.recv():
             case [Kind.ANSWER, said, Answer.VALUE, value, int(cost)] if said == seq and cost >= 0:
                 current_call().charge_host_work(cost)
-                return signature.result_in(value, self.crossing())
+                return codec.decode_result(value, self.crossing())
             case [Kind.ANSWER, said, Answer.ABORT, None, int()] if said == seq:
                 raise Aborted("the host has ended the call")
         raise ProtocolFault("not an answer to what was asked")
@@ -233,7 +173,7 @@ class Line:
 class Served:
     """The host functions of one instance, as `Instance` wants them."""
 
-    def __init__(self, line: Line, functions: dict[tuple[str, str], tuple[int, Signature]]) -> None:
+    def __init__(self, line: Line, functions: dict[tuple[str, str], tuple[int, Codec]]) -> None:
         """Ask on that line.
 
         Args:
@@ -245,9 +185,9 @@ class Served:
 
     def function(self, interface: str, name: str) -> HostFunc:
         """The function that asks for that one."""
-        number, signature = self._functions[interface, name]
+        number, codec = self._functions[interface, name]
         ask = self._line.ask
-        return lambda *args: ask(number, signature, args)
+        return lambda *args: ask(number, codec, args)
 
     def close(self) -> None:
         """Nothing is held here."""
