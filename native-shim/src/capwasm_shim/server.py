@@ -12,7 +12,6 @@ no other's memory: it comes in a file that the child alone reads.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import gc
 import importlib
@@ -31,6 +30,7 @@ import msgpack
 from . import child, control, sandbox
 from .layers import Spec
 from .protocol import ServerKind
+from .sandbox import kernel
 
 __all__ = ["SETUP_SECONDS", "main"]
 
@@ -42,7 +42,6 @@ _LAST_SECONDS: Final = 2.0
 
 _REPORT_BYTES: Final = 64 * 1024
 _PR_SET_NAME: Final = 15
-_PR_SET_CHILD_SUBREAPER: Final = 36
 _FAULTS: Final = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
 _INSIDE: Final = "capwasm.isolation.inside"
 _GONE: Final = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF})
@@ -77,7 +76,6 @@ class _Server:
         self._more: dict[int, list[int]] = {}
         # The host may be copied, with its end of the socket (LIFE-10): so it is watched as well.
         self._host = os.pidfd_open(host)
-        self._self = os.pidfd_open(self._pid)
         self._wake, self._woken = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._poll = select.poll()
         for fd in (self._sock.fileno(), self._host, self._wake):
@@ -97,6 +95,7 @@ class _Server:
             pass
         finally:
             self._kill_all()
+            sandbox.finish()
 
     def _turn(self) -> None:
         waits = [c.deadline for c in self._pipes.values()]
@@ -163,7 +162,7 @@ class _Server:
             os.set_blocking(reading, False)
             pid = sandbox.spawn(spec)
             if pid == 0:
-                child.run(fds[0], names, fds[1:], writing, self._self)
+                child.run(fds[0], names, fds[1:], writing)
             each = _Child(number, pid, reading)
             self._children[pid] = self._pipes[reading] = each
             self._poll.register(reading, select.POLLIN)
@@ -351,7 +350,4 @@ def _settle_in() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_NAME, b"capwasm-shim", 0, 0, 0)
-    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "no subreaper")
+    kernel.call("prctl", _PR_SET_NAME, b"capwasm-shim", 0, 0, 0)
