@@ -34,7 +34,7 @@ FLOORS: list[set[str]] = [
     {"caps", "engine"},
     {"jsonvalues", "keeping", "traps", "web"},
     {"wasi", "repository", "oci", "revocation"},
-    {"instance", "serving"},
+    {"instance", "serving", "strict"},
     {"isolation"},
     {"opener", "ready", "session"},
     {"plugin"},
@@ -66,7 +66,7 @@ POWER: dict[str, set[str]] = {
     "sigstore": {"capsule.bundle"},
     "httpcore": {"caps.net", "web"},
     "zlib": {"caps.net", "capsule.container"},
-    "tempfile": {"_files", "authoring", "cli", "demo"},
+    "tempfile": {"_files", "strict", "authoring", "cli", "demo"},
     "msgpack": {"isolation"},
     "capwasm_shim": {"isolation", "machine", "grants.isolation", "cli"},
 }  # fmt: skip

@@ -14,6 +14,7 @@ CODES: dict[str, str] = {
     "artifact.not-a-component": "The code is not a binary WebAssembly component.",
     "artifact.compile": "The component is invalid or can't be compiled.",
     "artifact.compile-limit": "Compiling the component exceeded the time or memory allowed.",
+    "artifact.legacy": "The file is no plugin that could run without a manifest.",
     # build
     "build.toolchain": "A tool that the build needs is missing, or of another version.",
     "build.project": "The project's directory does not hold what a build needs.",
@@ -78,6 +79,7 @@ CODES: dict[str, str] = {
     "grant.core-version": "The plugin needs another version of the core.",
     "grant.platform": "This platform can't enforce what the grant promises.",
     "grant.native": "The policy lets no native code of this plugin run.",
+    "grant.legacy": "The policy does not list this file, which has no manifest.",
     # link
     "link.undeclared-import": "The component imports an interface that its manifest doesn't declare.",
     "link.unknown-import": "The component imports something that this runtime does not offer.",

@@ -182,14 +182,19 @@ def decide(
         allow=MappingProxyType(allow),
         deny=MappingProxyType({name: rules.denied(name) for name in allow}),
         core=None if fits else _core_fault(manifest, core),
-        isolation=policy.isolation.for_plugin(
-            manifest.id, manifest.plugin.kind, asked=manifest.plugin.isolation
-        ),
+        isolation=_isolation(manifest, policy),
         consent=consent.entry,
     )
 
 
 _NONE: Final[ClauseSet[Any]] = ClauseSet.of()
+
+
+def _isolation(manifest: Manifest, policy: Policy) -> Isolation:
+    if manifest.legacy:
+        return policy.isolation.for_legacy(manifest.legacy)
+    plugin = manifest.plugin
+    return policy.isolation.for_plugin(plugin.id, plugin.kind, asked=plugin.isolation)
 
 
 def _core_fault(manifest: Manifest, core: str | None) -> Fault:

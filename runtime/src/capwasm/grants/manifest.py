@@ -36,10 +36,20 @@ from ._document import (
 from .isolation import Place
 from .semver import VersionRange
 
-__all__ = ["SCHEMA", "Asked", "Instancing", "Manifest", "Plugin", "Request", "parse_manifest"]
+__all__ = [
+    "SCHEMA",
+    "Asked",
+    "Instancing",
+    "Manifest",
+    "Plugin",
+    "Request",
+    "parse_manifest",
+    "strict_manifest",
+]
 
 SCHEMA: Final = 1
 MAX_WHY: Final = 200
+LEGACY_DIGITS: Final = 32  # a label has 63 characters at most; 128 bits tell any two files apart
 
 # per-call: a fresh store for each call.  pooled: the plugin says that it keeps nothing between
 # calls, so warm instances are used again.  single: one instance keeps state, one call at a time.
@@ -143,7 +153,7 @@ class Request:
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Manifest(Proof):
-    """What a plugin is and asks.  Made by `parse_manifest` alone.
+    """What a plugin is and asks.  Made by `parse_manifest`, or `strict_manifest` where none is.
 
     Attributes:
         plugin: the `[plugin]` table.
@@ -151,6 +161,7 @@ class Manifest(Proof):
         limits: what it asks, with the default for each that it leaves out.
         named_limits: the limits that it does name, as written.
         digest: SHA-256 of the bytes that it was parsed from, in hex.
+        legacy: SHA-256 of the file that it stands for, in hex; empty for one that was parsed.
     """
 
     plugin: Plugin
@@ -158,6 +169,7 @@ class Manifest(Proof):
     limits: Limits
     named_limits: frozenset[str]
     digest: str = field(repr=False)
+    legacy: str = ""
 
     @property
     def id(self) -> str:
@@ -223,6 +235,39 @@ def parse_manifest(
         limits=limits,
         named_limits=frozenset(named),
         digest=hashlib.sha256(data).hexdigest(),
+    )
+
+
+def strict_manifest(
+    sha256: str, kind: Kind, limits: Limits, capabilities: Sequence[AnyCapability]
+) -> Manifest:
+    """The manifest of a file that has none: it asks for nothing.
+
+    It declares every capability all the same, so that whatever the file imports is there, and
+    refuses.  Its id is made of the digest; a policy that lists the digest is all that lets it run.
+
+    Args:
+        sha256: of the file, in hex.
+        kind: what it is.
+        limits: under which it runs.
+        capabilities: those that there are.
+    """
+    about = {
+        "id": f"legacy.sha256-{sha256[:LEGACY_DIGITS]}",
+        "name": "A file without a manifest",
+        "version": "0.0.0",
+        "requires-core": ">=0",
+        "kind": kind,
+        "isolation": "process",
+    }
+    nothing = Request((), ClauseSet.of())
+    return Manifest.made(
+        plugin=validate(Plugin, about, ManifestError),
+        requests=MappingProxyType({c.name: nothing for c in capabilities}),
+        limits=limits,
+        named_limits=frozenset(),
+        digest=sha256,
+        legacy=sha256,
     )
 
 

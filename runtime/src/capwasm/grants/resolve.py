@@ -92,7 +92,8 @@ def resolve(
     Raises:
         GrantDeniedError: `grant.denied` with every missing permission, each with what would allow
             it; `grant.core-version` if the plugin is made for another core, `grant.native` if it is
-            native code that the policy does not let run.
+            native code that the policy does not let run, `grant.legacy` if it has no manifest and
+            the policy does not list it.
         ConsentError: the consent is about another plugin, or its record is malformed.
         ValueError: `core` is no version.
     """
@@ -103,7 +104,7 @@ def resolve(
         raise GrantDeniedError(
             f"{missing} thing{'s' if missing > 1 else ''} missing, by the policy{owner} and the"
             " consents",
-            code=_code(found),
+            code=_code(manifest, found),
             context=f"{manifest.id} {manifest.version}",
             faults=found.faults,
         )
@@ -121,8 +122,10 @@ def resolve(
     )
 
 
-def _code(found: Resolution) -> str:
+def _code(manifest: Manifest, found: Resolution) -> str:
     """The code of a denial: of what no permission would mend first."""
     if found.core:
         return "grant.core-version"
-    return "grant.native" if found.isolation.fault else "grant.denied"
+    if found.isolation.fault:
+        return "grant.legacy" if manifest.legacy else "grant.native"
+    return "grant.denied"

@@ -20,8 +20,8 @@ from capwasm.capsule.trust import TrustStore, utc_now
 from capwasm.capsule.verify import VerifiedArtifact
 from capwasm.errors import Fault, RevocationError, VerificationError
 from capwasm.events import ALLOWED, DENIED, FAILED, Event, Recorder
-from capwasm.grants.tables import RevocationRule
 from capwasm.grants.resolve import Grants
+from capwasm.grants.tables import RevocationRule
 
 from .feed import SKEW, Feed, check_signatures, verify_feed
 from .index import Entry, Index, Subject
