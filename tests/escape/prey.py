@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import secrets
 import shutil
 import socket
@@ -56,16 +57,12 @@ class Prey:
         self.dropbox.chmod(0o777)
         self._listeners: dict[str, socket.socket] = {}
         self._listen()
-        self._victim = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _VICTIM, str(self.secret)],
-            stdout=subprocess.PIPE,
-            env={"TOKEN": self.token.hex()},
-            cwd="/",
-        )
-        self.victim = self._victim.pid
-        assert self._victim.stdout is not None
-        self.address, self.victim_fd = map(int, self._victim.stdout.readline().split())
-        os.set_blocking(self._victim.stdout.fileno(), False)
+        self._start()
+        self.hostname = socket.gethostname()
+        self.processors = sum(1 << n for n in os.sched_getaffinity(0) if n < 64)
+        self.core_limit = resource.prlimit(self.victim, resource.RLIMIT_CORE)
+        self.nice = os.getpriority(os.PRIO_PROCESS, self.victim)
+        self._share()
         self.reset()
 
     # -- files --------------------------------------------------------------------------------------
@@ -119,6 +116,8 @@ class Prey:
                 ("::1", self.port), family=socket.AF_INET6
             )
         self.abstract = f"capwasm-{secrets.token_hex(8)}"
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.free_port: int = free.getsockname()[1]
         self.path = self.directory / "socket"
         for name, address in (("abstract", "\0" + self.abstract), ("path", str(self.path))):
             listener = socket.socket(socket.AF_UNIX)
@@ -146,7 +145,58 @@ class Prey:
     def has_inet6(self) -> bool:
         return "tcp6" in self._listeners
 
+    # -- shared memory and queues ----------------------------------------------------------------------
+
+    def _share(self) -> None:
+        self.shared_key = secrets.randbelow(2**30) + 1
+        self.queue = f"capwasm-{self.shared_key}"
+        made = 0o1000 | 0o666  # IPC_CREAT
+        memory = kernel("shmget", self.shared_key, 4096, made)
+        LIBC.shmat.restype = ctypes.c_void_p
+        at = LIBC.shmat(memory, None, 0)
+        ctypes.memmove(at, self.token, 16)
+        LIBC.shmdt(ctypes.c_void_p(at))
+        messages = kernel("msgget", self.shared_key, made)
+        text = struct.pack("<q", 1) + self.token
+        kernel("msgsnd", messages, text, 16, 0)
+        semaphores = kernel("semget", self.shared_key, 1, made)
+        os.close(kernel("mq_open", self.queue.encode(), os.O_CREAT | os.O_RDWR, 0o666, None))
+        self._shared = memory, messages, semaphores
+
+    def _unshare(self) -> None:
+        memory, messages, semaphores = self._shared
+        kernel("shmctl", memory, 0, None)
+        kernel("msgctl", messages, 0, None)
+        kernel("semctl", semaphores, 0, 0)
+        kernel("mq_unlink", self.queue.encode())
+
     # -- the process ------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        self._victim = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _VICTIM, str(self.secret)],
+            stdout=subprocess.PIPE,
+            env={"TOKEN": self.token.hex()},
+            cwd="/",
+        )
+        self.victim = self._victim.pid
+        assert self._victim.stdout is not None
+        self.address, self.victim_fd = map(int, self._victim.stdout.readline().split())
+        os.set_blocking(self._victim.stdout.fileno(), False)
+
+    def revive(self) -> None:
+        """A new victim, if something was done to this one."""
+        limit = resource.prlimit(self.victim, resource.RLIMIT_CORE)
+        nice = os.getpriority(os.PRIO_PROCESS, self.victim)
+        if not self.unharmed() or (limit, nice) != (self.core_limit, self.nice):
+            self._end()
+            self._start()
+
+    def _end(self) -> None:
+        self._victim.kill()
+        self._victim.wait()
+        assert self._victim.stdout is not None
+        self._victim.stdout.close()
 
     def hits(self) -> bool:
         """Whether the victim got a signal since this was asked last."""
@@ -163,12 +213,10 @@ class Prey:
             return memory.read(16) == self.token and "TracerPid:\t0\n" in status
 
     def close(self) -> None:
-        self._victim.kill()
-        self._victim.wait()
-        assert self._victim.stdout is not None
-        self._victim.stdout.close()
+        self._end()
         for listener in self._listeners.values():
             listener.close()
+        self._unshare()
         shutil.rmtree(self.directory)
 
 

@@ -61,14 +61,14 @@ def seen(pid: int) -> dict[str, Any]:
     with contextlib.suppress(OSError):
         status = (place / "status").read_text()
         for name in ("Uid", "Gid", "Groups", "CapPrm", "CapEff", "CapBnd", "NoNewPrivs", "Seccomp"):
-            line = re.search(rf"^{name}:\s*(.*)$", status, re.MULTILINE)
+            line = re.search(rf"^{name}:[ \t]*(.*)$", status, re.MULTILINE)
             found[name] = line[1] if line else ""
         tracer = re.search(r"^TracerPid:\s*(\d+)$", status, re.MULTILINE)
         found["tracer"] = tracer[1] if tracer else ""
         found["limits"] = (place / "limits").read_text()
         found["nice"] = os.getpriority(os.PRIO_PROCESS, pid)
         found["policy"] = os.sched_getscheduler(pid)
-        found["owner"] = place.stat().st_uid
+        found["owner"] = (place / "environ").stat().st_uid
         found["children"] = (place / f"task/{pid}/children").read_text()
         found["session"] = (place / "stat").read_text().rpartition(")")[2].split()[2:4]
     with contextlib.suppress(OSError):  # an ordinary user may not look into who is not dumpable

@@ -5,8 +5,8 @@
  * (topic "calls", see hostile_calls.c); the other topics are what no such list can say.  One list can
  * be written into the file itself, in the place of EARLY-CALLS: a constructor plays it.
  */
-#include "../../native-shim/include/capwasm_plugin.h"
 #include "hostile.h"
+#include "../../native-shim/include/capwasm_plugin.h"
 #include "hostile_calls.c"
 
 #include <dlfcn.h>
