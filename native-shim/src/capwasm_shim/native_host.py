@@ -38,8 +38,9 @@ def end(code: int) -> NoReturn:
 class Tables:
     """`capwasm_host` and all that it points to.
 
-    Made before the sandbox is entered: each function is a piece of machine code that ctypes writes,
-    and a sandbox may allow no such memory.  The functions refuse until `open` is called.
+    Made before the sandbox is entered, and once for all processes that are forked from here: each
+    function is a piece of machine code that ctypes writes, and a sandbox may allow no such memory.
+    The functions refuse until `open` is called.
     """
 
     def __init__(self) -> None:
@@ -48,7 +49,6 @@ class Tables:
         Raises:
             OSError: memory that can be executed is shared with another process.
         """
-        _check_own_memory()
         self.host = Host(abi=ABI, size=ctypes.sizeof(Host))
         self.desk: Desk | None = None
         self.aborted = False
@@ -68,6 +68,7 @@ class Tables:
             made = struct(ctypes.sizeof(struct), *functions)
             self._held.append(made)
             setattr(self.host, table.member, ctypes.addressof(made))
+        _check_own_memory()
 
     # -- a call ---------------------------------------------------------------------------------
 
@@ -174,9 +175,10 @@ class Tables:
 
 
 def _check_own_memory() -> None:
-    """Where the memory for new functions is a shared file, a fork shares it (libffi on SELinux).
+    """Refuse memory for functions that a fork would share: old versions of libffi use a file for it,
+    where SELinux lets no other memory be executed.
 
-    Then a plugin could write the functions that another one's process calls.
+    A plugin could write the functions that another one's process calls.
     """
     for line in Path("/proc/self/maps").read_text("ascii", "replace").splitlines():
         rights = line.split(maxsplit=2)[1]
