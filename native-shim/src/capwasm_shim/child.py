@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -17,7 +18,7 @@ from .frames import DownReader, Lane, UpWriter
 from .layers import LayerError, Spec
 from .native import Native
 
-__all__ = ["BROKEN", "Given", "plain", "run"]
+__all__ = ["BROKEN", "Given", "plain", "prepare", "run"]
 
 BROKEN: Final = 70
 """The exit status where our own code failed (`EX_SOFTWARE`)."""
@@ -40,6 +41,17 @@ class Given:
     load: dict[str, Any]
     lanes: list[Lane]
     fds: dict[str, list[int]]
+
+
+_native: Native | None = None
+
+
+def prepare() -> None:
+    """In the server, once: make what every native plugin's process is to have a copy of."""
+    global _native  # noqa: PLW0603  forks must find it
+    # Where memory that can be executed is no copy in a fork, each process says for itself why not.
+    with contextlib.suppress(OSError):
+        _native = Native()
 
 
 def run(body: int, names: Sequence[str], fds: Sequence[int], pipe: int) -> NoReturn:
@@ -68,7 +80,7 @@ def _confine(
     work = None
     try:
         given, files = _take(body, names, fds)
-        work = _prepare(given)
+        work = _work(given)
         kept = [lane.sock.fileno() for lane in given.lanes]
         kept += [fd for each in given.fds.values() for fd in each]
         report = sandbox.enter(given.spec, files, [*kept, pipe])
@@ -109,11 +121,11 @@ def _lanes(named: dict[str, list[int]]) -> list[Lane]:
     return made
 
 
-def _prepare(given: Given) -> Callable[[], int]:
+def _work(given: Given) -> Callable[[], int]:
     """What it is here for, as far as it must be made before the sandbox; nothing of it runs yet."""
     spec, load, lanes, fds = given.spec, given.load, given.lanes, given.fds
     if spec.kind == "native":
-        native = Native()
+        native = _native or Native()
         return lambda: native.run(lanes[0], sandbox.path_of(spec.files[0].name), load["limit"])
     if spec.kind == "component":
         # Imported by the server, since there is no other package's name in this one.

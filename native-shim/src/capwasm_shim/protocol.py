@@ -98,7 +98,8 @@ class ServerKind(IntEnum):
     With id 0 it is the server itself that can't start."""
 
     ENDED = 4
-    """server: `[ENDED, id, how, number, cpu ms, max rss KiB]`; `how` is "exited" or "signalled"."""
+    """server: `[ENDED, id, how, number, cpu ms, max rss KiB, starved]`; `how` is "exited" or "signalled",
+    `starved` is whether the kernel killed it for the memory that it took."""
 
     WARM = 5
     """host: `[WARM]`: import what components need, so that later starts are short."""

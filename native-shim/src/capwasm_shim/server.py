@@ -232,11 +232,11 @@ class _Server:
             self._kill_orphans()
 
     def _over(self, each: _Child, code: int, usage: resource.struct_rusage) -> None:
-        sandbox.forget(each.pid)
+        starved = sandbox.forget(each.pid)
         how, number = ("exited", code) if code >= 0 else ("signalled", -code)
         if each.failure is None:
             cpu = round(1000 * (usage.ru_utime + usage.ru_stime))
-            self._tell([ServerKind.ENDED, each.id, how, number, cpu, usage.ru_maxrss])
+            self._tell([ServerKind.ENDED, each.id, how, number, cpu, usage.ru_maxrss, starved])
             return
         layer, name, text = each.failure
         self._fail(each.id, layer, name, text or f"it ended in its set-up: {how}, {number}")
@@ -307,6 +307,7 @@ def main(fd: int, host: int) -> NoReturn:
         server = _Server(sock, host)
         server.watch()
         sandbox.prepare()
+        child.prepare()
         _freeze()
     except BaseException as exc:  # noqa: BLE001  told to the host, which is all that is left to do
         text = f"{type(exc).__name__}: {exc}"[:500]

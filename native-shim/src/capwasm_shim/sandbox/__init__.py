@@ -204,10 +204,13 @@ def enter(spec: Spec, files: Sequence[int], keep: Sequence[int]) -> Report:
     return Report(tuple(applied), missing)
 
 
-def forget(pid: int) -> None:
-    """Remove the cgroups of a process that was reaped; never raises."""
-    if _server is not None:
-        _server.groups.remove(pid)
+def forget(pid: int) -> bool:
+    """Remove the cgroups of a process that was reaped; never raises.
+
+    Returns:
+        Whether it went over the memory of its cgroup, and something of it was killed for that.
+    """
+    return _server is not None and _server.groups.remove(pid)
 
 
 def finish() -> None:

@@ -96,18 +96,30 @@ class Groups:
                 (group / file).write_text(value)
         (group / "cgroup.procs").write_text(str(pid))
 
-    def remove(self, pid: int) -> None:
-        """Remove the groups of a process that was reaped."""
-        for home in self._homes.values():
+    def remove(self, pid: int) -> bool:
+        """Remove the groups of a process that was reaped; whether one of it was killed for memory."""
+        starved = False
+        for layer, home in self._homes.items():
             if isinstance(home, _Home):
+                group = home.path / str(pid)
                 with contextlib.suppress(OSError):
-                    (home.path / str(pid)).rmdir()
+                    starved |= layer is Layer.CGROUP_MEMORY and _starved(group)
+                    group.rmdir()
+        return starved
 
     def close(self) -> None:
         """Remove the groups of the server; those that still hold a process stay."""
         for home in self._homes.values():
             if isinstance(home, _Home):
                 _clear(home.path)
+
+
+def _starved(group: Path) -> bool:
+    for name in ("memory.events", "memory.oom_control"):  # version 2, version 1
+        for line in _read(str(group / name)).splitlines():
+            if line.startswith("oom_kill "):
+                return line != "oom_kill 0"
+    return False
 
 
 def _make_home(controller: str, name: str) -> _Home | Lacks:

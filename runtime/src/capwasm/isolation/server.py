@@ -247,7 +247,7 @@ class _Link:
                 waiting.set(ShimError(why))
         for number in list(self._running):
             if (over := self._running.pop(number, None)) is not None:
-                over.set(Ended("lost", 0, 0, 0))
+                over.set(Ended("lost", 0))
 
     def _reap(self) -> None:
         try:

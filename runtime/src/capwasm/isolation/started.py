@@ -54,15 +54,19 @@ class Ended:
         number: the exit status or the signal.
         cpu_ms: processor time of all its threads, in milliseconds.
         maxrss_kib: the most memory that it had at once, in KiB.
+        starved: whether the kernel killed it for the memory that it took.
     """
 
     how: str
     number: int
-    cpu_ms: int
-    maxrss_kib: int
+    cpu_ms: int = 0
+    maxrss_kib: int = 0
+    starved: bool = False
 
     def __str__(self) -> str:
         """For an error's message."""
+        if self.starved:
+            return "it ran out of memory"
         if self.how == "exited":
             return f"it exited with status {self.number}"
         if self.how == "lost":
