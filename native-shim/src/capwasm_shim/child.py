@@ -130,7 +130,6 @@ def _work(given: Given) -> Callable[[], int]:
     if spec.kind == "component":
         # Imported by the server, since there is no other package's name in this one.
         component = sys.modules["capwasm.isolation.inside"].before(load, fds)
-        del fds["code"]
         side = socket.socket(fileno=fds["side"][0])
         return lambda: int(component.run(lanes, side))
     return lambda: execute.run(given)

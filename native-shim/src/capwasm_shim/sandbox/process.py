@@ -43,7 +43,11 @@ def clean_start(place: Place) -> None:
     ignored = {signal.SIGPIPE} if place.spec.kind != "exec" else set()
     signal.set_wakeup_fd(-1)
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
+        wanted = signal.SIG_IGN if number in ignored else signal.SIG_DFL
+        # Python knows those of its own: an engine that was made since the fork needs its handlers of
+        # faults, by which a guest's traps come, and they stay.
+        if signal.getsignal(number) != wanted:
+            signal.signal(number, wanted)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for fd in {0, 1, 2} - place.keep:
         os.dup2(place.null, fd)

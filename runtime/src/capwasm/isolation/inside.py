@@ -11,6 +11,7 @@ the rest.  Nothing is imported after `before`: there are no files any more.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import socket
@@ -53,17 +54,25 @@ _NEEDED = (LaneExportPlan, WheelExportPlan, layout_faults())
 _CAPACITY = Capacity(pooled=False, ready=0)
 
 
-def before(load_: Mapping[str, Any], fds: Mapping[str, Sequence[int]]) -> Component:
+def before(load_: Mapping[str, Any], fds: dict[str, list[int]]) -> Component:
     """Map the compiled code, before the sandbox is entered.
 
     Args:
         load_: of `Parcel.to_load`; not looked at here, for the plugin has named what is in it.
-        fds: by name; `CODE` is taken.
+        fds: by name; in the place of `CODE` is put what the engine keeps open of it.
     """
     made = make_engine(_CAPACITY)
     try:
-        with Sealed.given(fds[CODE][0]) as code:
-            return Component(load_, made, load(made.wasm, code))
+        with Sealed.given(fds.pop(CODE)[0]) as code:
+            # The engine opens it once more, which takes the lowest number that is free; memories
+            # are later mapped from that one, so it must stay.
+            free = os.dup(code.fd)
+            os.close(free)
+            component = load(made.wasm, code)
+            with contextlib.suppress(OSError):
+                if os.path.sameopenfile(free, code.fd):
+                    fds[CODE] = [free]
+        return Component(load_, made, component)
     except (wasmtime.WasmtimeError, OSError, LookupError) as exc:
         return Component(load_, made, exc)
 
