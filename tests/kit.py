@@ -40,6 +40,7 @@ OPTIONAL = {
     "[log]": "[log]\noptional = true\n",
     "[kv]": "[kv]\noptional = true\n",
     "[config]": '[config]\nkeys = ["none"]\noptional = true\n',
+    "[[exec]]": '[[exec]]\ncommand = "none"\noptional = true\n',
 }
 HEAD = """schema = 1
 [plugin]

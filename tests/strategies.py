@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from capwasm.caps import standard_capabilities
 from capwasm.caps.clock.model import ClockClause
 from capwasm.caps.config.model import ConfigClause
+from capwasm.caps.exec.model import ExecClause
 from capwasm.caps.fs.model import Access, FsClause
 from capwasm.caps.kv.model import KvClause
 from capwasm.caps.log.model import LEVELS, LogClause
@@ -65,6 +66,25 @@ def _secret(clause: SecretClause, operation: tuple[str, str, str, str]) -> bool:
     return clause.injects(name, origin) and clause.header in (None, header)
 
 
+def _exec(clause: ExecClause, operation: tuple[str, str, tuple[str, ...], str, int]) -> bool:
+    command, program, arguments, path, amount = operation
+    bounds = (
+        clause.timeout_ms,
+        clause.memory,
+        clause.processes,
+        clause.input_bytes,
+        clause.output_bytes,
+        clause.runs,
+    )
+    return (
+        clause.command in (None, command)
+        and clause.program in (None, program)
+        and clause.arguments in (None, arguments)
+        and (clause.reads is None or path == "" or path in clause.reads)
+        and all(_up_to(bound, amount) for bound in bounds)
+    )
+
+
 def _kv(clause: KvClause, operation: tuple[int, int, int]) -> bool:
     size, keys, value = operation
     bounds = ((clause.quota, size), (clause.keys, keys), (clause.value_bytes, value))
@@ -78,6 +98,8 @@ MOUNTS, BINDS, PATHS = (
 )
 ORIGINS = ("https://a.com", "https://b.com:8443")
 HEADERS = ("Authorization: Bearer {}", "X-Token: {}")
+PROGRAMS = ("/usr/bin/a", "/usr/bin/b")
+FORMS = (((),), (("-x", "{size:[0-9]{1,3}}"),), (("a b",), ("{n:a|b}", "")))
 AMOUNTS = (1, 64, 1000, 4096, 65536)
 
 _secrets = st.one_of(
@@ -97,6 +119,25 @@ _secrets = st.one_of(
         st.none(),
         _maybe((1, 1000)),
     ),
+)
+
+_named = st.builds(ExecClause, st.sampled_from(("thumbnail", "check")))  # as a manifest does
+_commands = st.one_of(
+    _named,
+    _named,
+    st.builds(
+        ExecClause,
+        _maybe(("thumbnail", "check")),
+        _maybe(PROGRAMS),
+        _maybe(FORMS),
+        st.none() | st.frozensets(st.sampled_from(("/srv/a", "/srv/b"))),
+        _maybe((1, 5000)),
+        _maybe((2**24, 2**28)),
+        _maybe((1, 16)),
+        _maybe((0, 1000)),
+        _maybe((0, 4096)),
+        _maybe((1, 1000)),
+    ).filter(lambda c: (c.command, c.program) != (None, None)),
 )
 
 KINDS: Mapping[str, Kind] = {
@@ -159,6 +200,17 @@ KINDS: Mapping[str, Kind] = {
         net_clauses(),
         st.tuples(net_operations(), st.sampled_from(ADDRESSES)),
         lambda c, op: c.allows(op[0]) and c.allows_address(op[1]),
+    ),
+    "exec": Kind(
+        _commands,
+        st.tuples(
+            st.sampled_from(("thumbnail", "check")),
+            st.sampled_from(PROGRAMS),
+            st.sampled_from(FORMS),
+            st.sampled_from(("", "/srv/a", "/srv/b")),
+            st.sampled_from((0, 1, 16, 1000, 2**26)),
+        ),
+        _exec,
     ),
     "door": Kind(
         st.builds(

@@ -37,6 +37,7 @@ KINDS: dict[str, str] = {
     "fs": "A file operation that opens, changes or was refused.",
     "net": "One hop of a fetch: origin, address, verdict, bytes.",
     "secret": "A secret was used, revealed or refused.",
+    "exec": "A command was run, ended, or was refused.",
     "kv": "A key-value operation was refused or failed.",
     "log": "A plugin's log lines were dropped or cut.",
     "clock": "A clock was refused.",

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NAMES", "standard_capabilities"]
 
-NAMES = ("clock", "random", "config", "log", "kv", "fs", "secret", "net")
+NAMES = ("clock", "random", "config", "log", "kv", "fs", "secret", "net", "exec")
 """Their tables, in the order in which they open: a later one may use an earlier one's state."""
 
 

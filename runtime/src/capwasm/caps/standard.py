@@ -11,6 +11,7 @@ from capwasm.record.redact import Redactor
 
 from .clock import Clock
 from .config import Config
+from .exec import Exec, Spawner
 from .fs import Fs
 from .kv import Kv
 from .log import Log
@@ -29,6 +30,7 @@ def standard_capabilities(
     protected: Iterable[Path] = (),
     resolver: Any = None,
     tls_ca_file: str | Path | None = None,
+    spawner: Spawner | None = None,
 ) -> tuple[Capability[Any, Any], ...]:
     """All capabilities of this version.
 
@@ -38,10 +40,12 @@ def standard_capabilities(
     Args:
         vault: where secrets come from; none: no secret can be granted.
         redactor: knows the secrets that must not be recorded.
-        protected: directories that no grant of files may overlap (FS-21).
+        protected: directories that no grant of files or commands may overlap (FS-21).
         resolver: resolves names in place of the system's resolver.
         tls_ca_file: certificates to trust in place of the system's.
+        spawner: starts commands in sandboxes; none: no command can be granted.
     """
+    protected = tuple(protected)
     redactor = redactor or Redactor()
     return (
         Clock(),
@@ -52,4 +56,5 @@ def standard_capabilities(
         Fs(protected=protected),
         Secrets(vault, redactor),
         Net(resolver or system_resolve, Path(tls_ca_file) if tls_ca_file else None),
+        Exec(spawner, protected),
     )

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 wit_bindgen::generate!({ world: "prober", path: "wit", generate_all });
 
 use capwasm::{
-    clock::clock, config::config, fetch::client, fs::files, kv::store as kv, log::log,
+    clock::clock, config::config, exec::commands, fetch::client, fs::files, kv::store as kv, log::log,
     random::random, secrets::reveal, secrets::store as secrets,
 };
 
@@ -153,6 +153,26 @@ impl exports::test::prober::probe::Guest for Prober {
                 .map(|b| b.len().to_string())
                 .map_err(|e| word(e.name())),
             "config" => Ok(config::get(&arg(0)).unwrap_or("(none)".into())),
+            "exec" => {
+                // exec COMMAND INPUT ARGUMENT…: exit code, what was cut off, both outputs.
+                let words = &arguments[2.min(arguments.len())..];
+                commands::run(&arg(0), words, arg(1).as_bytes())
+                    .map(|o| {
+                        let code = o.code.map(|c| c.to_string()).unwrap_or("-".into());
+                        let cut = (o.stdout_truncated, o.stderr_truncated);
+                        format!("{code} {cut:?}\n{}\n{}", text(o.stdout), text(o.stderr))
+                    })
+                    .map_err(|e| word(e.name()))
+            }
+            "exec.loop" => {
+                for _ in 0..num(0) {
+                    commands::run(&arg(1), &[], &[]).map_err(|e| word(e.name()))?;
+                }
+                Ok(String::new())
+            }
+            "exec.flood" => commands::run(&arg(1), &[], &vec![b'x'; num(0) as usize])
+                .map(|o| format!("{} {}", o.stdout.len(), o.stdout_truncated))
+                .map_err(|e| word(e.name())),
             "alloc" => {
                 let mut held: Vec<Vec<u8>> = Vec::new();
                 for _ in 0..num(0) {
