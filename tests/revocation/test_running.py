@@ -25,6 +25,7 @@ from capwasm.errors import (
 )
 from capwasm.home import Home
 from capwasm.lifecycle import Lifecycle, LifecycleKind
+from capwasm.loading import Loader
 from capwasm.plugin import Plugin
 from capwasm.registry.model import State
 from capwasm.registry.registry import Registry
@@ -252,15 +253,15 @@ def test_a_feed_between_the_check_and_the_start_is_seen_even_if_nobody_watches(
 ) -> None:
     monkeypatch.setattr(watch.Watch, "look", lambda _self: None)
     runtime = site.runtime
-    record, data = runtime._record_load, fresh(1, deny=ALL)
+    record, data = Loader.record_load, fresh(1, deny=ALL)
 
-    def accept_and_record(*args: Any) -> None:
+    def accept_and_record(loader: Loader, *args: Any) -> None:
         place = Home(site.home)
         words = {"trust": runtime.trust, "policy": runtime.policy, "capabilities": ()}
         place.guard(runtime.recorder, **words).take(data, "a file")  # type: ignore[arg-type]
-        record(*args)
+        record(loader, *args)
 
-    monkeypatch.setattr(runtime, "_record_load", accept_and_record)
+    monkeypatch.setattr(Loader, "record_load", accept_and_record)
     assert code_of(site.load, guest("hostile")) == "verify.revoked"
     assert runtime.plugins == ()
     assert not site.events("call"), "not even its start ran"

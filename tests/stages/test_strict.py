@@ -15,7 +15,6 @@ from capwasm.capsule.artifact import read_artifact
 from capwasm.capsule.identity import check_id
 from capwasm.capsule.legacy import LegacyFile, recognise
 from capwasm.errors import ArtifactError, GrantDeniedError
-from capwasm.grants.consent import Subject, consent_for
 from capwasm.grants.manifest import strict_manifest
 from capwasm.grants.policy import Policy
 from capwasm.limits import DEFAULTS
@@ -154,19 +153,13 @@ def test_its_limits_are_the_smallest_and_a_policy_can_only_lower_them() -> None:
 
 def test_its_id_is_its_digest() -> None:
     found = file_of(elf())
-    manifest = strict_manifest(found.code_digest, "native", STRICT, ALL)
+    manifest = strict_manifest(found.identity, found.code_digest, STRICT, ALL)
 
-    assert check_id(manifest.id) == f"legacy.sha256-{found.code_digest[:32]}"
+    assert check_id(manifest.id) == found.id == f"legacy.sha256-{found.code_digest[:32]}"
     assert manifest.version == "0.0.0"
     assert manifest.digest == found.code_digest
     assert set(manifest.requests) == {c.name for c in ALL}
     assert not any(r.clauses for r in manifest.requests.values())
-
-
-def test_no_consent_store_is_asked_and_none_is_needed() -> None:
-    manifest = strict_manifest("a" * 64, "component", STRICT, ALL)
-
-    assert consent_for(Subject.of(manifest, "a" * 64)).entry is None
 
 
 # --- the empty directory ---------------------------------------------------------------------

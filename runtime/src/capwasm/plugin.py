@@ -18,7 +18,7 @@ from typing import Any, Self, TypeVar
 from .call import CallRecord, call_under_way
 from .calling import Ticket, Turns, go_on, run_elsewhere
 from .capability import GrantedClause
-from .capsule.verify import VerifiedArtifact
+from .capsule.legacy import Proven
 from .engine.exports import Export, Namespace
 from .errors import ConcurrencyExceeded, InstanceClosedError
 from .events import DENIED
@@ -40,7 +40,7 @@ class Plugin:
 
     def __init__(
         self,
-        artifact: VerifiedArtifact,
+        artifact: Proven,
         opener: Opener,
         workers: Workers,
         on_close: Callable[[Plugin], None],
@@ -49,7 +49,7 @@ class Plugin:
         """Keep the proofs; `Runtime.load` made them in order.
 
         Args:
-            artifact: what was verified.
+            artifact: what was proven.
             opener: makes instances of it.
             workers: threads for calls.
             on_close: told when it ends, also when it does not start.

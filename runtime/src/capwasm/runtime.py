@@ -21,34 +21,31 @@ from .call import call_under_way
 from .capability import Capability
 from .caps import standard_capabilities
 from .capsule.artifact import read_artifact
+from .capsule.legacy import Proven, recognise
 from .capsule.trust import TrustStore
 from .capsule.verify import VerifiedArtifact, verify
 from .engine.advisories import reachable_line
 from .engine.compile import CompileLimits, Compiler, Compiling
 from .engine.engine import PluginEngine
-from .engine.link import link
 from .engine.pool import Capacity
-from .errors import CapabilityError, CapwasmError, GrantDeniedError, GuestError, RegistryError
-from .events import ALLOWED, DENIED, Event, Recorder, record_all
-from .grants.consent import Subject, consent_for
+from .errors import CapabilityError, RegistryError
+from .events import ALLOWED, DENIED, Event, Recorder
 from .grants.consent_store import ConsentStore
-from .grants.manifest import Manifest, parse_manifest
+from .grants.isolation import Place
 from .grants.policy import Policy
-from .grants.resolve import Grants, resolve
 from .home import Home, make_private
 from .lifecycle import Lifecycle, Overseer
 from .limits import CEILING, Limits
-from .opener import Opener
+from .loading import AtMost, Loader
 from .plugin import Plugin
 from .record.audit import AuditLog  # noqa: F401 - with this module, not at the first `open`
 from .record.logs import get_logger
 from .record.metrics import Metrics
 from .record.redact import Redactor
 from .registry.shelf import Shelf
-from .revocation.guard import Guard, subject_of
-from .serving import Serving, Terms
+from .revocation.guard import Guard
+from .strict import StrictRoom
 from .threads import Workers
-from .wasi import unserved_reason
 
 __all__ = ["Runtime"]
 
@@ -150,6 +147,8 @@ class Runtime:
         self._workers = Workers(workers)
         self._closers.callback(self._workers.close)
         self._closers.callback(self._overseer.close)
+        self._room = StrictRoom()
+        self._closers.callback(self._room.close)
         self._record(
             "runtime.start",
             ALLOWED,
@@ -244,7 +243,13 @@ class Runtime:
         artifact = read_artifact(source, beside=True)
         return verify(artifact, self.trust, requirement=self.policy.requirement)
 
-    def load(self, source: str | PathLike[str] | bytes, *, at_most: Limits = CEILING) -> Plugin:
+    def load(
+        self,
+        source: str | PathLike[str] | bytes,
+        *,
+        at_most: Limits = CEILING,
+        isolation: Place = "in-process",
+    ) -> Plugin:
         """Verify, grant, compile, link and start a plugin.
 
         What the registry knows of the plugin counts too: its owner, and the versions that may no
@@ -253,6 +258,7 @@ class Runtime:
         Args:
             source: the path of a `.capsule`, or its bytes.
             at_most: limits that this core sets on top; they can only lower what is granted.
+            isolation: `process` for a process of its own, also where policy does not want one.
 
         Raises:
             ArtifactError, VerificationError: not what a trusted key signed, or older than what was
@@ -273,9 +279,11 @@ class Runtime:
                 self.registry.admit(artifact)
             return artifact
 
-        return self._load(prove, "", at_most)
+        return self._load(prove, "", AtMost(at_most, isolation))
 
-    def load_installed(self, plugin_id: str, *, at_most: Limits = CEILING) -> Plugin:
+    def load_installed(
+        self, plugin_id: str, *, at_most: Limits = CEILING, isolation: Place = "in-process"
+    ) -> Plugin:
         """Load the version of an installed plugin that serves.
 
         Its capsule is taken from the store by its digest and verified again, as any other; nothing
@@ -284,6 +292,7 @@ class Runtime:
         Args:
             plugin_id: as signed.
             at_most: as for `load`.
+            isolation: as for `load`.
 
         Raises:
             RegistryError: `registry.unknown`, `registry.pending`, `registry.state`; the capsule or
@@ -298,120 +307,51 @@ class Runtime:
             self._overseer.try_out(record)
             return artifact
 
-        return self._load(prove, plugin_id, at_most)
+        return self._load(prove, plugin_id, AtMost(at_most, isolation))
 
-    def _load(self, prove: Callable[[], VerifiedArtifact], name: str, at_most: Limits) -> Plugin:
+    def load_legacy(
+        self, source: str | PathLike[str] | bytes, *, at_most: Limits = CEILING
+    ) -> Plugin:
+        """Run a component or shared object that has no manifest and no signature, in strict mode.
+
+        The policy must list its digest, `[isolation] legacy`.  It runs in a process of its own, is
+        granted nothing but an empty directory at /tmp, and has the smallest limits; what it tries
+        is on record.  The registry never knows it; a revocation feed can name its digest.
+
+        Args:
+            source: the file's path, or its bytes.  They are read once, and those run.
+            at_most: as for `load`.
+
+        Raises:
+            ArtifactError: it can't be read, or `artifact.legacy`: it is nothing that could run.
+            GrantDeniedError: `grant.legacy`: the policy does not list it; with the line that does.
+            The others as for `load`.
+        """
+        return self._load(lambda: recognise(read_artifact(source)), "legacy", AtMost(at_most))
+
+    def _load(self, prove: Callable[[], Proven], name: str, at_most: AtMost) -> Plugin:
         self._check_open()
-        try:
-            self._overseer.start()
-            artifact = prove()
-            name = f"{artifact.id}@{artifact.version}"
-            subject = subject_of(artifact)
-            self._overseer.admit(subject)
-            manifest = parse_manifest(artifact.manifest_bytes, self.capabilities, context=name)
-            artifact.check_identity(manifest.id, manifest.version, manifest.plugin.kind)
-            if artifact.kind != "component":
-                raise GrantDeniedError(
-                    "native plugins run in the shim process, which this version does not have yet",
-                    code="grant.platform",
-                    context=name,
-                )
-            grants = self._resolve(artifact, manifest).lowered(at_most)
-            self._overseer.admit(subject, grants)
-            self._record_load(artifact, grants, name)
-            plugin = self._start(artifact, manifest, grants, name)
-        except CapwasmError as exc:
-            self._record(
-                "load",
-                DENIED,
-                plugin=name,
-                action="load",
-                reason=exc.code,
-                target=exc.message[:300],
-                details={"faults": [f"{f.path}: {f.message}" for f in exc.faults[:20]]},
-            )
-            raise
+        loader = Loader(
+            engine=self._engine,
+            compiler=self._compiler,
+            workers=self._workers,
+            overseer=self._overseer,
+            policy=self.policy,
+            consents=self.consents,
+            capabilities=self.capabilities,
+            core_version=self.core_version,
+            recorder=self.recorder,
+            home=self._home,
+            room=self._room,
+            on_close=self._forget,
+        )
+        plugin = loader.load(prove, name, at_most)
         with self._lock:
             if not self._closed:
                 self._plugins.append(plugin)
                 return plugin
         plugin.close()
         raise RuntimeError("the runtime is closed")
-
-    def _resolve(self, artifact: VerifiedArtifact, manifest: Manifest) -> Grants:
-        subject = Subject.of(manifest, artifact.code_digest)
-        consent = self.consents.find(subject) if self.consents else consent_for(subject)
-        return resolve(manifest, self.policy, consent, self.capabilities, core=self.core_version)
-
-    def _start(
-        self, artifact: VerifiedArtifact, manifest: Manifest, grants: Grants, name: str
-    ) -> Plugin:
-        component = self._compiler.compile(
-            artifact.code,
-            sha256=artifact.code_digest,
-            value_bytes=grants.limits.value_bytes,
-        )
-        terms = Terms(
-            capabilities=self.capabilities,
-            manifest=manifest,
-            granted=grants.by_capability,
-            limits=grants.limits,
-            name=name,
-            recorder=self.recorder,
-            data_dir=self._data_dir(manifest.id),
-        )
-        owners = {
-            i.partition("@")[0]: f"[[{c.name}]]" if c.repeated else f"[{c.name}]"
-            for c in self.capabilities
-            for i in c.interfaces
-        }
-        # Everything is opened once here, so that a load fails where a call would.
-        with contextlib.closing(Serving(terms)) as serving:
-            linked = link(
-                self._engine,
-                component,
-                serving.everything(),
-                owners=owners,
-                unserved=unserved_reason,
-            )
-        opener = Opener(self._engine, linked, terms, grants)
-        subject = subject_of(artifact)
-
-        def enter(plugin: Plugin) -> None:
-            self._overseer.enter(plugin, subject)
-            self._overseer.admit(subject, grants)  # a feed may have come meanwhile
-
-        try:
-            plugin = Plugin(
-                artifact,
-                opener,
-                workers=self._workers,
-                on_close=self._forget,
-                on_open=enter,
-            )
-        except GuestError:
-            self._overseer.admit(subject, grants)  # if it was stopped, that is why
-            raise
-        if not plugin.alive:
-            self._overseer.admit(subject, grants)
-        return plugin
-
-    def _data_dir(self, plugin_id: str) -> Path:
-        # The id is made of lower-case labels and dots alone (MAN-09), so it is one path component.
-        path = self._home / "data" / plugin_id
-        make_private(path.parent)
-        make_private(path)
-        return path
-
-    def _record_load(self, artifact: VerifiedArtifact, grants: Grants, name: str) -> None:
-        signers = [f"{s.name} {s.key_id}" for s in artifact.signers]
-        load = Event("load", ALLOWED, name, "load", artifact.digest, details={"signers": signers})
-        given = [
-            Event("grant", ALLOWED, name, capability, granted.clause.describe())
-            for capability, grant in grants.by_capability.items()
-            for granted in grant.allow
-        ]
-        record_all(self.recorder, [load, *given])
 
     # -- what runs ------------------------------------------------------------------------------
 

@@ -54,7 +54,7 @@ def strict_grants(
     Raises:
         GrantDeniedError: `grant.legacy`: the policy does not list the file; with the line that does.
     """
-    manifest = strict_manifest(file.code_digest, file.kind, STRICT, capabilities)
+    manifest = strict_manifest(file.identity, file.code_digest, STRICT, capabilities)
     consent = consent_for(Subject.of(manifest, file.code_digest))
     return manifest, resolve(manifest, policy, consent, capabilities, core=core)
 

@@ -17,10 +17,10 @@ from capwasm.errors import ArtifactError
 
 from .artifact import Artifact
 from .container import MAGIC
-from .identity import Kind
-from .verify import Signer
+from .identity import Identity, Kind
+from .verify import Signer, VerifiedArtifact
 
-__all__ = ["LegacyFile", "recognise"]
+__all__ = ["LegacyFile", "Proven", "recognise"]
 
 _COMPONENT: Final = b"\0asm\x0d\0\x01\0"
 _CORE: Final = b"\0asm\x01\0\0\0"
@@ -29,6 +29,7 @@ _ELF: Final = b"\x7fELF"
 _ELF64: Final = b"\x02\x01\x01"
 _HEADER: Final = struct.Struct("<16xHH")  # e_type, e_machine
 _SHARED_OBJECT: Final = 3
+_DIGITS: Final = 32  # of 64: a label has 63 characters at most; 128 bits tell any two files apart
 _MACHINES: Final = {"x86_64": 62, "aarch64": 183}
 
 
@@ -40,14 +41,29 @@ class LegacyFile(Proof):
     Attributes:
         code: the bytes that were hashed, and that are to run.
         code_digest: their SHA-256, in hex.
-        kind: what they are.
+        identity: an id made of the digest, no version, and what they are.
         name: where they came from, escaped, for messages; may be empty.
     """
 
     code: bytes = field(repr=False)
     code_digest: str
-    kind: Kind
+    identity: Identity
     name: str = ""
+
+    @property
+    def id(self) -> str:
+        """The id that it is known by here."""
+        return self.identity.id
+
+    @property
+    def version(self) -> str:
+        """The least there is."""
+        return self.identity.version
+
+    @property
+    def kind(self) -> Kind:
+        """What it is."""
+        return self.identity.kind
 
     @property
     def digest(self) -> str:
@@ -67,6 +83,10 @@ class LegacyFile(Proof):
     def library(self, triple: str) -> bytes | None:  # noqa: ARG002  `recognise` looked at it
         """Its code, which is for this machine."""
         return self.code if self.kind == "native" else None
+
+
+Proven = VerifiedArtifact | LegacyFile
+"""Bytes that may be loaded: each is what its maker says that it is."""
 
 
 def recognise(artifact: Artifact) -> LegacyFile:
@@ -92,7 +112,9 @@ def recognise(artifact: Artifact) -> LegacyFile:
         raise refuse("a capsule, which has a manifest: load it as one")
     else:
         raise refuse("neither a WebAssembly component nor a shared object")
-    return LegacyFile.made(data, artifact.sha256, kind, artifact.name)
+    digest = artifact.sha256
+    identity = Identity(f"legacy.sha256-{digest[:_DIGITS]}", "0.0.0", kind)
+    return LegacyFile.made(data, digest, identity, artifact.name)
 
 
 def _elf_fault(data: bytes) -> str | None:

@@ -49,7 +49,6 @@ __all__ = [
 
 SCHEMA: Final = 1
 MAX_WHY: Final = 200
-LEGACY_DIGITS: Final = 32  # a label has 63 characters at most; 128 bits tell any two files apart
 
 # per-call: a fresh store for each call.  pooled: the plugin says that it keeps nothing between
 # calls, so warm instances are used again.  single: one instance keeps state, one call at a time.
@@ -239,25 +238,25 @@ def parse_manifest(
 
 
 def strict_manifest(
-    sha256: str, kind: Kind, limits: Limits, capabilities: Sequence[AnyCapability]
+    identity: Identity, sha256: str, limits: Limits, capabilities: Sequence[AnyCapability]
 ) -> Manifest:
     """The manifest of a file that has none: it asks for nothing.
 
     It declares every capability all the same, so that whatever the file imports is there, and
-    refuses.  Its id is made of the digest; a policy that lists the digest is all that lets it run.
+    refuses.  A policy that lists the digest is all that lets it run.
 
     Args:
+        identity: what it is called.
         sha256: of the file, in hex.
-        kind: what it is.
         limits: under which it runs.
         capabilities: those that there are.
     """
     about = {
-        "id": f"legacy.sha256-{sha256[:LEGACY_DIGITS]}",
+        "id": identity.id,
         "name": "A file without a manifest",
-        "version": "0.0.0",
+        "version": identity.version,
         "requires-core": ">=0",
-        "kind": kind,
+        "kind": identity.kind,
         "isolation": "process",
     }
     nothing = Request((), ClauseSet.of())

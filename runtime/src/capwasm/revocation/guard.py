@@ -16,8 +16,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from capwasm.capability import Capability
+from capwasm.capsule.legacy import Proven
 from capwasm.capsule.trust import TrustStore, utc_now
-from capwasm.capsule.verify import VerifiedArtifact
 from capwasm.errors import Fault, RevocationError, VerificationError
 from capwasm.events import ALLOWED, DENIED, FAILED, Event, Recorder
 from capwasm.grants.resolve import Grants
@@ -389,8 +389,8 @@ class Guard:
         )
 
 
-def subject_of(artifact: VerifiedArtifact) -> Subject:
-    """A capsule, as a feed may speak of it."""
+def subject_of(artifact: Proven) -> Subject:
+    """A plugin, as a feed may speak of it."""
     return Subject(
         artifact.id,
         artifact.version,
