@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -10,11 +11,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from capwasm_shim import native_table
 from capwasm_shim.frames import DownWriter, Lane, PeerClosed, UpReader, make_down, make_up, pair
 from capwasm_shim.protocol import Answer, Kind, Outcome
 
 WINDOW = 4 << 20
+NATIVE = Path(__file__).parents[1] / "native"
+TRIPLE = f"{platform.machine()}-linux-gnu"
 
 # The same as the shim's child does with its lane, without the sandbox: any plugin of ours may do so.
 CHILD = """
@@ -162,3 +167,11 @@ def answers(**by_name: Any) -> Script:
 
 class Turns(list[Any]):
     """Answers, one after the other."""
+
+
+def library(name: str) -> Path:
+    """The committed plugin of that name; skips where there is none for this machine."""
+    path = NATIVE / TRIPLE / f"{name}.so"
+    if not path.exists():
+        pytest.skip(f"no {name}.so for {TRIPLE}: python native-shim/build.py makes it")
+    return path

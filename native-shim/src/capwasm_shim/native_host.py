@@ -175,10 +175,10 @@ class Tables:
 
 
 def _check_own_memory() -> None:
-    """Refuse memory for functions that a fork would share: old versions of libffi use a file for it,
-    where SELinux lets no other memory be executed.
+    """Refuse memory for functions that a fork would share, and not copy.
 
-    A plugin could write the functions that another one's process calls.
+    Old versions of libffi use a file for it where SELinux lets no other memory be executed.  A plugin
+    could then write the functions that another one's process calls.
     """
     for line in Path("/proc/self/maps").read_text("ascii", "replace").splitlines():
         rights = line.split(maxsplit=2)[1]
