@@ -1,22 +1,18 @@
-"""A component's process without a sandbox, and a host that says to it whatever a test wants said.
+"""A component's process in its sandbox, and a host that says to it whatever a test wants said.
 
-The process is real, and so is what runs in it; only the fork server and its sandbox are left out, and the
-host's side is spelled out frame by frame, so that tests see what stands on the wire.
+The process is real, and so are the server that forks it and the walls around it; the host's side is
+spelled out frame by frame, so that tests see what stands on the wire and can say what no host says.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
-import socket
-import subprocess
-import sys
 from collections.abc import Sequence
 from itertools import count
-from typing import Any
+from typing import Any, Self
 
-from capwasm.call import entered
-from capwasm.capability import Interface
+from capwasm.call import CallRecord, entered
 from capwasm.engine import types as t
 from capwasm.engine.abi import split_version
 from capwasm.engine.classes import Classes
@@ -27,31 +23,13 @@ from capwasm.errors import CapError, CapwasmError
 from capwasm.handles import Handle, HandleTable
 from capwasm.instance import Served
 from capwasm.isolation.codec import Codec
-from capwasm.isolation.parcel import CODE, Parcel, code_of
+from capwasm.isolation.parcel import CODE, Parcel, budget, code_of
+from capwasm.isolation.server import Ended, ShimServer
 from capwasm.isolation.wire import Crossing
 from capwasm.limits import Limits
-from capwasm_shim.frames import DownReader, Lane, UpWriter, make_down, make_up, pair
+from capwasm_shim.frames import Lane, make_down, make_up, pair
+from capwasm_shim.layers import Spec
 from capwasm_shim.protocol import Answer, Kind, Outcome
-from tests.helpers import CallRecord
-
-MAIN = """
-import json, socket, sys
-from tests.isolation.scripted import child
-child(json.loads(sys.argv[1]))
-"""
-
-
-def child(given: dict[str, Any]) -> None:
-    """Be the process, to the end."""
-    from capwasm.isolation import inside
-
-    given["load"]["types"] = given["load"]["types"].encode()
-    component = inside.before(given["load"], {CODE: [given["code"]]})
-    lanes = [
-        Lane(socket.socket(fileno=s), UpWriter(up, size), DownReader(down, size))
-        for s, up, down, size in given["lanes"]
-    ]
-    os._exit(component.run(lanes, socket.socket(fileno=given["side"])))
 
 
 class Failed(Exception):
@@ -70,7 +48,12 @@ class Scripted:
     """The process of one component, and what a host says to it."""
 
     def __init__(
-        self, linked: Linked, limits: Limits, served: Served | None = None, lanes: int = 1
+        self,
+        server: ShimServer,
+        linked: Linked,
+        limits: Limits,
+        served: Served | None = None,
+        lanes: int = 1,
     ) -> None:
         self.linked, self.limits, self.served = linked, limits, served
         self.stats = [0, 0]
@@ -78,39 +61,36 @@ class Scripted:
         self.handles = [HandleTable(limits.handles) for _ in range(lanes)]
         self.dropped: list[int] = []
         self._calls = count(1)
-        self._kinds = {(split_version(r.interface)[0], r.name): k.handle for r, k in linked.kinds.items()}
+        self._kinds = {
+            (split_version(r.interface)[0], r.name): k.handle for r, k in linked.kinds.items()
+        }
         classes = Classes()
         self.exports = {e.index: Codec(e.name, e.type, classes) for e in linked.exports}
         functions = [f for i in linked.types.imports for f in i.functions]
         self.functions = [Codec(n, x, classes) for n, x in functions]
-        load = Parcel.of(linked, "test.guest@1.0.0", limits).to_load()
-        load["types"] = load["types"].decode()
         size = limits.value_bytes + (64 << 10)
-        self.lanes, passed, theirs = [], [], []
-        for _ in range(lanes):
-            ours, other = pair()
-            (up, up_fd), (down, down_fd) = make_up(size), make_down(size)
-            self.lanes.append(Lane(ours, down, up))
-            theirs += [other]
-            passed.append([other.fileno(), up_fd, down_fd, size])
-        self.side, side = pair()
-        theirs += [side]
-        code = code_of(linked.compiled)
-        given = {"load": load, "code": code, "lanes": passed, "side": side.fileno()}
-        fds = [code, side.fileno(), *(fd for row in passed for fd in row[:3])]
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", MAIN, json.dumps(given)], pass_fds=fds, close_fds=True
-        )
-        for sock in theirs:
-            sock.close()
-        for row in passed:
-            os.close(row[1])
-            os.close(row[2])
+        self.lanes: list[Lane] = []
+        fds = [(CODE, code_of(linked.compiled))]
+        with contextlib.ExitStack() as theirs:
+            for _ in range(lanes):
+                ours, other = pair()
+                (up, up_fd), (down, down_fd) = make_up(size), make_down(size)
+                self.lanes.append(Lane(ours, down, up))
+                theirs.enter_context(other)
+                theirs.callback(os.close, up_fd)
+                theirs.callback(os.close, down_fd)
+                fds += [("lane", other.fileno()), ("up", up_fd), ("down", down_fd)]
+            self.side, side = pair()
+            theirs.enter_context(side)
+            fds.append(("side", side.fileno()))
+            spec = Spec("component", limits=budget(limits, lanes))
+            load = Parcel.of(linked, "test.guest@1.0.0", limits).to_load()
+            self.process = server.start(spec, fds, load)
 
     def hello(self) -> list[Any]:
         return self.lanes[0].recv()
 
-    def started(self) -> Scripted:
+    def started(self) -> Self:
         assert self.hello() == [Kind.HELLO, 1, None]
         self.open()
         return self
@@ -208,22 +188,29 @@ class Scripted:
 
     # -- the end --------------------------------------------------------------------------------
 
-    def close(self) -> int:
-        """Hang up; the status that it ends with."""
+    def hang_up(self) -> Ended:
+        """Close all, and how it ends then."""
         for lane in self.lanes:
             lane.close()
         self.side.close()
-        return self.process.wait(10)
+        return self.ended()
 
-    def __enter__(self) -> Scripted:
+    def ended(self) -> Ended:
+        """How it ended."""
+        ended = self.process.ended(10)
+        assert ended is not None
+        return ended
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
-            self.close()
-        finally:
-            self.process.kill()
-            self.process.wait()
+        self.process.close()
+        for lane in self.lanes:
+            lane.close()
+        self.side.close()
+        for table in self.handles:
+            table.close_all()
 
 
 class _Named:
@@ -245,9 +232,3 @@ class _Named:
             return number
         find = self.table.take if owned else self.table.get
         return find(number, self.host.kind(resource))
-
-
-def offered(*interfaces: Interface) -> Served:
-    from tests.kit import ListServed
-
-    return ListServed(interfaces)

@@ -44,9 +44,9 @@ def clean_start(place: Place) -> None:
     signal.set_wakeup_fd(-1)
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         wanted = signal.SIG_IGN if number in ignored else signal.SIG_DFL
-        # Python knows those of its own: an engine that was made since the fork needs its handlers of
-        # faults, by which a guest's traps come, and they stay.
-        if signal.getsignal(number) != wanted:
+        # An engine's handlers of faults, which Python does not know of, stay: by them it learns of a
+        # guest's traps.
+        if place.spec.kind != "component" or signal.getsignal(number) != wanted:
             signal.signal(number, wanted)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for fd in {0, 1, 2} - place.keep:

@@ -26,6 +26,7 @@ from capwasm.engine.capi import layout_faults
 from capwasm.engine.compiled import Compiled, load
 from capwasm.engine.engine import PluginEngine
 from capwasm.engine.exports import Export
+from capwasm.engine.lane.codec import module
 from capwasm.engine.lane.plan import LaneExportPlan
 from capwasm.engine.link import Linked, link
 from capwasm.engine.pool import Capacity, Made, make_engine
@@ -48,8 +49,9 @@ BROKEN: Final = 70
 
 _MESSAGE_CHARS: Final = 4_000
 _INTERRUPTED: Final = "interrupted by the host"
-# What the engine imports, or reads from a file, when it is first needed: here, later is too late.
-_NEEDED = (LaneExportPlan, WheelExportPlan, layout_faults())
+# What is imported, compiled or read from a file when it is first needed: here, later is too late.
+# Made in the fork server, so each process has a copy of it and makes none.
+_NEEDED = (LaneExportPlan, WheelExportPlan, layout_faults(), module())
 # Nothing is set aside: a process is made for one plugin, and what it maps counts to its limits.
 _CAPACITY = Capacity(pooled=False, ready=0)
 

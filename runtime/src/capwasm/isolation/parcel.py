@@ -16,11 +16,21 @@ from capwasm.engine.typedoc import decode, encode
 from capwasm.engine.types import ComponentTypes
 from capwasm.errors import InternalError
 from capwasm.limits import Limits
+from capwasm.threads import stack_for
+from capwasm_shim import layers
 
-__all__ = ["CODE", "Parcel", "code_of"]
+__all__ = ["CODE", "Parcel", "budget", "code_of"]
 
 CODE: Final = "code"
 """What the descriptor of the code is called."""
+
+# What the interpreter and the engine need for themselves, and for each lane beside its instance.
+_BASE_BYTES: Final = 96 << 20
+_LANE_BYTES: Final = 16 << 20
+# A value of a list of bytes is so many times as large while it crosses without the lane.
+_VALUE_FACTOR: Final = 2 * 32
+_THREADS: Final = 2  # the first one, and the engine's clock
+_FILES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +101,18 @@ def code_of(compiled: Compiled) -> int:
     if compiled.sealed is None or compiled.sealed.closed:
         raise InternalError("a component for a process of its own was compiled without its code")
     return compiled.sealed.fd
+
+
+def budget(limits: Limits, lanes: int) -> layers.Limits:
+    """What the process may use: room for all that its instances may take by their own limits.
+
+    Those are the ones that a guest meets, with the errors that say so; these are for the case that the
+    engine no longer keeps them.  Both memories count, the plugin's own and the lane's.
+    """
+    each = 2 * limits.memory + _VALUE_FACTOR * limits.value_bytes + _LANE_BYTES + stack_for(1)
+    each += 8 * limits.table_elements * limits.tables
+    return layers.Limits(
+        memory=_BASE_BYTES + lanes * each,
+        threads=lanes + _THREADS,
+        files=2 * lanes + _FILES,
+    )

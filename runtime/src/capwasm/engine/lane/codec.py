@@ -20,6 +20,7 @@ from struct import Struct
 from typing import Any
 
 import wasmtime
+from wasmtime import _bindings as bindings
 from wasmtime import _ffi as ffi
 
 from capwasm.engine import capi
@@ -29,7 +30,7 @@ from capwasm.errors import InstancesExceeded, InternalError
 from .layout import BASE
 from .wire import GROUP, PACKED, PAGE, most_bytes
 
-__all__ = ["Codec", "Codecs", "functions"]
+__all__ = ["Codec", "Codecs", "functions", "module"]
 
 _FIRST_PAGES = 16  # the address space alone; what is never touched costs nothing
 _MAX_PAGES = 1 << 15
@@ -57,8 +58,10 @@ def functions() -> str:
 
 
 @cache
-def _module() -> tuple[wasmtime.Engine, wasmtime.Module]:
+def module() -> tuple[wasmtime.Engine, wasmtime.Module]:
+    """The engine and the code of all codecs, made when first asked for; no thread is started."""
     config = wasmtime.Config()
+    bindings.wasmtime_config_parallel_compilation_set(config.ptr(), False)  # noqa: FBT003
     config.memory_may_move = False
     config.memory_reservation = 1 << 32
     engine = wasmtime.Engine(config)
@@ -114,9 +117,9 @@ class Codec:
 
     def __init__(self) -> None:
         """Make an instance."""
-        engine, module = _module()
+        engine, code = module()
         self._store = wasmtime.Store(engine)
-        exports = wasmtime.Instance(self._store, module, []).exports(self._store)
+        exports = wasmtime.Instance(self._store, code, []).exports(self._store)
         self._memory: Any = exports["memory"]
         self._raw = bytearray(3 * 16)
         self._trap = ctypes.c_void_p()
