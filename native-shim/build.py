@@ -61,6 +61,9 @@ TEST = "tests/native/{triple}/%s.so"
 EXAMPLE = "native-shim/examples/%s/capsule/lib/{triple}/plugin.so"
 PLUGINS = {
     "prober": Plugin(("tests/native/prober.c",), TEST % "prober"),
+    "hostile": Plugin(
+        tuple(f"tests/native/hostile{part}" for part in (".c", ".h", "_calls.c")), TEST % "hostile"
+    ),
     "misfit": Plugin(("tests/native/misfit.c",), TEST % "misfit"),
     "example-c": Plugin(("native-shim/examples/c/notes.c",), EXAMPLE % "c"),
     "example-rust": Plugin(("native-shim/examples/rust/Cargo.toml",), EXAMPLE % "rust"),

@@ -147,8 +147,14 @@ READS = (
         "ask for the file's handle",
         ("NAT-14",),
         lambda p: calls(
-            call("name_to_handle_at", AT_FDCWD, _file(p), struct.pack("Ii", 128, 0) + bytes(128),
-                 out(4), 0)
+            call(
+                "name_to_handle_at",
+                AT_FDCWD,
+                _file(p),
+                struct.pack("Ii", 128, 0) + bytes(128),
+                out(4),
+                0,
+            )
         ),
         {"seccomp": KILLED, "mount-namespace": "errno:ENOENT"},
     ),
@@ -271,9 +277,7 @@ CHANGES = (
     Attempt(
         "make many directories",
         ("NAT-16",),
-        lambda p: calls(
-            *(call("mkdirat", AT_FDCWD, _drop(p, f"d{n}"), 0o700) for n in range(50))
-        ),
+        lambda p: calls(*(call("mkdirat", AT_FDCWD, _drop(p, f"d{n}"), 0o700) for n in range(50))),
         {"seccomp": DENIED, **HIDDEN},
         touches,
     ),
@@ -337,14 +341,22 @@ CHANGES = (
         "fill the private root",
         ("NAT-16",),
         lambda _: _touch("openat", AT_FDCWD, "/fill", CREATE | WRITE, 0o600),
-        {"mount-namespace": "errno:EROFS|errno:EACCES"},
+        {
+            "seccomp": DENIED,
+            "mount-namespace": "errno:EROFS|errno:EACCES",
+            "landlock-files": "errno:EACCES",
+        },
         never="without the private root this is the machine's own",
     ),
     Attempt(
         "change its own code on the disk",
         ("NAT-20",),
         lambda _: _touch("openat", AT_FDCWD, "/plugin.so", 2),
-        {"mount-namespace": "errno:EROFS|errno:EACCES"},
+        {
+            "seccomp": DENIED,
+            "landlock-files": "errno:EACCES|errno:ENOENT",
+            "mount-namespace": "errno:EROFS|errno:EACCES",
+        },
         never="without the private root there is no such file",
     ),
 )
@@ -379,6 +391,7 @@ MOUNTS = (
         ("NAT-09",),
         lambda _: _touch("pivot_root", "/", "/"),
         {"seccomp": KILLED, "landlock-files": DENIED, **ROOTS_OWN},
+        free="errno:EBUSY",
     ),
     Attempt(
         "go below a directory for good",
@@ -403,14 +416,12 @@ MOUNTS = (
         ("NAT-09",),
         lambda _: _touch("move_mount", AT_FDCWD, "/", AT_FDCWD, "/", 0),
         {"seccomp": KILLED, **ROOTS_OWN, "landlock-files": DENIED},
-        free="errno:EINVAL",
+        free="errno:ELOOP|errno:EINVAL",
     ),
     Attempt(
         "change what a mount forbids",
         ("NAT-09",),
-        lambda _: _touch(
-            "mount_setattr", AT_FDCWD, "/", 0, struct.pack("<QQQQ", 0, 1, 0, 0), 32
-        ),
+        lambda _: _touch("mount_setattr", AT_FDCWD, "/", 0, struct.pack("<QQQQ", 0, 1, 0, 0), 32),
         {"seccomp": KILLED, **ROOTS_OWN},
     ),
     Attempt(

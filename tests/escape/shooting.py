@@ -19,7 +19,8 @@ from capwasm_shim.layers import File, Kind, Layer, Limits, Report, Spec
 from capwasm_shim.native_table import SERVED
 from capwasm_shim.protocol import Kind as Word
 
-HOSTILE = Path(__file__).parents[1] / "native/hostile.so"
+_TRIPLE = f"{os.uname().machine}-linux-gnu"
+HOSTILE = Path(__file__).parents[1] / f"native/{_TRIPLE}/hostile.so"
 EARLY = b"EARLY-CALLS:"
 EARLY_ROOM = 1024
 WINDOW = 256 * 1024
@@ -72,10 +73,17 @@ def seen(pid: int) -> dict[str, Any]:
         found["children"] = (place / f"task/{pid}/children").read_text()
         found["session"] = (place / "stat").read_text().rpartition(")")[2].split()[2:4]
     with contextlib.suppress(OSError):  # an ordinary user may not look into who is not dumpable
-        found["ns"] = {n.name: os.readlink(n) for n in (place / "ns").iterdir()}
+        found["ns"] = {n.name: _target(n) for n in (place / "ns").iterdir()}
         found["root"] = os.stat(place / "root").st_ino, os.readlink(place / "root")
         found["fds"] = {fd.name: os.readlink(fd) for fd in (place / "fd").iterdir()}
     return found
+
+
+def _target(link: Path) -> str:
+    try:
+        return os.readlink(link)
+    except OSError as exc:  # a pid namespace without a process in it
+        return str(exc.errno)
 
 
 class Range:

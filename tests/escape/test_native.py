@@ -46,6 +46,11 @@ def _shoot(range_: Range, prey: Prey, attempt: Attempt, without: frozenset[Layer
     return range_.shoot(attempt.topic, message, without=without, limits=attempt.limits)
 
 
+def _is_lacking(shot: Shot) -> bool:
+    """Whether the kernel was built without what was asked for."""
+    return shot.answer.startswith("errno:") and shot.answer[6:].partition("@")[0] in LACKS
+
+
 def _walls(attempt: Attempt) -> frozenset[Layer]:
     return frozenset(layer for group in attempt.groups() for layer in group)
 
@@ -73,8 +78,8 @@ def test_refuses(attempt: Attempt, range_: Range, prey: Prey) -> None:
     # Whatever it says: it is who it was, where it was, with what it had.
     assert shot.changed <= {"fds"}
     links = shot.after.get("fds", {}).values()
-    assert sum(link.startswith("socket:") for link in links) <= 1
-    assert not any(link.startswith("/") and link != "/dev/null" for link in links)
+    assert sum(link.startswith("socket:") for link in set(links)) <= 1
+    assert not any(link.startswith("/") and link not in {"/", "/dev/null"} for link in links)
 
 
 @pytest.mark.parametrize("attempt", _params())
@@ -87,12 +92,14 @@ def test_each_wall_holds_alone(attempt: Attempt, range_: Range, prey: Prey) -> N
         shot = _shoot(range_, prey, attempt, every - group)
         if not group <= set(shot.report.applied):
             continue
+        if _is_lacking(shot) and not got(shot, said):
+            continue
         stood += 1
         names = "+".join(sorted(group))
         assert got(shot, said), f"{names} alone: {shot.answer}"
         assert not attempt.goal(prey, shot), f"{names} alone did not stop it: {shot.answer}"
     if not stood:
-        pytest.skip("none of the walls can be had here")
+        pytest.skip("none of the walls can be had here, or the kernel has nothing behind them")
 
 
 @pytest.mark.parametrize("attempt", [p for p in _params() if not p.values[0].never])  # type: ignore[attr-defined]
@@ -103,7 +110,7 @@ def test_succeeds_without_any(attempt: Attempt, range_: Range, prey: Prey) -> No
 
     shot = _shoot(range_, prey, attempt, _walls(attempt))
 
-    if shot.answer.startswith("errno:") and shot.answer[6:].partition("@")[0] in LACKS:
+    if _is_lacking(shot):
         pytest.skip("this kernel was built without it")
     if attempt.free:
         assert got(shot, attempt.free), shot.answer

@@ -241,6 +241,15 @@ static void library(void)
     say(dlopen(path, RTLD_NOW) ? "ok:loaded" : "errno:ELIBACC@0");
 }
 
+static void calls(void)
+{
+    char *text = malloc(message_size + 1);
+    memcpy(text, message, message_size);
+    text[message_size] = 0;
+    play(text);
+    free(text);
+}
+
 /* ---- Not coming back ------------------------------------------------------------------------------ */
 
 __attribute__((noinline)) static long deep(volatile long depth)
@@ -272,6 +281,13 @@ static void crash(void)
         kernel(SYS_exit, 0);
         break;
     }
+}
+
+/* Plays the calls, and runs into a fault. */
+static void fault(void)
+{
+    calls();
+    *(volatile char *)(uintptr_t)(message_size % 64) = 1;
 }
 
 /* Runs for ever, deaf to every signal that it may be deaf to. */
@@ -334,15 +350,6 @@ static void afterwards(void)
 
 /* ---- The plugin ------------------------------------------------------------------------------------ */
 
-static void calls(void)
-{
-    char *text = malloc(message_size + 1);
-    memcpy(text, message, message_size);
-    text[message_size] = 0;
-    play(text);
-    free(text);
-}
-
 static const struct {
     const char *name;
     void (*run)(void);
@@ -351,7 +358,7 @@ static const struct {
     {"scan", scan},             {"descriptors", descriptors}, {"window", window},
     {"threads", threads},       {"memory", memory},           {"virtual-fork", virtual_fork},
     {"int80", int80},           {"library", library},         {"crash", crash},
-    {"spin", spin},             {"stop", stop},               {"elsewhere", elsewhere},
+    {"fault", fault},               {"spin", spin},             {"stop", stop},               {"elsewhere", elsewhere},
     {"later", later},           {"afterwards", afterwards},
 };
 
