@@ -34,6 +34,8 @@ from .grants.consent_store import ConsentStore
 from .grants.isolation import Place
 from .grants.policy import Policy
 from .home import Home, make_private
+from .isolation.commands import Commands
+from .isolation.server import ShimServer
 from .lifecycle import Lifecycle, Overseer
 from .limits import CEILING, Limits
 from .loading import AtMost, Loader
@@ -75,6 +77,7 @@ class Runtime:
         workers: int = 256,
         capacity: Capacity | None = None,
         lane: bool = True,
+        shim: ShimServer | None = None,
         owned: contextlib.ExitStack | None = None,
     ) -> None:
         """Wire a runtime.  Most cores want `Runtime.open`.
@@ -98,6 +101,7 @@ class Runtime:
             capacity: how many instances there may be, and whether room for them is set aside.
             lane: whether plugins get the bulk lane, on which lists cross at the speed of memory;
                 without it they are compiled as they came, and all else is the same.
+            shim: starts processes, and is closed with this; one of its own, if not given.
             owned: closed last, when the closing of the plugins has been recorded; also if this
                 fails.
 
@@ -113,6 +117,7 @@ class Runtime:
         self.registry = registry
         self.core_version = core_version
         self.capabilities = tuple(capabilities)
+        self._shim = shim or ShimServer()  # starts at the first need
         self._closers = owned or contextlib.ExitStack()
         self._overseer = Overseer(revocations, registry, recorder)
         # Re-entrant, for a signal handler may close the runtime.
@@ -141,6 +146,7 @@ class Runtime:
         if self._engine.why_not_pooled and (capacity is None or capacity.pooled):
             get_logger(Redactor()).warning(f"no pool of instances: {self._engine.why_not_pooled}")
         self._closers.callback(self._engine.close)
+        self._closers.callback(self._shim.close)
         self._compiler = Compiler(
             self._engine, self._home / "cache", compile_limits, on_slow, on_compile, lane=lane
         )
@@ -199,10 +205,17 @@ class Runtime:
             place = Home(Path(home))
             make_private(place.root)
             redactor = Redactor()
+            shim = ShimServer()
+            commands = Commands(shim)
             capabilities = standard_capabilities(
-                vault=place.vault(), redactor=redactor, protected=place.protected(), **options
+                vault=place.vault(),
+                redactor=redactor,
+                protected=place.protected(),
+                spawner=commands,
+                **options,
             )
             policy = place.policy(capabilities)
+            commands.required = policy.isolation.required
             trust = place.trust()
             recorder = stack.enter_context(place.recorder(redactor, metrics, hook))
             guard = place.guard(recorder, trust=trust, policy=policy, capabilities=capabilities)
@@ -229,6 +242,7 @@ class Runtime:
                 on_slow=on_slow,
                 on_compile=on_compile,
                 lane=lane,
+                shim=shim,
                 owned=stack.pop_all(),
             )
 

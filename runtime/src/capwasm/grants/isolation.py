@@ -151,7 +151,7 @@ class Isolations:
                 "policy: isolation.native does not let its native code run",
                 self.line("native", [*self.rule.native, plugin_id]),
             )
-        return Isolation(bool(by), tuple(by), self._required(), fault, self)
+        return Isolation(bool(by), tuple(by), self.required, fault, self)
 
     def for_legacy(self, sha256: str) -> Isolation:
         """How a file without a manifest is to run.
@@ -169,7 +169,7 @@ class Isolations:
         return Isolation(
             process=True,
             by=("strict mode",),
-            required=self._required(),
+            required=self.required,
             fault=fault,
             _policy=self,
         )
@@ -187,14 +187,16 @@ class Isolations:
 
     def remarks(self) -> Iterator[Fault]:
         """What is no fault, but what the policy's owner should know."""
-        missing = DEFAULT_REQUIRED - self._required()
+        missing = DEFAULT_REQUIRED - self.required
         if missing:
             names = ", ".join(layer.value for layer in Layer if layer in missing)
             yield Fault("isolation.require", f"lets processes start that lack {names}")
         if "*" in self.rule.native:
             yield Fault("isolation.native", "lets the native code of every plugin run")
 
-    def _required(self) -> frozenset[Layer]:
+    @property
+    def required(self) -> frozenset[Layer]:
+        """The layers that must hold behind every process, a command's too."""
         if self.rule.require is None:
             return DEFAULT_REQUIRED
         return frozenset(map(Layer, self.rule.require))

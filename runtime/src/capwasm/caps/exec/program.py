@@ -161,7 +161,7 @@ def _interpreter(fd: int, path: str) -> str | None:
     ours = _own_header()
     if len(head) < _HEADER.size or (head[:6], head[18:20]) != (ours[:6], ours[18:20]):
         raise Unusable(f"{path} is no binary for this machine")
-    _, _, _, _, start, _, _, _, size, count, *_ = _HEADER.unpack(head)
+    _, _, _, _, _, start, _, _, _, size, count, *_ = _HEADER.unpack(head)
     if size != _SEGMENT.size or count > _MAX_SEGMENTS:
         raise Unusable(f"{path} is no binary for this machine")
     for index in range(count):
