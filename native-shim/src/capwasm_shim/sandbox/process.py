@@ -25,6 +25,10 @@ __all__ = [
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_NO_NEW_PRIVS: Final = 38
+# A broken pipe and a file that is too large are errors for Python, which ignores these signals.
+_ERRORS: Final = {signal.SIGPIPE, signal.SIGXFSZ}
+# An engine makes traps of these, if it was loaded before.
+_FAULTS: Final = {signal.SIGILL, signal.SIGFPE, signal.SIGSEGV, signal.SIGBUS, signal.SIGTRAP}
 _STACK: Final = 8 * 2**20  # the usual size; a thread's stack takes as much of the address space
 
 
@@ -39,15 +43,14 @@ def clean_start(place: Place) -> None:
     os.chdir("/")
     os.environ.clear()
     call("clearenv")  # what C code of the server put there itself
-    # A broken pipe is an error for Python, and the end for an ordinary program.
-    ignored = {signal.SIGPIPE} if place.spec.kind != "exec" else set()
     signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        wanted = signal.SIG_IGN if number in ignored else signal.SIG_DFL
-        # An engine's handlers of faults, which Python does not know of, stay: by them it learns of a
-        # guest's traps.
-        if place.spec.kind != "component" or signal.getsignal(number) != wanted:
-            signal.signal(number, wanted)
+    spared = {signal.SIGKILL, signal.SIGSTOP}
+    if place.spec.kind != "exec":
+        spared |= _ERRORS
+    if place.spec.kind == "component":
+        spared |= _FAULTS
+    for number in signal.valid_signals() - spared:
+        signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for fd in {0, 1, 2} - place.keep:
         os.dup2(place.null, fd)
@@ -107,13 +110,14 @@ def rlimits(place: Place) -> None:
     gigabytes of that, so there it is on the data.  Both come on top of what the interpreter has
     already.  Processor time ends in SIGKILL, as soft and hard limit are one.
     """
-    limits = place.spec.limits
+    kind, limits = place.spec.kind, place.spec.limits
     space, data = place.mapped
     infinite = resource.RLIM_INFINITY
     for which, value in {
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_CPU: limits.cpu_seconds,
-        resource.RLIMIT_FSIZE: limits.file_bytes,
+        # The engine's memory images are memfds, which are files here.
+        resource.RLIMIT_FSIZE: limits.file_bytes + limits.memory * (kind == "component"),
         resource.RLIMIT_MEMLOCK: 0,
         resource.RLIMIT_MSGQUEUE: 0,
         resource.RLIMIT_NICE: 0,
@@ -126,8 +130,8 @@ def rlimits(place: Place) -> None:
             "native": space + limits.memory,
             "component": infinite,
             "exec": limits.memory,
-        }[place.spec.kind],
-        resource.RLIMIT_DATA: data + limits.memory if place.spec.kind == "component" else infinite,
+        }[kind],
+        resource.RLIMIT_DATA: data + limits.memory if kind == "component" else infinite,
     }.items():
         _, hard = resource.getrlimit(which)
         least = value if hard == infinite else hard if value == infinite else min(value, hard)

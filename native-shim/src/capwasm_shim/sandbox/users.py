@@ -19,7 +19,6 @@ __all__ = ["Way", "choose_way", "no_capabilities", "own_user", "user_namespace"]
 
 CLONE_NEWUSER: Final = 0x10000000
 _PR_SET_KEEPCAPS: Final = 8
-_PR_CAPBSET_READ: Final = 23
 _PR_CAPBSET_DROP: Final = 24
 _PR_SET_SECUREBITS: Final = 28
 _PR_CAP_AMBIENT: Final = 47
@@ -112,8 +111,7 @@ def no_capabilities(_: Place) -> None:
         prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
         for capability in range(64):
             try:
-                if prctl(_PR_CAPBSET_READ, capability):
-                    prctl(_PR_CAPBSET_DROP, capability)
+                prctl(_PR_CAPBSET_DROP, capability)
             except OSError:
                 if capability <= _CAP_SYS_ADMIN:
                     raise
