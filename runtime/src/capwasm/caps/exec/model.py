@@ -243,8 +243,10 @@ class ExecClause(Clause):
         what = f"run the command {self.command}" if self.command else "run any command"
         if self.program is None:
             return what
-        forms = " or ".join(" ".join(map(_shown, f)) for f in self.arguments or ((),))
-        line = f"{what}: {self.program} {forms}".rstrip()
+        line = f"{what}: {self.program}"
+        if self.arguments not in (None, ((),)):
+            forms = (" ".join(map(_shown, form)) or "(alone)" for form in self.arguments or ())
+            line += f" {' or '.join(forms)}"
         if self.reads:
             line += f" (reads {', '.join(sorted(self.reads))})"
         return line
