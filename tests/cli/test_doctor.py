@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,11 +10,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from capwasm import machine
 from capwasm.cli import capwasm
 from capwasm.engine import config
 from capwasm.errors import CapabilityError
 from capwasm.machine import Check, check_machine
+from capwasm_shim.layers import DEFAULT_REQUIRED, Layer
+from capwasm_shim.probe import LayerStatus
 
 NAMES = [
     "platform",
@@ -26,10 +25,7 @@ NAMES = [
     "calls",
     "instances",
     "files",
-    "landlock",
-    "seccomp",
-    "user-namespaces",
-    "cgroup",
+    *map(str, Layer),
 ]
 
 
@@ -126,44 +122,44 @@ def test_allows_instances_without_a_pool_and_says_why(monkeypatch: pytest.Monkey
     assert data()["ok"] is True
 
 
+@pytest.mark.case("NAT-23")
 def test_allows_a_machine_without_a_sandbox_for_processes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     refuser = tmp_path / "python"
-    refuser.write_text(f"#!/bin/sh\nexit {errno.EPERM}\n")
+    refuser.write_text("#!/bin/sh\nexit 1\n")
     refuser.chmod(0o700)
-    monkeypatch.setattr(machine, "_syscall", lambda *_args: -errno.ENOSYS)
-    monkeypatch.setattr(machine, "_read", lambda _path: "")
     monkeypatch.setattr(sys, "executable", str(refuser))
     found = {c["name"]: c for c in data()["checks"]}
 
-    assert {n: found[n]["status"] for n in NAMES[7:]} == dict.fromkeys(NAMES[7:], "lacks")
-    assert found["landlock"]["value"] == "ENOSYS"
-    assert found["user-namespaces"]["value"] == "EPERM"
+    lacking = {name for name in NAMES[7:] if found[name]["status"] == "lacks"}
+    assert lacking == {*map(str, DEFAULT_REQUIRED), "own-user", "user-namespace"}
+    assert found["seccomp"]["value"] == "it could not be tried: CalledProcessError"
     monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
-    assert check("user-namespaces").value == "FileNotFoundError"
+    assert check("seccomp").value == "it could not be tried: FileNotFoundError"
 
 
-@pytest.mark.parametrize(
-    ("controllers", "status", "value"),
-    [
-        ("cpu io memory pids", "note", "version 2, not writable"),
-        ("cpu", "note", "version 2, not writable, without memory, pids"),
-    ],
-)
-def test_tells_what_a_cgroup_lacks(
-    monkeypatch: pytest.MonkeyPatch, controllers: str, status: str, value: str
+def test_tells_what_each_layer_stops_and_why_one_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    texts = {"/sys/fs/cgroup/cgroup.controllers": controllers, "/proc/self/cgroup": "0::/none/of\n"}
-    monkeypatch.setattr(machine, "_read", lambda path: texts.get(path, ""))
+    old = [
+        LayerStatus(Layer.LANDLOCK_NET, "TCP", False, "Landlock ABI 3: too old", True),
+        LayerStatus(Layer.OWN_USER, "the host's user", False, "only root", False),
+        LayerStatus(Layer.USER_NAMESPACE, "each other", True, "", False),
+        LayerStatus(Layer.CGROUP_CPU, "the host's time", False, "not writable", False),
+    ]
+    monkeypatch.setattr("capwasm_shim.probe.probe", lambda: old)
+    found = {c.name: c for c in check_machine()[7:]}
 
-    assert (check("cgroup").status, check("cgroup").value) == (status, value)
-
-
-def test_a_system_call_tells_its_error() -> None:
-    assert machine._syscall(444, None, 0, 1 << 30) < 0
-    assert (
-        machine._syscall(39) == os.getpid()
-        or sys.platform != "linux"
-        or os.uname().machine != "x86_64"
+    assert found["landlock-net"] == Check(
+        "landlock-net",
+        "lacks",
+        "Landlock ABI 3: too old",
+        "sandbox of a process: against TCP",
     )
+    assert {n: c.status for n, c in found.items()} == {
+        "landlock-net": "lacks",
+        "own-user": "note",
+        "user-namespace": "ok",
+        "cgroup-cpu": "note",
+    }
