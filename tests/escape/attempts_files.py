@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
-from tests.escape.attempt import Attempt, Goal, reads, touches
+from tests.escape.attempt import Attempt, Goal, becomes, reads, touches
 from tests.escape.kernelcalls import AT_FDCWD, Argument, call, calls, out, result
 from tests.escape.prey import Prey
 from tests.escape.shooting import Shot
@@ -48,7 +49,70 @@ def _names(name: str) -> Goal:
     return lambda _, shot: name.encode() in shot.evidence
 
 
+def _in_a_group(_: Prey) -> bool:
+    # On version 2 the layers of the cgroup move it; below the server's own, otherwise.
+    return os.geteuid() == 0
+
+
+def _inherited(_: Prey, shot: Shot) -> bool:
+    """It has more than nothing, three times, and its lane."""
+    others = [link for link in shot.before.get("fds", {}).values() if link != "/dev/null"]
+    return len(others) > 1
+
+
+def _below_any(prey: Prey) -> bytes:
+    """Take each number for that of a directory, and go from there."""
+    path = "../" * 20 + str(prey.secret)[1:]
+    pairs = (
+        (
+            call("openat", fd, path, READ, lenient=True),
+            call("read", result(2 * n), out(64), 64, lenient=True),
+        )
+        for n, fd in enumerate(range(3, 24))
+    )
+    return calls(*(line for pair in pairs for line in pair))
+
+
 READS = (
+    Attempt(
+        "use a descriptor that was left open",
+        ("NAT-01",),
+        lambda _: b"",
+        {"clean-start": "ok:0=20000;1=20000;2=20000;"},
+        _inherited,
+        topic="descriptors",
+    ),
+    Attempt(
+        "open below a directory that was left open",
+        ("NAT-01", "NAT-14"),
+        _below_any,
+        {"clean-start": "ok:-1:", "landlock-files": "ok:-1:", "own-user": "ok:-1:"},
+        reads,
+    ),
+    Attempt(
+        "load a library of the host",
+        ("NAT-21",),
+        lambda p: str(p.library).encode(),
+        {"mount-namespace": "errno:ELIBACC", "landlock-files": "errno:ELIBACC"},
+        becomes("mapped"),
+        topic="library",
+    ),
+    Attempt(
+        "open a file before anybody called",
+        ("NAT-20",),
+        lambda p: _read(AT_FDCWD, _file(p), READ),
+        HIDDEN,
+        reads,
+        early=True,
+    ),
+    Attempt(
+        "ask in which group of processes it is",
+        ("NAT-17",),
+        lambda _: _read(AT_FDCWD, "/proc/self/cgroup", READ),
+        {**HIDDEN, "cgroup-namespace": "ok:"},
+        _names("capwasm-"),
+        needs=_in_a_group,
+    ),
     Attempt(
         "open by an absolute path",
         ("NAT-02", "NAT-14"),

@@ -167,6 +167,18 @@ HOSTS = (
         heard("path"),
     ),
     Attempt(
+        "connect to a port of the host before anybody called",
+        ("NAT-20",),
+        lambda p: _connect(2, STREAM, 6, _inet(p.port)),
+        {
+            **NO_SOCKET,
+            "net-namespace": "errno:ENETUNREACH",
+            "landlock-net": "errno:EACCES",
+        },
+        heard("tcp"),
+        early=True,
+    ),
+    Attempt(
         "a pair of sockets of its own",
         ("NAT-16",),
         lambda _: calls(call("socketpair", 1, STREAM, 0, out(8))),

@@ -7,7 +7,6 @@ import resource
 import signal
 import struct
 from collections.abc import Callable
-from pathlib import Path
 
 from tests.escape.attempt import Attempt, becomes, ends, harms, hits, reads
 from tests.escape.kernelcalls import (
@@ -21,7 +20,7 @@ from tests.escape.kernelcalls import (
     result,
     stored,
 )
-from tests.escape.prey import Prey
+from tests.escape.prey import ENDS_WITH_42, Prey
 
 DENIED = "errno:EPERM"
 KILLED = "killed:SIGSYS"
@@ -109,6 +108,13 @@ MEMORY = (
         ("NAT-08",),
         lambda p: calls(call("ptrace", 0x4206, p.victim, 0, 0)),
         LOOKS,
+    ),
+    Attempt(
+        "ptrace before anybody called",
+        ("NAT-20",),
+        lambda p: calls(call("ptrace", 0x4206, p.victim, 0, 0)),
+        LOOKS,
+        early=True,
     ),
     Attempt("ptrace: be traced", ("NAT-08",), _once("ptrace", 0, 0, 0, 0), {"seccomp": KILLED}),
     Attempt(
@@ -336,21 +342,6 @@ NAMESPACES = (
 )
 
 
-def _program(status: int) -> bytes:
-    """The smallest ELF that ends with that status."""
-    code = bytes([0xBF, status, 0, 0, 0, 0xB8, 60, 0, 0, 0, 0x0F, 0x05])
-    start = 0x400078
-    head = (
-        b"\x7fELF\2\1\1"
-        + bytes(9)
-        + struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, start, 64, 0, 0, 64, 56, 1, 0, 0, 0)
-    )
-    load = struct.pack(
-        "<IIQQQQQQ", 1, 5, 0, 0x400000, 0x400000, 120 + len(code), 120 + len(code), 4096
-    )
-    return head + load + code
-
-
 PROGRAMS = (
     Attempt(
         "execute a program of the host",
@@ -361,18 +352,23 @@ PROGRAMS = (
     ),
     Attempt(
         "execute a setuid program",
-        ("NAT-10", "NAT-24"),
-        _once("execve", "/bin/su", ("su", "--version", 0), 0),
-        {"seccomp": DENIED, "mount-namespace": "errno:ENOENT", "landlock-files": "errno:EACCES"},
+        ("NAT-11", "NAT-24"),
+        lambda p: calls(call("execve", str(p.setuid), 0, 0)),
+        {
+            "seccomp": DENIED,
+            "mount-namespace": "errno:ENOENT",
+            "landlock-files": "errno:EACCES",
+            "no-new-privs": "exited:1",
+        },
         ends("exited:0"),
-        needs=lambda _: Path("/bin/su").exists(),
+        needs=lambda _: MACHINE == "x86_64" and os.geteuid() == 0,
     ),
     Attempt(
         "execute a program of its own from memory",
         ("NAT-10",),
         lambda _: calls(
             call("memfd_create", "program", 0),
-            call("write", result(0), _program(42), len(_program(42))),
+            call("write", result(0), ENDS_WITH_42, len(ENDS_WITH_42)),
             call("execveat", result(0), "", 0, 0, 0x1000),
         ),
         {"seccomp": DENIED, "rlimits": "killed:SIGXFSZ|errno:EFBIG"},

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tests.escape.kernelcalls import number
 
+LIBRARY = Path(__file__).parents[1] / f"native/{os.uname().machine}-linux-gnu/misfit.so"
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 # It has no privilege that would keep an equal user away, and tells of each signal that it gets.
@@ -32,6 +33,22 @@ print(ctypes.addressof(memory), file, flush=True)
 while True:
     signal.pause()
 """
+
+
+def _program(code: bytes) -> bytes:
+    """The smallest ELF with that code."""
+    head = b"\x7fELF\2\1\1" + bytes(9)
+    head += struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, 0x400078, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    size = 120 + len(code)
+    return head + struct.pack("<IIQQQQQQ", 1, 5, 0, 0x400000, 0x400000, size, size, 4096) + code
+
+
+# mov edi, 42; mov eax, 60 (exit); syscall
+ENDS_WITH_42 = _program(bytes.fromhex("bf2a000000 b83c000000 0f05"))
+# mov eax, 107 (geteuid); syscall; xor edi, edi; test eax, eax; setne dil; mov eax, 60; syscall
+_ENDS_WITH_0_FOR_ROOT = _program(
+    bytes.fromhex("b86b000000 0f05 31ff 85c0 400f95c7 b83c000000 0f05")
+)
 
 
 class Prey:
@@ -52,6 +69,12 @@ class Prey:
         self.secret = self.directory / "secret"
         self.secret.write_bytes(self.token)
         self.secret.chmod(0o644)
+        self.setuid = self.directory / "setuid"
+        self.setuid.write_bytes(_ENDS_WITH_0_FOR_ROOT)
+        self.setuid.chmod(0o4755)
+        self.library = self.directory / "library.so"
+        shutil.copy(LIBRARY, self.library)
+        self.library.chmod(0o755)
         self.dropbox = self.directory / "dropbox"
         self.dropbox.mkdir()
         self.dropbox.chmod(0o777)
@@ -208,7 +231,7 @@ class Prey:
         if self._victim.poll() is not None:
             return False
         status = Path(f"/proc/{self.victim}/status").read_text()
-        with open(f"/proc/{self.victim}/mem", "rb", buffering=0) as memory:
+        with Path(f"/proc/{self.victim}/mem").open("rb", buffering=0) as memory:
             memory.seek(self.address)
             return memory.read(16) == self.token and "TracerPid:\t0\n" in status
 

@@ -74,14 +74,17 @@ def seen(pid: int) -> dict[str, Any]:
         found["session"] = (place / "stat").read_text().rpartition(")")[2].split()[2:4]
     with contextlib.suppress(OSError):  # an ordinary user may not look into who is not dumpable
         found["ns"] = {n.name: _target(n) for n in (place / "ns").iterdir()}
-        found["root"] = os.stat(place / "root").st_ino, os.readlink(place / "root")
-        found["fds"] = {fd.name: os.readlink(fd) for fd in (place / "fd").iterdir()}
+        found["root"] = (place / "root").stat().st_ino, str((place / "root").readlink())
+        maps = (place / "maps").read_text()
+        mapped = re.findall(r" (/.*)$", maps, re.MULTILINE)
+        found["mapped"] = sorted({m for m in mapped if not m.endswith(" (deleted)")})
+        found["fds"] = {fd.name: str(fd.readlink()) for fd in (place / "fd").iterdir()}
     return found
 
 
 def _target(link: Path) -> str:
     try:
-        return os.readlink(link)
+        return str(link.readlink())
     except OSError as exc:  # a pid namespace without a process in it
         return str(exc.errno)
 

@@ -122,7 +122,7 @@ static void scan(void)
     sigaction(SIGBUS, &action, NULL);
     found = 0;
     pages_read = 0;
-    walk(16 * PAGE, (uintptr_t)1 << 47);
+    walk(16 * PAGE, ((uintptr_t)1 << 47) - PAGE);
     if (found)
         say("ok:found among %zu pages", pages_read);
     else
@@ -354,12 +354,24 @@ static const struct {
     const char *name;
     void (*run)(void);
 } attempts[] = {
-    {"calls", calls},           {"constructor", constructor}, {"environment", environment},
-    {"scan", scan},             {"descriptors", descriptors}, {"window", window},
-    {"threads", threads},       {"memory", memory},           {"virtual-fork", virtual_fork},
-    {"int80", int80},           {"library", library},         {"crash", crash},
-    {"fault", fault},               {"spin", spin},             {"stop", stop},               {"elsewhere", elsewhere},
-    {"later", later},           {"afterwards", afterwards},
+    {"calls", calls},
+    {"constructor", constructor},
+    {"environment", environment},
+    {"scan", scan},
+    {"descriptors", descriptors},
+    {"window", window},
+    {"threads", threads},
+    {"memory", memory},
+    {"virtual-fork", virtual_fork},
+    {"int80", int80},
+    {"library", library},
+    {"crash", crash},
+    {"fault", fault},
+    {"spin", spin},
+    {"stop", stop},
+    {"elsewhere", elsewhere},
+    {"later", later},
+    {"afterwards", afterwards},
 };
 
 const capwasm_description *capwasm_plugin_describe(uint32_t abi, const capwasm_host *given)

@@ -13,7 +13,8 @@
  *     L            the plugin's lane
  *
  * So an attempt is a row of a table in tests/escape, and anything that a program can ask of the kernel
- * can be one.  The answer is "ok:<last result>:<last z, in hexadecimal>".
+ * can be one.  The answer is "ok:<last result>:<last z that
+ * is not zeros, in hexadecimal>".
  */
 #include "hostile.h"
 
@@ -144,10 +145,9 @@ static int makes_a_child(long number)
 static void show(long result, int line)
 {
     char shown[2 * SHOWN + 1] = "";
-    while (line >= 0 && !outs[line])
-        line--;
-    if (line >= 0) {
-        size_t size = out_sizes[line];
+    size_t size = 0;
+    for (; line >= 0 && !size; line--) {
+        size = outs[line] ? out_sizes[line] : 0;
         while (size && !outs[line][size - 1])
             size--;
         for (size_t i = 0; i < size && i < SHOWN; i++)
