@@ -255,6 +255,9 @@ class _Worker:
         except (ProtocolFault, PeerClosed):
             raise
         except Exception as exc:  # noqa: BLE001  told to the host, which knows what it means
+            # Of a question: there is no host any more that could be told.
+            if isinstance(exc.__cause__, ProtocolFault | PeerClosed):
+                raise exc.__cause__ from None
             line.close_unsent()
             outcome, said = _failure(exc)
         finally:
