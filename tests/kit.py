@@ -148,9 +148,10 @@ class World:
         runtime_trust = self.runtime.trust
         artifact = verify(read_artifact(capsule), runtime_trust)
         manifest = parse_manifest(artifact.manifest_bytes, capabilities)
+        digest = artifact.code_digest if artifact.kind == "component" else artifact.digest
         ConsentStore(self.home / "consents").give(
             ConsentRecord.of(
-                Subject.of(manifest, artifact.code_digest),
+                Subject.of(manifest, digest),
                 {name: request.clauses for name, request in manifest.requests.items()},
                 manifest.limits,
                 who="tester",
