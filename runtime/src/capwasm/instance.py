@@ -250,6 +250,9 @@ class Instance:
         self._keeper.closed(self)
         self.holder = self._store = None
 
+    def revoked(self) -> None:
+        """A grant was revoked.  Here each handle asks its lease, so there is nothing to do."""
+
     def interrupt(self, reason: str) -> bool:
         """Ask the call under way to end; says whether there was one."""
         record = self.running

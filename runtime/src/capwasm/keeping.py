@@ -14,6 +14,7 @@ from .errors import (
     InstanceClosedError,
     InternalError,
     LimitExceeded,
+    ShimError,
 )
 from .events import DENIED, FAILED, Event, Recorder
 from .record.tally import Gate, Tally, tallies_of
@@ -127,8 +128,8 @@ class Books:
                 self.record("limit", DENIED, action=action, reason=code)
             case CallInterrupted():
                 self.record("kill", DENIED, action=action, reason=error.message)
-            case InstanceClosedError():
-                pass
+            case InstanceClosedError() | ShimError() | GuestError(code="guest.backoff"):
+                pass  # nothing of it ran
             case GuestError() | InternalError():
                 self.record("crash", FAILED, action=action, reason=code, target=error.message[:500])
             case RecursionError():

@@ -16,8 +16,8 @@ from .capability import Capability, Grant
 from .capsule.legacy import LegacyFile, Proven
 from .engine.compile import Compiler
 from .engine.engine import PluginEngine
-from .engine.link import link
-from .errors import CapwasmError, GrantDeniedError, GuestError
+from .engine.link import Linked, link
+from .errors import CapwasmError, GuestError
 from .events import ALLOWED, DENIED, Event, Recorder, record_all
 from .grants.consent import Subject, consent_for
 from .grants.consent_store import ConsentStore
@@ -26,6 +26,9 @@ from .grants.manifest import Manifest, parse_manifest
 from .grants.policy import Policy
 from .grants.resolve import Grants, resolve
 from .home import make_private
+from .isolation.apart import Apart, component_apart, native_apart
+from .isolation.native import library_of
+from .isolation.server import ShimServer
 from .lifecycle import Overseer
 from .limits import CEILING, Limits
 from .opener import Opener
@@ -63,6 +66,7 @@ class Loader:
 
     Attributes:
         home: the runtime's directory.
+        shim: starts processes.
         room: what files without a manifest get.
         on_close: told when a plugin ends.
     """
@@ -77,6 +81,7 @@ class Loader:
     core_version: str
     recorder: Recorder
     home: Path
+    shim: ShimServer
     room: StrictRoom
     on_close: Callable[[Plugin], None]
 
@@ -146,28 +151,8 @@ class Loader:
         record_all(self.recorder, [load, *given])
 
     def _start(self, proven: Proven, manifest: Manifest, grants: Grants, name: str) -> Plugin:
-        if grants.isolation.process:
-            raise GrantDeniedError(
-                "it needs a process of its own, which this version does not have yet",
-                code="grant.platform",
-                context=name,
-            )
         terms = self._terms(proven, manifest, grants, name)
-        component = self.compiler.compile(
-            proven.code,
-            sha256=proven.code_digest,
-            value_bytes=grants.limits.value_bytes,
-        )
-        # Everything is opened once here, so that a load fails where a call would.
-        with contextlib.closing(Serving(terms)) as serving:
-            linked = link(
-                self.engine,
-                component,
-                serving.everything(),
-                owners=_owners(self.capabilities),
-                unserved=unserved_reason,
-            )
-        opener = Opener(self.engine, linked, terms, grants)
+        opener = Opener(self.engine, self._code(proven, grants, terms), terms, grants)
         subject = subject_of(proven)
 
         def enter(plugin: Plugin) -> None:
@@ -188,6 +173,33 @@ class Loader:
         if not plugin.alive:
             self.overseer.admit(subject, grants)
         return plugin
+
+    def _code(self, proven: Proven, grants: Grants, terms: Terms) -> Linked | Apart:
+        """What is to run, and where."""
+        isolation = grants.isolation
+        # Everything is opened once here, so that a load fails where a call would.
+        with contextlib.closing(Serving(terms)) as serving:
+            if proven.kind == "native":
+                return native_apart(
+                    self.shim, library_of(proven), serving.everything(), terms, isolation
+                )
+            component = self.compiler.compile(
+                proven.code,
+                sha256=proven.code_digest,
+                value_bytes=grants.limits.value_bytes,
+                keep=isolation.process,
+            )
+            linked = link(
+                self.engine,
+                component,
+                serving.everything(),
+                owners=_owners(self.capabilities),
+                unserved=unserved_reason,
+            )
+        if not isolation.process:
+            return linked
+        ready = self.engine.capacity.ready if terms.manifest.plugin.instance == "per-call" else 0
+        return component_apart(self.shim, linked, terms, isolation, ready=ready)
 
     def _terms(self, proven: Proven, manifest: Manifest, grants: Grants, name: str) -> Terms:
         granted: Mapping[str, Grant[Any]] = grants.by_capability

@@ -1,13 +1,15 @@
-"""What an instance of one plugin is made of: the engine, the linked code, the terms."""
+"""What an instance of one plugin is made of: the engine, the code and where it runs, the terms."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from .engine.engine import PluginEngine
+from .engine.exports import ExportTable
 from .engine.link import Linked
 from .grants.resolve import Grants
 from .instance import Instance
+from .isolation.apart import Apart
 from .keeping import Books
 from .serving import Serving, Terms
 
@@ -16,14 +18,34 @@ __all__ = ["Opener"]
 
 @dataclass(frozen=True)
 class Opener:
-    """Makes instances of one plugin."""
+    """Makes instances of one plugin.
+
+    Attributes:
+        code: what runs: here, or in processes of its own.
+    """
 
     engine: PluginEngine
-    linked: Linked
+    code: Linked | Apart
     terms: Terms
     grants: Grants
 
+    @property
+    def exports(self) -> ExportTable:
+        """The plugin's functions."""
+        return self.code.exports
+
     def prepare(self, books: Books) -> Instance:
-        """An instance to start, which lets go of what it is served with when it closes."""
-        terms = self.terms
-        return Instance(self.engine, self.linked, terms.name, terms.limits, Serving(terms), books)
+        """An instance to start, which lets go of what it is served with when it closes.
+
+        Raises:
+            InstancesExceeded: the runtime holds as many instances as it may.
+        """
+        code, terms = self.code, self.terms
+        if isinstance(code, Apart):
+            return code.prepare(self.engine, terms, books)
+        return Instance(self.engine, code, terms.name, terms.limits, Serving(terms), books)
+
+    def close(self) -> None:
+        """No instance is wanted any more; what runs is not stopped by this."""
+        if isinstance(self.code, Apart):
+            self.code.close()

@@ -60,7 +60,7 @@ class Plugin:
         self.grants = opener.grants
         self.digest = artifact.digest
         self.signers = artifact.signers
-        self.functions = opener.linked.exports
+        self.functions = opener.exports
         self.name = opener.terms.name
         self.limits = opener.grants.limits
         self.exports = Namespace(self.functions, self._bind)
@@ -106,7 +106,7 @@ class Plugin:
     @property
     def laned(self) -> tuple[str, ...]:
         """The functions whose lists cross at the speed of memory; see `Linked.laned`."""
-        return self._opener.linked.laned
+        return self._opener.code.laned
 
     @property
     def alive(self) -> bool:
@@ -442,8 +442,11 @@ class Plugin:
         )
         for granted in doomed:
             granted.lease.revoke(reason)
-        # What the starts of those that wait were given is not taken back by that.
+        # What the starts of those that wait were given is not taken back by that, nor is what a
+        # process was given for good.
         self._ready.drop()
+        for instance in list(self._live):
+            instance.revoked()
         # When the last is off: what can't be recorded is revoked all the same.
         for granted in doomed:
             self._books.record(
@@ -480,7 +483,10 @@ class Plugin:
         finally:
             self._turns.let_all_go()
             self._on_close(self)
-            self._discard(why)
+            try:
+                self._discard(why)
+            finally:
+                self._opener.close()
 
     def __enter__(self) -> Self:
         return self

@@ -356,6 +356,7 @@ class Runtime:
             core_version=self.core_version,
             recorder=self.recorder,
             home=self._home,
+            shim=self._shim,
             room=self._room,
             on_close=self._forget,
         )

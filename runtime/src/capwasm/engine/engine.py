@@ -24,7 +24,7 @@ from . import capi
 from .pool import Capacity, Made, make_engine
 from .store import Store
 
-__all__ = ["TICK_SECONDS", "PluginEngine"]
+__all__ = ["TICK_SECONDS", "PluginEngine", "Seat"]
 
 TICK_SECONDS = 0.010
 # A ticker that was held back this long by the GIL is late; this long, it is dead.
@@ -36,6 +36,19 @@ class Spare(Protocol):
 
     def drop(self) -> None:
         """Close them."""
+
+
+class Seat:
+    """A place among all instances, for one that is in no store of the engine."""
+
+    def __init__(self, live: dict[object, bool]) -> None:
+        """Take it."""
+        self._live = live
+        live[self] = True
+
+    def close(self) -> None:
+        """Give it back; later calls do nothing."""
+        self._live.pop(self, None)
 
 
 class PluginEngine:
@@ -61,7 +74,7 @@ class PluginEngine:
         self.instances = made.instances
         self.why_not_pooled = made.why_not
         self._wasm_at = capi.address(self.wasm.ptr())
-        self._live: dict[int, bool] = {}  # numbers of the stores that are open
+        self._live: dict[object, bool] = {}  # numbers of the stores that are open, and seats
         self._pid = os.getpid()
         self._stop = threading.Event()
         self.running: dict[object, CallRecord] = {}
@@ -145,6 +158,19 @@ class PluginEngine:
         Raises:
             InstancesExceeded: the runtime holds as many instances as it may.
         """
+        self._make_room()
+        return Store(self.wasm, self._wasm_at, limits, self._live, laned=laned)
+
+    def seat(self) -> Seat:
+        """A place for an instance that runs in another process.
+
+        Raises:
+            InstancesExceeded: as `new_store`.
+        """
+        self._make_room()
+        return Seat(self._live)
+
+    def _make_room(self) -> None:
         if len(self._live) >= self.instances:
             with self._spares_lock:
                 spares = list(self._spares)
@@ -155,7 +181,6 @@ class PluginEngine:
                 f"the runtime holds {self.instances} instances, as many as it may"
                 " (Capacity.instances)"
             )
-        return Store(self.wasm, self._wasm_at, limits, self._live, laned=laned)
 
     def close(self, seconds: float = 1.0) -> None:
         """Take no more calls, interrupt those under way, and wait so long for them to end.

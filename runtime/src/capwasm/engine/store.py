@@ -101,7 +101,7 @@ class Store:
         engine: Any,
         engine_at: int,
         limits: Limits,
-        live: dict[int, bool],
+        live: dict[object, bool],
         *,
         laned: bool = False,
     ) -> None:

@@ -97,6 +97,22 @@ class File(Node):
                     done = os.pwrite(self._fd, view, start)
                     start, view = start + done, view[done:]
 
+    def read_only(self) -> int:
+        """A descriptor of the same file, for reading alone, to hand to another process.
+
+        It can't be taken back: whoever hands it on ends that process when the lease does.  The caller
+        closes its own.
+
+        Raises:
+            FsError: not open for reading (EBADF).
+            AuditError: it can't be recorded, and so is not made.
+        """
+        with self._operation("descriptor"):
+            if not self.readable:
+                refuse(errno.EBADF, "not-open-for-reading")
+            self.mount.allowed("descriptor", self._path)
+            return os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC)
+
     def size(self) -> int:
         """Bytes."""
         return self.stat().size
