@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from . import execute, sandbox
 from .frames import DownReader, Lane, UpWriter
 from .layers import LayerError, Spec
 from .native import Native
+from .sandbox.kernel import prctl
 
 __all__ = ["BROKEN", "Given", "plain", "prepare", "run"]
 
@@ -24,6 +26,7 @@ BROKEN: Final = 70
 """The exit status where our own code failed (`EX_SOFTWARE`)."""
 
 _CHUNK: Final = 1 << 20
+_PR_SET_PDEATHSIG: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +57,13 @@ def prepare() -> None:
         _native = Native()
 
 
-def run(body: int, names: Sequence[str], fds: Sequence[int], pipe: int) -> NoReturn:
+def run(
+    server: int, body: int, names: Sequence[str], fds: Sequence[int], pipe: int
+) -> NoReturn:
     """Be the child, to the end.
 
     Args:
+        server: the server's socket, of which this process has a copy.
         body: a memory file with the spec and what is to be loaded.
         names: of what it got, in the order of `fds`.
         fds: what it got.
@@ -66,6 +72,10 @@ def run(body: int, names: Sequence[str], fds: Sequence[int], pipe: int) -> NoRet
     status = BROKEN
     # What is raised must not reach the server's own code, of which this is a copy.
     try:
+        # From the first moment on, and not only when the sandbox is there: the end of the server is
+        # seen by the host, and is the end of this process.
+        os.close(server)
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         work = _confine(body, names, fds, pipe)
         if work is not None:
             status = work()

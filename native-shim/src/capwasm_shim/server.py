@@ -162,7 +162,7 @@ class _Server:
             os.set_blocking(reading, False)
             pid = sandbox.spawn(spec)
             if pid == 0:
-                child.run(fds[0], names, fds[1:], writing)
+                child.run(self._sock.fileno(), fds[0], names, fds[1:], writing)
             each = _Child(number, pid, reading)
             self._children[pid] = self._pipes[reading] = each
             self._poll.register(reading, select.POLLIN)

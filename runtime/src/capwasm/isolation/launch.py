@@ -16,7 +16,9 @@ __all__ = ["launch"]
 
 # What the server and its children import; each brings the directory that it is in.  The last two are
 # in a component's process, and so are what they import in turn, which is installed beside them.
-_PACKAGES: Final = ("capwasm_shim", "msgpack", "pyseccomp", "capwasm", "wasmtime")
+_PACKAGES: Final = ("capwasm_shim", "msgpack", "capwasm", "wasmtime")
+# Without it a layer of the sandbox is missing, and the sandbox says so.
+_OPTIONAL: Final = ("pyseccomp",)
 
 # The message is `[FAILED, 0, "", "", text]`, by hand: msgpack may be what is missing.
 _BOOTSTRAP: Final = """\
@@ -46,37 +48,45 @@ def launch() -> tuple[subprocess.Popen[bytes], socket.socket]:
     try:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            # -I, -S: no PYTHON* variables, no site-packages and their .pth files, no sitecustomize,
-            # no current directory on the path; -B: it never writes there either.
-            argv = [sys.executable, "-I", "-S", "-B", "-c", _BOOTSTRAP]
-            argv += [str(theirs.fileno()), str(os.getpid()), *directories]
-            process = subprocess.Popen(  # noqa: S603 - fixed argv, no shell
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                close_fds=True,
-                pass_fds=(theirs.fileno(),),
-                cwd="/",
-                env={},
-                # Ctrl-C in the terminal is not for it.
-                start_new_session=True,
-                umask=0o077,
-            )
+            try:
+                return _execute(theirs.fileno(), directories), ours
+            except BaseException:
+                ours.close()
+                raise
     except OSError as exc:
         raise ShimError(f"the fork server can't be started: {exc.strerror}") from exc
-    return process, ours
+
+
+def _execute(fd: int, directories: list[str]) -> subprocess.Popen[bytes]:
+    # -I, -S: no PYTHON* variables, no site-packages and their .pth files, no sitecustomize, no
+    # current directory on the path; -B: it never writes there either.
+    argv = [sys.executable, "-I", "-S", "-B", "-c", _BOOTSTRAP]
+    argv += [str(fd), str(os.getpid()), *directories]
+    return subprocess.Popen(  # noqa: S603 - fixed argv, no shell
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        close_fds=True,
+        pass_fds=(fd,),
+        cwd="/",
+        env={},
+        start_new_session=True,  # Ctrl-C in the terminal is not for it
+        umask=0o077,
+    )
 
 
 def _directories() -> list[str]:
     """Where the packages are, without those that Python itself knows."""
     found: dict[str, None] = {}
-    for name in _PACKAGES:
+    for name in (*_PACKAGES, *_OPTIONAL):
         try:
             spec = importlib.util.find_spec(name)
         except (ImportError, ValueError):
             spec = None
         if spec is None or spec.origin is None:
+            if name in _OPTIONAL:
+                continue
             raise ShimError(f"the package {name} is not installed", code="shim.unavailable")
         place = Path(spec.origin).resolve()
         found[str(place.parents[1] if spec.submodule_search_locations else place.parent)] = None

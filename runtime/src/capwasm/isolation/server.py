@@ -190,7 +190,7 @@ class _Link:
             except OSError as exc:
                 # The last: more descriptors are on their way than this user may have open.
                 if exc.errno not in {errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS}:
-                    raise ShimError(self._why or f"the fork server is gone: {exc}") from exc
+                    raise ShimError(self._why or f"nothing can be sent: {exc.strerror}") from exc
                 left = until - time.monotonic()
                 if left <= 0:
                     raise ShimError("the fork server does not read what is sent to it") from exc
@@ -238,8 +238,7 @@ class _Link:
             over.set(Ended(*rest))
 
     def _end(self) -> None:
-        with contextlib.suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)
+        self._sock.close()
         self._reap()
         why = self._why or f"the fork server has ended ({_how(self.process.returncode)})"
         for number in list(self._starting):
@@ -263,7 +262,6 @@ class _Link:
             self._sock.shutdown(socket.SHUT_WR)
         if threading.current_thread() is not self._thread:
             self._thread.join(2 * _BYE_SECONDS)
-        self._sock.close()
 
     def forked(self) -> None:
         """In the child of a fork: let go of the socket, which would otherwise hold up its end."""
