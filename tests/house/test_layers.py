@@ -34,7 +34,7 @@ FLOORS: list[set[str]] = [
     {"caps", "engine"},
     {"jsonvalues", "keeping", "traps", "web"},
     {"wasi", "repository", "oci", "revocation"},
-    {"instance", "serving", "strict"},
+    {"instance", "serving", "strict", "learning"},
     {"isolation"},
     {"opener", "ready", "session"},
     {"plugin"},

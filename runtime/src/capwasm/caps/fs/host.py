@@ -114,8 +114,9 @@ class FsState:
 
     def open(self, path: str, mode: str) -> File:
         """Open a regular file."""
-        root, below = self._find("open", path)
-        return root.open_file(below, **_HOW[Mode(mode)])
+        how = Mode(mode)
+        root, below = self._find("open", path, mode=str(how))
+        return root.open_file(below, **_HOW[how])
 
     def stat(self, path: str) -> Info:
         """What is known of a name."""
@@ -148,8 +149,10 @@ class FsState:
         for root in self.roots.values():
             root.close()
 
-    def _find(self, action: str, path: str) -> tuple[Dir, str]:
+    def _find(self, action: str, path: str, **details: str) -> tuple[Dir, str]:
         """The mount that a guest path belongs to, and the path below it.
+
+        `details` are for the record of a refusal.
 
         Raises:
             FsError: malformed, or beneath no mount (EPERM).
@@ -165,7 +168,12 @@ class FsState:
         except FsError as error:
             if error.word == "denied":
                 self._ctx.record(
-                    "fs", DENIED, action=action, target=shown(path), reason=error.reason
+                    "fs",
+                    DENIED,
+                    action=action,
+                    target=shown(path),
+                    reason=error.reason,
+                    details=details,
                 )
             raise
 
