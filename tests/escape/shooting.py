@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,7 @@ from typing import Any
 from capwasm.engine.sealed import Sealed
 from capwasm.isolation.server import ShimServer, Started
 from capwasm_shim.frames import Lane, PeerClosed, make_down, make_up, pair
-from capwasm_shim.layers import File, Kind, Layer, Limits, Report, Spec
-from capwasm_shim.native_table import SERVED
+from capwasm_shim.layers import File, Layer, Limits, Report, Spec
 from capwasm_shim.protocol import Kind as Word
 
 _TRIPLE = f"{os.uname().machine}-linux-gnu"
@@ -58,7 +57,7 @@ class Shot:
 def seen(pid: int) -> dict[str, Any]:
     """A process as the kernel shows it to the host: who it is, what it may do, and what it has."""
     place = Path(f"/proc/{pid}")
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"pid": pid}
     with contextlib.suppress(OSError):
         status = (place / "status").read_text()
         for name in ("Uid", "Gid", "Groups", "CapPrm", "CapEff", "CapBnd", "NoNewPrivs", "Seccomp"):
@@ -110,15 +109,29 @@ class Range:
         without: frozenset[Layer] = frozenset(),
         limits: Limits | None = None,
         early: bytes = b"",
-        kind: Kind = "native",
         seconds: float = SECONDS,
     ) -> Shot:
         """Start the plugin in all layers but those, call it once, and end it."""
+        with self._start(without, limits or Limits(), early) as (started, lane):
+            return _Round(started, lane, seconds).play(topic, message)
+
+    @contextlib.contextmanager
+    def let_loose(self, topic: str, *, without: frozenset[Layer] = frozenset()) -> Iterator[int]:
+        """Start it, and call it without an eye on what it does; a pidfd of it."""
+        with self._start(without, Limits(), b"") as (started, lane):
+            lane.recv()
+            lane.send((Word.CALL, 1, "handle", (topic, b"")))
+            yield started.pidfd
+
+    @contextlib.contextmanager
+    def _start(
+        self, without: frozenset[Layer], limits: Limits, early: bytes
+    ) -> Iterator[tuple[Started, Lane]]:
         spec = Spec(
-            kind=kind,
+            kind="native",
             layers=tuple(layer for layer in Layer if layer not in without),
             required=frozenset(),
-            limits=limits or Limits(),
+            limits=limits,
             files=(File("plugin.so"),),
         )
         up, theirs_up = make_up(WINDOW)
@@ -133,15 +146,14 @@ class Range:
             lane = Lane(ours, down, up)
             stack.callback(lane.close)
             try:
-                load = {"limit": WINDOW, "served": [list(s) for s in SERVED]}
-                started = self.server.start(spec, given, load)
+                started = self.server.start(spec, given, {"limit": WINDOW})
             finally:
                 theirs.close()
                 os.close(theirs_up)
                 os.close(theirs_down)
                 code.close()
             stack.callback(started.close)
-            return _Round(started, lane, seconds).play(topic, message)
+            yield started, lane
 
     def close(self) -> None:
         self.server.close()

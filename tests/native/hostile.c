@@ -213,6 +213,25 @@ static void virtual_fork(void)
 #endif
 }
 
+/* Asks so many questions, each rightly numbered, and never reads an answer. */
+static void flood(void)
+{
+    /* [ASK, seq, 0, [], []]: the first function of the table, without arguments. */
+    unsigned char frame[] = {0x95, 9, 0xce, 0, 0, 0, 0, 0, 0x90, 0x90};
+    struct timespec moment = {0, 1000 * 1000};
+    int fd = lane();
+    long sent = 0;
+    for (long tries = 0; sent < number() && tries < 60000; tries++) {
+        for (int byte = 0; byte < 4; byte++)
+            frame[3 + byte] = (unsigned char)(sent >> (24 - 8 * byte));
+        if (kernel(SYS_sendto, fd, frame, sizeof frame, 0, NULL, 0) == (long)sizeof frame)
+            sent++;
+        else
+            kernel(SYS_nanosleep, &moment, NULL);
+    }
+    say("ok:%ld", sent);
+}
+
 /* ---- Other doors into the kernel ---------------------------------------------------------------- */
 
 /* The 32-bit entry: other numbers, no filter that knows only one architecture. */
@@ -363,6 +382,7 @@ static const struct {
     {"threads", threads},
     {"memory", memory},
     {"virtual-fork", virtual_fork},
+    {"flood", flood},
     {"int80", int80},
     {"library", library},
     {"crash", crash},

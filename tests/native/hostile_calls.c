@@ -13,8 +13,7 @@
  *     L            the plugin's lane
  *
  * So an attempt is a row of a table in tests/escape, and anything that a program can ask of the kernel
- * can be one.  The answer is "ok:<last result>:<last z that
- * is not zeros, in hexadecimal>".
+ * can be one.  The answer is "ok:<last result>:<hexadecimal>", of the last z that is not all zeros.
  */
 #include "hostile.h"
 
