@@ -1,9 +1,8 @@
 """A loaded plugin: its functions, its instances, and the switches that stop it.
 
-Calls may come from any thread and from asyncio.  How instances serve them is the manifest's
-`instance`: a fresh one for each call (the default; nothing is left from the call before), warm ones
-that are used again (the plugin says that it keeps no state), or one that keeps its state, with its
-calls one after the other.
+Calls may come from any thread and from asyncio.  The manifest's `instance` says what serves them: a
+fresh one for each call (the default), warm ones that are used again (the plugin says that it keeps
+no state), or one that keeps its state, with its calls one after the other.
 """
 
 from __future__ import annotations
@@ -109,13 +108,17 @@ class Plugin:
         return self._opener.code.laned
 
     @property
+    def imports(self) -> tuple[str, ...]:
+        """The interfaces that a component imports; nobody knows them of native code."""
+        return self._opener.code.imports
+
+    @property
     def alive(self) -> bool:
         """Whether it takes calls."""
         return self._ended is None
 
     def __repr__(self) -> str:
-        state = "" if self._ended is None else f" ({self._ended})"
-        return f"<plugin {self.name}{state}>"
+        return f"<plugin {self.name}{f' ({self._ended})' if self._ended else ''}>"
 
     # -- calls ----------------------------------------------------------------------------------
 

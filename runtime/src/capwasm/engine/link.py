@@ -68,6 +68,11 @@ class Linked:
     compiled: Compiled
 
     @property
+    def imports(self) -> tuple[str, ...]:
+        """The interfaces that the component imports, with their versions."""
+        return tuple(i.name for i in self.types.imports if i.name)
+
+    @property
     def laned(self) -> tuple[str, ...]:
         """The functions on the bulk lane, exports and then imports, by their whole names.
 

@@ -44,7 +44,7 @@ class Apart:
     """A plugin's code, in the place of what would run in process.
 
     Attributes:
-        exports: its functions.   laned: as `Linked.laned`.
+        exports: its functions.   laned, imports: as of `Linked`; none of native code.
         supervisor: of its processes.
     """
 
@@ -53,6 +53,7 @@ class Apart:
     supervisor: Supervisor
     _code: Code
     _serve: Callable[[Terms], Served]
+    imports: tuple[str, ...] = ()
 
     def prepare(self, engine: PluginEngine, terms: Terms, keeper: Keeper) -> ProcessInstance:
         """An instance to start; see `Opener.prepare`.
@@ -126,7 +127,8 @@ def component_apart(
     supervisor = Supervisor(
         server, recipe, lambda layer: isolation.line_without([layer]), lambda: None
     )
-    return Apart(linked.exports, linked.laned, supervisor, _ComponentCode(linked), Serving)
+    code = _ComponentCode(linked)
+    return Apart(linked.exports, linked.laned, supervisor, code, Serving, linked.imports)
 
 
 # -- native code ----------------------------------------------------------------------------------
