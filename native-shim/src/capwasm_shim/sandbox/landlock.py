@@ -10,7 +10,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from .kernel import Lacks, syscall
-from .root import path_of
+from .root import BY_DESCRIPTOR, path_of
 
 if TYPE_CHECKING:
     from .place import Place
@@ -49,7 +49,9 @@ def landlock_files(place: Place) -> None:
     version = _at_least(3, "truncating can't be refused")
     handled = (1 << _RIGHTS[min(version, max(_RIGHTS))]) - 1
     spec = place.spec
-    rules = {path_of(file.name): _READ_FILE for file in spec.files}
+    # What has no path but its descriptor is on no mount that Landlock knows; it stays readable.
+    paths = [path_of(file.name) for file in spec.files]
+    rules = {path: _READ_FILE for path in paths if not path.startswith(BY_DESCRIPTOR)}
     rules |= dict.fromkeys(spec.binds, _READ_FILE | _READ_DIR)
     for path in spec.executables:
         rules[path] = rules.get(path, 0) | _READ_FILE | _EXECUTE

@@ -70,7 +70,7 @@ _ASK: Final = (
     Rule("prlimit64", ((0, _INT, 0), (2, _LONG, 0))),  # of itself, and to read it
     *_plain(
         "clock_gettime clock_getres gettimeofday time getrandom times getrusage sysinfo"
-        " getuid geteuid getgid getegid getresuid getresgid getcwd getrlimit"
+        " getuid geteuid getgid getegid getresuid getresgid getgroups getcwd getrlimit"
     ),
     *masked("prctl", 0, 3, 15, 16, 21, 23, 39),  # get dumpable, names, seccomp, bounding set, nnp
 )
@@ -117,7 +117,7 @@ _PROGRAM: Final = (
         " epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 eventfd timerfd_create"
         " timerfd_settime timerfd_gettime signalfd4 alarm setitimer getitimer pause"
         " rt_sigtimedwait rt_sigsuspend rt_sigpending timer_create timer_settime timer_gettime"
-        " timer_delete getgroups capget sched_setaffinity sched_getparam sched_getscheduler"
+        " timer_delete capget sched_setaffinity sched_getparam sched_getscheduler"
         " sched_get_priority_max sched_get_priority_min getpriority getsockopt setsockopt"
         " getsockname getpeername mlock munlock membarrier getcpu"
     )

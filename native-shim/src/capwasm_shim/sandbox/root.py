@@ -12,7 +12,7 @@ from .kernel import call, syscall
 if TYPE_CHECKING:
     from .place import Place
 
-__all__ = ["mount_namespace", "path_of"]
+__all__ = ["BY_DESCRIPTOR", "keep_descriptors", "mount_namespace", "path_of"]
 
 _CLONE_NEWNS: Final = 0x00020000
 _MS_RDONLY: Final = 0x01
@@ -30,6 +30,8 @@ _CLOSED: Final = _MS_RDONLY | _MS_NOSUID | _MS_NODEV  # the same three bits as M
 _PAGE: Final = 4096
 # A directory that every machine has, to stand the new root on; within the new namespace alone.
 _FOOT: Final = "/proc"
+
+BY_DESCRIPTOR: Final = "/proc/self/fd/"
 
 _where: dict[str, str] = {}
 
@@ -75,7 +77,7 @@ def path_of(name: str) -> str:
 def keep_descriptors(place: Place) -> None:
     """Where there is no root of its own, the files are reached by the memfds themselves."""
     for file, fd in zip(place.spec.files, place.files, strict=True):
-        _where[file.name] = f"/proc/self/fd/{fd}"
+        _where[file.name] = f"{BY_DESCRIPTOR}{fd}"
 
 
 def _copy(source: int, size: int, path: str, mode: int) -> None:
