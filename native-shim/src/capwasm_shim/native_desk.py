@@ -81,7 +81,7 @@ class Desk:
     def keep(self, data: bytes | memoryview) -> Any:
         """Keep what a pointer will point at; what to assign to the pointer."""
         self.kept.append(data)
-        return data if type(data) is bytes else address_of(data)
+        return data if isinstance(data, bytes) else address_of(data)
 
 
 class _Buffer(ctypes.Structure):

@@ -11,7 +11,6 @@ CODES: dict[str, str] = {
     "artifact.unreadable": "The file can't be read or written.",
     "artifact.too-large": "The capsule is larger than the limit.",
     "artifact.pack": "The files can't be packed into a capsule, or the capsule can't be signed.",
-    "artifact.target": "The native plugin has no code for this machine.",
     "artifact.not-a-component": "The code is not a binary WebAssembly component.",
     "artifact.platform": "The capsule has no native code for this machine.",
     "artifact.compile": "The component is invalid or can't be compiled.",

@@ -14,6 +14,7 @@ from typing import Any
 
 from .capability import Capability, Grant
 from .capsule.legacy import LegacyFile, Proven
+from .capsule.target import library_of
 from .engine.compile import Compiler
 from .engine.engine import PluginEngine
 from .engine.link import Linked, link
@@ -27,7 +28,6 @@ from .grants.policy import Policy
 from .grants.resolve import Grants, resolve
 from .home import make_private
 from .isolation.apart import Apart, component_apart, native_apart
-from .isolation.native import library_of
 from .isolation.server import ShimServer
 from .lifecycle import Overseer
 from .limits import CEILING, Limits

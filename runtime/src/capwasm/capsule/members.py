@@ -14,7 +14,7 @@ from capwasm.errors import Fault
 
 from .identity import DEVICES, Kind
 
-__all__ = ["MANIFEST", "MAX_MEMBERS", "check_members", "library_name", "name_fault"]
+__all__ = ["MANIFEST", "MAX_MEMBERS", "check_members", "library_name", "name_fault", "triple_of"]
 
 MANIFEST: Final = "plugin.toml"
 COMPONENT: Final = "plugin.wasm"
@@ -39,6 +39,12 @@ Coded = tuple[str, Fault]
 def library_name(triple: str) -> str:
     """The member that holds a native plugin's code for a target triple."""
     return f"lib/{triple}/plugin.so"
+
+
+def triple_of(name: str) -> str | None:
+    """The target triple of a member that is a native plugin's code; None if it is none."""
+    found = _LIBRARY.fullmatch(name)
+    return found[1] if found else None
 
 
 def name_fault(name: str) -> str | None:

@@ -113,13 +113,15 @@ def pack(directory: Path, output: Path | None) -> Outcome:
     from capwasm._files import write_file
     from capwasm.capsule.attest import sha256
     from capwasm.capsule.container import split
-    from capwasm.capsule.members import MANIFEST
+    from capwasm.capsule.members import MANIFEST, triple_of
     from capwasm.capsule.pack import collect, identity_of
     from capwasm.capsule.pack import pack as make
+    from capwasm.capsule.target import this_triple
 
     members = collect(directory)
     capsule = make(members)
     identity = identity_of(members[MANIFEST])
+    targets = sorted(filter(None, map(triple_of, members)))
     target = output or Path(identity.file_name)
     write_file(target, capsule, ArtifactError, code="artifact.unreadable")
     data = {
@@ -130,8 +132,13 @@ def pack(directory: Path, output: Path | None) -> Outcome:
         "size": len(capsule),
         "digest": sha256(split(capsule).archive),
         "members": sorted(members),
+        "targets": targets,
     }
     text = f"{target}: {identity}, {len(members)} files, {len(capsule)} bytes, not signed yet"
+    if targets:
+        text += f"\nIts code is for {', '.join(targets)}."
+        if this_triple() not in targets:
+            text += f"  There is none for this machine, {this_triple()}."
     return Outcome(data, text)
 
 

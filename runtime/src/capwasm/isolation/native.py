@@ -6,21 +6,18 @@ manifest doesn't declare is refused here, where a component would not have been 
 
 from __future__ import annotations
 
-import platform
-import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from capwasm.capability import HostFunc, Interface
 from capwasm.caps.fs import File
-from capwasm.capsule.legacy import Proven
 from capwasm.engine import types as t
 from capwasm.engine.abi import split_version
 from capwasm.engine.abi_types import function_type
 from capwasm.engine.classes import Classes
 from capwasm.engine.crossing import HostKind
 from capwasm.engine.exports import Export, ExportTable
-from capwasm.errors import ArtifactError, CapError, Fault, InternalError, LinkError
+from capwasm.errors import CapError, Fault, InternalError, LinkError
 from capwasm.events import DENIED, Event
 from capwasm.handles import Lease
 from capwasm.serving import Serving, Terms
@@ -30,40 +27,15 @@ from capwasm_shim.native_table import DESCRIPTOR, SERVED
 from .broker import Descriptor
 from .codec import Codec
 
-__all__ = ["NativeCode", "NativeServed", "library_of", "this_triple"]
+__all__ = ["NativeCode", "NativeServed"]
 
 _HANDLER: Final = "capwasm:plugin/handler@0.1.0"
 _HANDLE: Final = t.FuncType(
     (("topic", t.Prim("string")), ("message", t.List(t.Prim("u8")))),
     t.Result(t.List(t.Prim("u8")), t.Prim("string")),
 )
-_ARCHITECTURES: Final = {"amd64": "x86_64", "arm64": "aarch64"}
 _MAX_NAME: Final = 128
 _MAX_TOPICS: Final = 256
-
-
-def this_triple() -> str:
-    """The target that native code must have been built for to run here: `x86_64-linux-gnu`."""
-    machine = platform.machine().lower()
-    musl = "musl" in str(sysconfig.get_config_var("HOST_GNU_TYPE"))
-    return f"{_ARCHITECTURES.get(machine, machine)}-linux-{'musl' if musl else 'gnu'}"
-
-
-def library_of(proven: Proven) -> bytes:
-    """The code for this machine.
-
-    Raises:
-        ArtifactError: `artifact.platform`: there is none.
-    """
-    triple = this_triple()
-    library = proven.library(triple)
-    if library is None:
-        raise ArtifactError(
-            f"it has no code for this machine, lib/{triple}/plugin.so",
-            code="artifact.platform",
-            context=f"{proven.id}@{proven.version}",
-        )
-    return library
 
 
 class NativeCode:
