@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,13 +16,10 @@ from capwasm.errors import CapwasmError
 from capwasm.instance import Instance
 from capwasm.limits import DEFAULTS
 from capwasm_shim.protocol import Outcome
-from tests.kit import ListServed, guest
+from tests.kit import ListServed, World, guest
 
 from .conftest import Enter
 from .scripted import Failed
-
-ENDLESS = 2**50
-SMALL = {"memory": 64 * 65536, "value_bytes": 100_000}
 
 ENDS: list[Any] = [
     pytest.param("trap", (), {}, id="unreachable"),
@@ -31,13 +29,6 @@ ENDS: list[Any] = [
     pytest.param("bad-char", (), {}, id="char", marks=pytest.mark.case("TYP-07")),
     pytest.param("bad-case", (), {}, id="case", marks=pytest.mark.case("TYP-07")),
     pytest.param("spin", (), {"fuel": 10**6}, id="fuel", marks=pytest.mark.case("RES-01")),
-    pytest.param(
-        "spin",
-        (),
-        {"fuel": ENDLESS, "wall_ms": 50},
-        id="deadline",
-        marks=pytest.mark.case("RES-02"),
-    ),
     pytest.param("recurse", (), {}, id="stack", marks=pytest.mark.case("RES-12")),
     pytest.param("claim", (5_000,), {"value_bytes": 50_000}, id="a list that is claimed"),
 ]
@@ -130,3 +121,62 @@ def test_fuel_is_told(enter: Enter) -> None:
     few = process.stats[0]
     process.call("bytes", 100_000)
     assert 0 < few < 100 < 10_000 < process.stats[0]
+
+
+# -- through the runtime, whose host side counts what the process must not be believed ----------------
+
+
+def both_ways(root: Path, code: str, manifest: str, *call: Any) -> list[CapwasmError]:
+    """What ends the call, in this process and in one of its own."""
+    ends = []
+    for way in ("in-process", "process"):
+        (root / way).mkdir()
+        world = World(root / way)
+        own = '[isolation]\nprocess = ["test.*"]\n' if way == "process" else ""
+        world.policy('[plugins."test.guest".log]\n[plugins."test.guest".clock]\n' + own)
+        try:
+            if code == "prober":
+                plugin = world.prober(manifest, instance="pooled").plugin
+            else:
+                plugin = world.load(guest(code), manifest, instance="pooled")
+            with pytest.raises(CapwasmError) as told:
+                plugin.call(*call)
+            ends.append(told.value)
+        finally:
+            world.close()
+    return ends
+
+
+LIMITS: list[Any] = [
+    pytest.param(
+        "hostile", "[limits]\nwall-ms = 100\n", ("spin",), marks=pytest.mark.case("RES-02")
+    ),
+    pytest.param(
+        "hostile", "[limits]\nfuel = 100000\n", ("spin",), marks=pytest.mark.case("RES-01")
+    ),
+    pytest.param("hostile", "", ("recurse",), marks=pytest.mark.case("RES-12")),
+    pytest.param("hostile", "[limits]\nvalue-bytes = 50000\n", ("bytes", 60_000)),
+    pytest.param("hostile", "[limits]\nvalue-bytes = 50000\n", ("claim", 5_000)),
+    pytest.param("hostile", "", ("trap",), marks=pytest.mark.case("LIFE-04")),
+    pytest.param(
+        "prober",
+        "[limits]\nhost-calls = 10\n[clock]\n",
+        ("run", "clock.loop", ["100"]),
+        marks=pytest.mark.case("RES-14"),
+    ),
+    pytest.param(
+        "prober",
+        "[limits]\noutput-bytes = 1000\n[log]\n",
+        ("run", "std.print-flood", ["5000"]),
+        marks=pytest.mark.case("LOG-01"),
+    ),
+    pytest.param("prober", "[limits]\nmemory = 8388608\n", ("run", "alloc", ["100000000"])),
+]
+
+
+@pytest.mark.parametrize(("code", "manifest", "call"), LIMITS)
+def test_the_caller_gets_the_same_error(
+    tmp_path: Path, code: str, manifest: str, call: tuple[Any, ...]
+) -> None:
+    here, there = both_ways(tmp_path, code, manifest, *call)
+    assert (type(there), there.code, there.message) == (type(here), here.code, here.message)

@@ -17,6 +17,7 @@ import resource
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import wasmtime
@@ -34,6 +35,7 @@ from capwasm.engine.sealed import Sealed
 from capwasm.engine.wheel import WheelExportPlan
 from capwasm.errors import CapwasmError, InternalError
 from capwasm.instance import Instance, Way
+from capwasm.limits import CEILING
 from capwasm.threads import LOCAL, stack_for
 from capwasm_shim.frames import Lane, PeerClosed, ProtocolFault
 from capwasm_shim.protocol import VERSION, Kind, Outcome
@@ -125,9 +127,9 @@ class Component:
     def _start(self, lanes: Sequence[Lane]) -> list[_Worker]:
         if isinstance(self._component, Exception):
             raise InternalError(f"the compiled code can't be mapped: {self._component}")
+        # Of the threads to come.  A guest can't call another one from here; one share is to spare.
+        threading.stack_size(stack_for(2))
         plugin = _Plugin(Parcel.from_load(self._load), self._made, self._component)
-        # Of the threads to come; a guest can't call another one from here.
-        threading.stack_size(stack_for(1))
         return [_Worker(plugin, lane) for lane in lanes]
 
 
@@ -140,7 +142,9 @@ class _Plugin:
         Raises:
             InternalError: not as the host has.
         """
-        self.name, self.limits = parcel.plugin, parcel.limits
+        self.name = parcel.plugin
+        # Time and questions are counted by the host, which has to know why a call had to end.
+        self.limits = replace(parcel.limits, wall_ms=CEILING.wall_ms, host_calls=CEILING.host_calls)
         self.engine = PluginEngine(_CAPACITY, made)
         compiled = Compiled(component, parcel.types, parcel.laned)
         offered, self.kinds = offers(parcel.types, parcel.served)

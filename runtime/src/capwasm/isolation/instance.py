@@ -133,6 +133,7 @@ class ProcessInstance(Instance):
         store.line = line
         line.owner = self
         if self._code.opens:
+            record.restart()  # what came before was its compiled code, and nothing of it ran
             self._run(line, Kind.OPEN, (), _nothing)
         self._started = line
 

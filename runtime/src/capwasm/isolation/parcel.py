@@ -109,7 +109,7 @@ def budget(limits: Limits, lanes: int) -> layers.Limits:
     Those are the ones that a guest meets, with the errors that say so; these are for the case that the
     engine no longer keeps them.  Both memories count, the plugin's own and the lane's.
     """
-    each = 2 * limits.memory + _VALUE_FACTOR * limits.value_bytes + _LANE_BYTES + stack_for(1)
+    each = 2 * limits.memory + _VALUE_FACTOR * limits.value_bytes + _LANE_BYTES + stack_for(2)
     each += 8 * limits.table_elements * limits.tables
     return layers.Limits(
         memory=_BASE_BYTES + lanes * each,

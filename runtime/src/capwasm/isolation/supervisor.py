@@ -104,6 +104,8 @@ class Supervisor:
             process = ShimProcess.start(self._server, self._recipe)
         except ShimError as exc:
             raise self._with_fix(exc) from exc.__cause__
+        # Until here nothing of the guest's was there to take time.
+        record.restart()
         try:
             try:
                 process.greet(check)
