@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import msgpack
 
@@ -66,7 +66,6 @@ class Peer:
         self.starts += 1
         self.sock = socket.socket(fileno=os.dup(named["lane"]))
         self.up = UpWriter(named["up"], os.fstat(named["up"]).st_size)
-        self.side = socket.socket(fileno=os.dup(named["side"]))
         for each in self.says:
             self.say(each)
         return Process(self)
@@ -100,7 +99,6 @@ class Peer:
     def end(self) -> None:
         if self.sock is not None and self.up is not None:
             self.sock.close()
-            self.side.close()
             self.up._map.close()
 
 
@@ -268,7 +266,7 @@ class Rig:
         """The answers of the host, without what else it said."""
         return [f for f in self.peer.heard() if f[0] == Kind.ANSWER]
 
-    def __enter__(self) -> Rig:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
 from array import array
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -252,7 +254,7 @@ def test_ends_a_peer_that_asks_without_end_and_never_reads() -> None:
 
 @pytest.mark.case("IPC-09")
 def test_takes_no_descriptor() -> None:
-    with open("/dev/null") as file:
+    with Path("/dev/null").open() as file:
 
         def send(sock: socket.socket) -> None:
             rights = array("i", [file.fileno()] * 250)
@@ -266,10 +268,8 @@ def test_takes_no_descriptor() -> None:
         assert len(descriptors()) <= before
 
 
-def descriptors() -> list[str]:
-    import os
-
-    return os.listdir("/proc/self/fd")
+def descriptors() -> list[Path]:
+    return list(Path("/proc/self/fd").iterdir())
 
 
 # -- failures that a process may tell of -------------------------------------------------------------
@@ -496,9 +496,8 @@ def test_no_more_handles_than_the_limit() -> None:
 def test_a_refusal_is_a_word_and_no_more() -> None:
     _, answers = ask_each(("words", [101]))
     assert answers == [[1, 0]]
-    with Rig(asks(0, NUMBER["silent"], [])) as rig:
-        with pytest.raises(InternalError):
-            rig.call("run", "x")
+    with Rig(asks(0, NUMBER["silent"], [])) as rig, pytest.raises(InternalError):
+        rig.call("run", "x")
 
 
 # -- large values -------------------------------------------------------------------------------------
@@ -557,10 +556,8 @@ def test_whatever_is_said_ends_in_a_value_or_a_named_error(says: list[Any], name
     says = [s for s in says if s != b""]
     with Rig(*says, lambda sock: sock.shutdown(socket.SHUT_WR)) as rig:
         args = {"run": ("x",), "data": (b"x",)}.get(name, ())
-        try:
+        with contextlib.suppress(GuestError, InternalError, TypeError, ValueError):
             rig.call(name, *args)
-        except (GuestError, InternalError, TypeError, ValueError):
-            pass
         things = rig.toy.things
     assert all(not thing.alive or name == "make" for thing in things), "none is left open"
     assert rig.instance.released

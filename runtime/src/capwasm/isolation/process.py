@@ -112,14 +112,14 @@ class ShimProcess:
         layers: what holds it, as its sandbox reports.
     """
 
-    def __init__(self, recipe: Recipe, started: Started, side: socket.socket) -> None:
+    def __init__(self, recipe: Recipe, started: Started, side: socket.socket | None) -> None:
         """Made by `start`."""
         self.lines: list[Line] = []
         self.why: str | None = None
         self.layers = started.report.applied
         self._recipe = recipe
         self._started = started
-        self._side = Lane(side, None, None)
+        self._side = Lane(side, None, None) if side is not None else None
         # Re-entrant, for a signal's handler may interrupt a call.
         self._speaking = threading.RLock()
         self._owner = os.getpid()
@@ -138,7 +138,10 @@ class ShimProcess:
             fds = list(recipe.fds)
             ends: list[tuple[socket.socket, DownWriter, UpReader]] = []
             try:
-                side = undo.enter_context(_end_of(pair(), theirs, "side", fds))
+                # Native code can't be told to end a call; so it gets nothing to be told by (NAT-01).
+                side: socket.socket | None = None
+                if recipe.shared:
+                    side = undo.enter_context(_end_of(pair(), theirs, "side", fds))
                 for _ in range(recipe.lanes):
                     sock = undo.enter_context(_end_of(pair(), theirs, "lane", fds))
                     # Some bytes more for each large value, since they are aligned.
@@ -194,7 +197,7 @@ class ShimProcess:
 
     def interrupt(self, lane: int, call: int) -> bool:
         """Ask a call to end; whether that could be asked.  Any thread."""
-        if not self._recipe.shared:
+        if self._side is None:
             return False
         try:
             with self._speaking:
@@ -227,7 +230,8 @@ class ShimProcess:
 
     def let_go(self) -> None:
         """Close all that leads to it."""
-        self._side.close()
+        if self._side is not None:
+            self._side.close()
         while self.lines:
             self.lines.pop().close()
 
