@@ -50,6 +50,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "push": ("oci", "Push a capsule to an OCI registry."),
     "pull": ("oci", "Pull a capsule from an OCI registry."),
     "call": ("call", "Load a capsule and call one of its functions."),
+    "learn": ("learn", "Run a plugin where it can do no harm, and propose its manifest."),
     "audit": ("audit", "Read and verify the audit log."),
     "cache": ("cache", "See and prune the compiled code that is kept."),
     "doctor": ("doctor", "Show what this machine enforces, and known advisories."),

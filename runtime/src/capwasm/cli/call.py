@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from capwasm.limits import Limits
     from capwasm.plugin import Plugin
 
-__all__ = ["commands"]
+__all__ = ["arguments", "commands", "core_version"]
 
 ENDS: Final = {"kill", "limit"}
 MOST_DENIED: Final = 20
@@ -42,6 +42,11 @@ _POSITIVE = click.IntRange(1)
 @click.option("--fuel", type=_POSITIVE, help="Lower limits.fuel to this.")
 @click.option("--memory", type=_POSITIVE, help="Lower limits.memory to this, in bytes.")
 @click.option("--wall-ms", type=_POSITIVE, help="Lower limits.wall-ms to this.")
+@click.option(
+    "--isolation",
+    type=click.Choice(["process"]),
+    help="Run it in a process of its own, also where policy does not want one.",
+)
 @click.argument("source")
 @click.argument("function", required=False)
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
@@ -53,6 +58,7 @@ def call(
     fuel: int | None,
     memory: int | None,
     wall_ms: int | None,
+    isolation: str | None,
     source: str,
     function: str | None,
     args: tuple[str, ...],
@@ -73,19 +79,19 @@ def call(
     events: list[Event] = []
     with Runtime.open(
         home_path,
-        core_version=_core(core),
+        core_version=core_version(core),
         hook=events.append,
         on_slow=lambda text: click.echo(text, err=True),
         on_compile=CompileLine(),
     ) as runtime:
         load = runtime.load_installed if is_id(source) else runtime.load
-        plugin = load(source, at_most=at_most)
+        plugin = load(source, at_most=at_most, isolation="process" if isolation else "in-process")
         _check_lowered(plugin, wanted)
         if function is None:
             _list(plugin, as_json=as_json)
             return
         export = plugin.functions.find(function)
-        words = _arguments(export, args)
+        words = arguments(export, args)
         del events[:]  # what the load recorded
         try:
             value = plugin.call(export.whole, *words)
@@ -121,7 +127,8 @@ def _check_lowered(plugin: Plugin, wanted: dict[str, int]) -> None:
             )
 
 
-def _core(version: str | None) -> str:
+def core_version(version: str | None) -> str:
+    """The version that was given, or capwasm's own."""
     from capwasm.capsule.identity import check_version
 
     if version is None:
@@ -135,7 +142,7 @@ def _core(version: str | None) -> str:
     return version
 
 
-def _arguments(export: Export, words: tuple[str, ...]) -> list[Any]:
+def arguments(export: Export, words: tuple[str, ...]) -> list[Any]:
     """The words of the command line as values, by the parameters' types; or every fault."""
     from capwasm.jsonvalues import JsonValueError, from_text
 

@@ -20,7 +20,7 @@ from capwasm.grants.manifest import Manifest, parse_manifest
 
 from .attempt import Attempt, Table, attempt_of, one_line
 from .text import manifest_text, why_not
-from .wants import learned
+from .wants import learned, unused
 
 __all__ = ["Learner", "Proposal"]
 
@@ -75,6 +75,7 @@ class Learner:
     _attempts: dict[Attempt, int] = field(default_factory=dict)
     _notes: dict[str, None] = field(default_factory=dict)
     _tables: set[str] = field(default_factory=set)
+    _imported: set[str] = field(default_factory=set)
     _left_off: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -103,6 +104,17 @@ class Learner:
             else:
                 self.note(f"imports {fault.path}: {fault.message}")
 
+    def imports(self, interfaces: Iterable[str]) -> None:
+        """Learn what a component imports: it does not load where that is not declared.
+
+        A table that was never needed is proposed as optional.
+        """
+        bare = {name.partition("@")[0] for name in interfaces}
+        for capability in self.capabilities:
+            ours = {name.partition("@")[0] for name in capability.interfaces}
+            if ours & bare:
+                self._imported.add(capability.name)
+
     def note(self, text: str) -> None:
         """Keep a line for the person who decides."""
         with self._lock:
@@ -128,6 +140,8 @@ class Learner:
             name = capability.name
             rows, more = learned(name, by_kind, name in self._tables, self.manifest)
             notes += more
+            if not rows and name in self._imported and not self._asks(name):
+                rows = unused(name)
             for row in rows[:MAX_TABLES]:
                 reason = why_not(capability, row.words, self.manifest)
                 if reason is None:
@@ -143,3 +157,6 @@ class Learner:
         text = manifest_text(plugin, self.capabilities, self.manifest, tables, shown)
         parse_manifest(text.encode(), self.capabilities, context="the proposal")
         return Proposal(text, tuple(tables), tuple(shown), attempts, self._left_off)
+
+    def _asks(self, name: str) -> bool:
+        return self.manifest is not None and name in self.manifest.requests

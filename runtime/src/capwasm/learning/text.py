@@ -18,7 +18,8 @@ def why_not(
     capability: Capability[Any, Any], words: Mapping[str, Any], manifest: Manifest | None
 ) -> str | None:
     """Why a table has no place in the proposal, or None."""
-    parsed = capability.parse([words], "manifest")
+    bare = {word: value for word, value in words.items() if word != "optional"}
+    parsed = capability.parse([bare], "manifest")
     if faults := [*plain_faults(words), *parsed.faults]:
         return "; ".join(f.message for f in faults)
     request = manifest.requests.get(capability.name) if manifest else None

@@ -9,7 +9,7 @@ from capwasm.grants.manifest import Manifest
 
 from .attempt import Attempt, Table
 
-__all__ = ["learned"]
+__all__ = ["learned", "unused"]
 
 MAX_RANDOM: Final = 65536  # that one call ever returns
 MAX_PATHS: Final = 4  # of one origin, beyond which the directory that they share stands for them
@@ -34,6 +34,14 @@ def learned(
     # Where what was tried says nothing more, the table alone is what is missing.
     rows = [Table(name, {})] if rule is None else list(rule(wanted, by_kind, manifest))
     return rows, notes
+
+
+def unused(name: str) -> list[Table]:
+    """The table of a capability that is imported, and of which nothing was tried."""
+    rule = _RULES.get(name)
+    rows = [Table(name, {})] if rule is None else list(rule((), {}, None))
+    note = "it imports this, and did not use it"
+    return [Table(name, {**row.words, "optional": True}, (note, *row.notes)) for row in rows]
 
 
 def _is_want(attempt: Attempt) -> bool:
@@ -214,7 +222,7 @@ def _config(tried: Sequence[Attempt], _all: object, _manifest: object) -> Iterat
 
 
 def _exec(tried: Sequence[Attempt], _all: object, _manifest: object) -> Iterator[Table]:
-    for name in sorted({a.target for a in tried if a.target}):
+    for name in sorted({a.target for a in tried if a.target} or {"command"}):
         yield Table("exec", {"command": name}, ("decide: which program is it? policy.toml says",))
 
 
