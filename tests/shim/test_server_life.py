@@ -286,6 +286,7 @@ def test_nothing_is_left_of_a_host_that_was_killed(how: str) -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.case("LIFE-10")
 def test_a_fork_of_the_host_can_not_use_the_server_and_does_not_hold_it() -> None:
     server = ShimServer()

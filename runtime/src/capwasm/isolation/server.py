@@ -212,6 +212,7 @@ class _Link:
         except (EOFError, OSError, control.Malformed, ValueError, TypeError, IndexError) as exc:
             if not isinstance(exc, EOFError):
                 self._why = f"the fork server was given up: {exc}"
+                self.process.kill()
         finally:
             self.alive = False
             self._end()
