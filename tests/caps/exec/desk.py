@@ -62,7 +62,8 @@ class Desk:
         self, command: str, *arguments: str, data: bytes = b"", limits: Limits | None = None
     ) -> Output:
         with in_call(limits or Limits(wall_ms=60_000, host_call_ms=60_000)):
-            return self.functions["run"](command, list(arguments), data)
+            output: Output = self.functions["run"](command, list(arguments), data)
+            return output
 
     def attack(self, code: str) -> str:
         """What the attacker prints; it ends well, or the test fails."""
@@ -76,7 +77,8 @@ class Desk:
         return caught.value.word
 
     def events(self, action: str) -> list[Any]:
-        return [e for e in self.ctx.recorder.events if e.kind == "exec" and e.action == action]
+        recorder: Any = self.ctx.recorder
+        return [e for e in recorder.events if e.kind == "exec" and e.action == action]
 
     @contextlib.contextmanager
     def under_way(self, command: str, **more: Any) -> Iterator[Running]:
@@ -129,7 +131,8 @@ def executing(before: set[int]) -> set[int]:
 
 def descendants() -> set[int]:
     """All processes below this one."""
-    found, todo = set(), [os.getpid()]
+    found: set[int] = set()
+    todo = [os.getpid()]
     while todo:
         for task in Path(f"/proc/{todo.pop()}/task").glob("*/children"):
             children = {int(pid) for pid in _read(str(task)).split()} - found

@@ -96,7 +96,7 @@ def test_refuses_what_was_not_granted(desk: Desk) -> None:
 def test_refuses_an_argument_that_is_no_word(desk: Desk, text: str) -> None:
     assert desk.word("seq", "1", text) == "invalid"
     assert desk.word(text) == "invalid"
-    assert desk.ctx.recorder.events == []
+    assert desk.events("run") == []
 
 
 def test_refuses_more_arguments_than_any_form_has(desk: Desk) -> None:
@@ -269,13 +269,15 @@ def test_allows_runs_again_when_the_fork_server_was_killed(tmp_path: Path) -> No
     with ShimServer() as server:
         desk = Desk(Commands(server), tmp_path, CAT, SLEEP)
         with desk.under_way("sleep") as running:
-            assert server.pid is not None
-            os.kill(server.pid, signal.SIGKILL)
+            pid = server.pid
+            assert pid
+            os.kill(pid, signal.SIGKILL)
         assert isinstance(running.error, CapError)
         assert running.error.word == "unavailable"
         assert gone(running.pids)
         until = time.monotonic() + 20
-        while (server.pid is not None) and time.monotonic() < until:
+        while server.pid is not None:
+            assert time.monotonic() < until
             time.sleep(0.01)
         assert desk("cat", data=b"x").stdout == b"x"
     assert desk.word("cat") == "unavailable"
@@ -304,7 +306,7 @@ def test_records_each_run_before_and_after_without_what_was_in_it(desk: Desk) ->
     assert run.details["run"] == end.details["run"]
     assert end.details.keys() >= {"ms", "in", "out", "err", "cpu-ms", "code"}
     assert (end.details["code"], end.details["out"], end.reason) == (0, 9, "")
-    assert "-7" not in repr(desk.ctx.recorder.events)
+    assert "-7" not in repr(desk.events("run") + desk.events("end"))
 
 
 def test_refuses_a_run_that_can_not_be_recorded(spawner: Commands, tmp_path: Path) -> None:
