@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -14,9 +15,11 @@ from typing import Any
 
 import pytest
 
+from capwasm.caps import standard_capabilities
 from capwasm.capsule.artifact import read_artifact
 from capwasm.capsule.keys import PrivateKey
 from capwasm.capsule.pack import collect, pack, sign_capsule
+from capwasm.grants.manifest import parse_manifest
 from capwasm_shim.protocol import Outcome
 from tests.shim.native_peer import TRIPLE, NativePeer
 
@@ -341,6 +344,29 @@ def test_the_sources_make_what_works(script: ModuleType, tmp_path: Path) -> None
     peer, call, _ = example("c", library)
     try:
         assert call("add", b"one") == b"1"
+    finally:
+        assert peer.close() == 0
+
+
+@pytest.mark.toolchain("cc")
+def test_the_plugin_of_the_page_for_authors_works_as_it_stands(
+    script: ModuleType, tmp_path: Path
+) -> None:
+    page = (REPOSITORY / "docs/native.md").read_text()
+    source, manifest = (
+        re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)[0] for language in ("c", "toml")
+    )
+    (tmp_path / "greeter.c").write_text(source)
+    (tmp_path / "plugin.toml").write_text(manifest)
+    parse_manifest(manifest.encode(), standard_capabilities())
+    plugin = script.Plugin((str(tmp_path / "greeter.c"),), "", ("-Wno-unused-parameter",))
+    try:
+        script.build_c(plugin, tmp_path / "greeter.so")
+    except script.Missing as exc:
+        pytest.skip(str(exc))
+    peer, call, host = example("c", tmp_path / "greeter.so")
+    try:
+        assert (call("greet", b"Ann"), host.kv) == (b"Hello, Ann", {"visits": b"1"})
     finally:
         assert peer.close() == 0
 
