@@ -41,6 +41,10 @@ use = "reveal"
 [kv]
 [config]
 values = {{ units = "metric" }}
+[[exec]]
+command = "shout"
+program = "/usr/bin/tr"
+arguments = [["a-z", "A-Z"], ["a-z", "{{to:A-Z|x}}"]]
 """
 
 
@@ -91,6 +95,11 @@ ALLOWED = {
                    "metric d {'units': 'metric'}"),
     "secret.lease": ('print(secrets.get("pin").lease > 1)', "True"),
     "secret.reveal": ('print(len(secrets.get("pin").reveal()))', "13"),
+    "exec.run": (
+        'o = commands.run("shout", "A-Z", input="ab"); print(o.code, o.text(), o.ok, o.truncated)',
+        "0 AB True False",
+    ),
+    "exec.check": ('print(commands.run("shout", "x", input=b"ab").check().stdout)', "b'xx'"),
     "pathlib": (
         """
 p = pathlib.Path("/data/d"); p.mkdir(); (p / "x").write_text("ü")
@@ -123,6 +132,7 @@ REFUSED = {
     "kv.store": ('kv.store["k"]', "Denied", "kv.get k: denied"),
     "random.bytes": ("random.bytes(70000)", "TooLarge", "random.bytes 70000: too-large"),
     "config.get": ('print(config.get("units"))', None, "None"),
+    "exec.run": ('commands.run("shout", "x")', "Denied", "exec.run shout: denied"),
     "secrets.get": ('secrets.get("pin")', "Denied", "secret pin: denied"),
     "fetch.get": ('fetch.get("https://a.example/")', "Denied", "fetch GET https://a.example/: denied"),
     "open": ('open("/data/x")', "FileNotFoundError", "[Errno 44] No such file or directory: '/data/x'"),

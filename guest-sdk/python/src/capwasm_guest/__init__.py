@@ -7,7 +7,7 @@
         def forecast(self, city: str) -> Forecast: ...
 
 Each capability is a module of its own: `fetch`, `secrets`, `kv`, `log`, `clock`, `random`,
-`config`.  Import one, and plugin.toml must declare its table.  Files need no module: `open()` and
+`config`, `exec`.  Import one, and plugin.toml must declare its table.  Files need no module: `open()` and
 `pathlib` reach the directories that were granted.
 """
 

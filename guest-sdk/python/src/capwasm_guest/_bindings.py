@@ -13,7 +13,9 @@ from typing import Any, Protocol, cast
 
 __all__ = [
     "ClockImport",
+    "CommandOutput",
     "ConfigImport",
+    "ExecImport",
     "FetchImport",
     "KvImport",
     "LogImport",
@@ -38,6 +40,7 @@ _TABLES = {
     "capwasm_clock": "[clock]",
     "capwasm_random": "[random]",
     "capwasm_config": "[config]",
+    "capwasm_exec": "[[exec]]",
 }
 
 _running = False
@@ -238,4 +241,21 @@ class ConfigImport(Protocol):
         """See WIT."""
 
     def all(self) -> list[tuple[str, str]]:
+        """See WIT."""
+
+
+class CommandOutput(Protocol):
+    """`capwasm:exec/commands.output`."""
+
+    code: int | None
+    stdout: bytes
+    stderr: bytes
+    stdout_truncated: bool
+    stderr_truncated: bool
+
+
+class ExecImport(Protocol):
+    """`capwasm:exec/commands`."""
+
+    def run(self, command: str, arguments: list[str], input: bytes) -> CommandOutput:  # noqa: A002
         """See WIT."""

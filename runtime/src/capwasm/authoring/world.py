@@ -32,6 +32,7 @@ BINDING_NAMES: Final = {
     "capwasm:clock/clock": "capwasm_clock",
     "capwasm:random/random": "capwasm_random",
     "capwasm:config/config": "capwasm_config",
+    "capwasm:exec/commands": "capwasm_exec",
 }
 
 _IMPORT: Final = re.compile(r"^[ \t]*import (capwasm:[a-z/-]+)@[0-9.]+;\n", re.MULTILINE)

@@ -13,6 +13,7 @@ import uuid
 
 import capwasm_guest
 from capwasm_guest import clock, config, fetch, kv, log, plugin, random, secrets
+from capwasm_guest import exec as commands
 from helper import DOUBLE
 
 MADE_AT_BUILD = []
