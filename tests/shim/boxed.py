@@ -20,6 +20,7 @@ import select
 import signal
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -248,8 +249,6 @@ def ioctl_high(request: int) -> str:
 
 def many_threads(count: int) -> str:
     """Threads as the interpreter makes them."""
-    import threading
-
     seen: list[int] = []
     threads = [threading.Thread(target=seen.append, args=(n,)) for n in range(count)]
     for thread in threads:
@@ -261,8 +260,6 @@ def many_threads(count: int) -> str:
 
 def keep_threads(count: int) -> str:
     """Threads that all live at the same time."""
-    import threading
-
     stop = threading.Event()
     started = 0
     try:
@@ -300,23 +297,29 @@ def attempt(attack: Any) -> str:
         return str(exc)
 
 
+def say(writer: int, what: dict[str, Any]) -> None:
+    with contextlib.suppress(BrokenPipeError):  # nobody is there to hear
+        os.write(writer, json.dumps(what).encode() + b"\n")
+
+
 def child(spec: Spec, job: dict[str, Any], files: list[int], writer: int) -> None:
     """The child's whole life."""
     try:
+        if job.get("threads"):
+            threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
         if job.get("orphan"):
-            os.kill(LEFT["server"], signal.SIGKILL)
             select.select([sandbox._server.itself], [], [], 10)
         keep = [writer, *([LEFT["fd"]] if job.get("keep") else [])]
         files, keep = job.get("raw", (files, keep))
         report = sandbox.enter(spec, files, keep)
-        os.write(writer, json.dumps({"report": report.to_map()}).encode() + b"\n")
+        say(writer, {"report": report.to_map()})
         made = attempt(lambda: globals()[job["attack"]](*job["args"]))
-        os.write(writer, json.dumps({"result": made}).encode() + b"\n")
+        say(writer, {"result": made})
     except LayerError as exc:
         failed = [str(exc.layer), errno.errorcode.get(exc.errno, ""), exc.text]
-        os.write(writer, json.dumps({"failed": failed}).encode() + b"\n")
+        say(writer, {"failed": failed})
     except BaseException as exc:
-        os.write(writer, json.dumps({"result": repr(exc)}).encode() + b"\n")
+        say(writer, {"result": repr(exc)})
     finally:
         os._exit(0)
 

@@ -185,6 +185,7 @@ def enter(spec: Spec, files: Sequence[int], keep: Sequence[int]) -> Report:
     Raises:
         LayerError: one that is required can't be had.  The process MUST end.
         ValueError: the descriptors don't fit the spec.
+        RuntimeError: it has other threads, which would keep what this one gives up.
     """
     place = _place(spec, files, keep)
     required = spec.required - (_NOT_OF_EXEC if spec.kind == "exec" else frozenset())
@@ -275,12 +276,13 @@ def _born(reader: int, layers: dict[Layer, Exception | None]) -> None:
 def _put(server: _Server, spec: Spec, pid: int, writer: int) -> None:
     """In the server: put the child in its groups, then let it go on."""
     lines = [f"pid\t{pid}\t"]
-    for layer in _GROUPS:
-        if layer in spec.layers:
-            failure = _try(lambda: server.groups.put(pid, layer, spec.limits))  # noqa: B023
-            number, text = _told(failure) if failure else (0, "")
-            lines.append(f"{layer}\t{number}\t{text}")
+    # Whatever happens here: a child that hears no end of it ends itself.
     try:
+        for layer in _GROUPS:
+            if layer in spec.layers:
+                failure = _try(lambda: server.groups.put(pid, layer, spec.limits))  # noqa: B023
+                number, text = _told(failure) if failure else (0, "")
+                lines.append(f"{layer}\t{number}\t{text}")
         os.write(writer, ("\n".join(lines) + "\n.").encode())
     except BrokenPipeError:
         pass  # it is dead already; whoever reaps it will know
@@ -292,6 +294,8 @@ def _place(spec: Spec, files: Sequence[int], keep: Sequence[int]) -> Place:
     server = _prepared()
     if _spawned is None:
         raise RuntimeError("enter: this process was not spawned")
+    if len(os.listdir("/proc/self/task")) != 1:  # noqa: PTH208  names alone
+        raise RuntimeError("enter: this process has more than one thread")
     if len(files) != len(spec.files) or len(set(files)) != len(files):
         raise ValueError("files: as many descriptors as the spec has files are wanted")
     if not frozenset(files).isdisjoint({0, 1, 2, *keep}):

@@ -130,15 +130,25 @@ def _make_home(controller: str, name: str) -> _Home | Lacks:
                 _delegate(base, controller)
             _sweep(base)
             path = base / name
-            path.mkdir(0o755, exist_ok=True)  # version 2 has one for all controllers
+            lock = _hold(path)
             if version == 2:
                 _delegate(path, controller)
-            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return _Home(path, version, lock)
         except OSError as exc:
             why = f"cgroup {controller} can't be divided here: {exc.strerror}"
     return Lacks(why)
+
+
+def _hold(path: Path) -> int:
+    """Make the directory, and hold it; version 2 has one for all controllers."""
+    while True:
+        path.mkdir(0o755, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            if path.exists():
+                return fd
+            os.close(fd)  # a server that sweeps was quicker
 
 
 def _bases(controller: str) -> Iterator[tuple[int, Path]]:

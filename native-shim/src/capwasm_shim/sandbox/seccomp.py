@@ -41,7 +41,8 @@ def seccomp(place: Place) -> None:
         raise place.filters
     code = place.filters[place.spec.kind]
     program = _Program(len(code) // _INSTRUCTION, code)
-    syscall("seccomp", _SET_MODE_FILTER, _TSYNC, ctypes.byref(program))
+    if thread := syscall("seccomp", _SET_MODE_FILTER, _TSYNC, ctypes.byref(program)):
+        raise OSError(errno.EBUSY, f"seccomp: thread {thread} has a filter of its own")
 
 
 def export_filters() -> Filters:
