@@ -25,6 +25,7 @@ __all__ = [
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_NO_NEW_PRIVS: Final = 38
+_SIGNALS: Final = signal.valid_signals()  # once: listing them takes longer than setting them
 # A broken pipe and a file that is too large are errors for Python, which ignores these signals.
 _ERRORS: Final = {signal.SIGPIPE, signal.SIGXFSZ}
 # An engine makes traps of these, if it was loaded before.
@@ -49,7 +50,7 @@ def clean_start(place: Place) -> None:
         spared |= _ERRORS
     if place.spec.kind == "component":
         spared |= _FAULTS
-    for number in signal.valid_signals() - spared:
+    for number in _SIGNALS - spared:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for fd in {0, 1, 2} - place.keep:
