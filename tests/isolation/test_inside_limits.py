@@ -12,7 +12,7 @@ import wasmtime
 
 from capwasm.engine.engine import PluginEngine
 from capwasm.engine.link import Linked
-from capwasm.errors import CapwasmError
+from capwasm.errors import CapwasmError, GuestTrap, ValueLimitExceeded
 from capwasm.instance import Instance
 from capwasm.limits import DEFAULTS
 from capwasm_shim.protocol import Outcome
@@ -180,3 +180,22 @@ def test_the_caller_gets_the_same_error(
 ) -> None:
     here, there = both_ways(tmp_path, code, manifest, *call)
     assert (type(there), there.code, there.message) == (type(here), here.code, here.message)
+
+
+@pytest.mark.parametrize("way", ["in-process", "process"])
+def test_a_result_that_is_too_large_costs_the_caller_no_state(tmp_path: Path, way: str) -> None:
+    world = World(tmp_path)
+    world.policy('[isolation]\nprocess = ["test.*"]\n' if way == "process" else "")
+    try:
+        plugin = world.load(guest("hostile"), "[limits]\nvalue-bytes = 50000\n", instance="single")
+        assert plugin.call("count") == 1
+        with pytest.raises(ValueLimitExceeded):
+            plugin.call("bytes", 60_000)
+        with pytest.raises(TypeError, match="expected u32"):
+            plugin.call("divide", "1", 2)
+        assert plugin.call("count") == 2
+        with pytest.raises(GuestTrap):
+            plugin.call("trap")
+        assert plugin.call("count") == 1
+    finally:
+        world.close()

@@ -51,7 +51,8 @@ class Kind(IntEnum):
     place in the served table, `drops` are handles that the guest gave up since the last message."""
 
     RETURN = 10
-    """shim: `[RETURN, call, Outcome, value, drops, stats]`; `stats` is `[fuel, memory bytes]`."""
+    """shim: `[RETURN, call, Outcome, value, drops, stats]`; `stats` is `[fuel, memory bytes]`;
+    a component's memory is 0 when its instance is closed."""
 
     LOADFAIL = 11
     """shim, in place of the HELLO: `[LOADFAIL, code, message]`: the code can't be loaded."""
