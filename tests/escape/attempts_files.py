@@ -204,7 +204,12 @@ READS = (
             call("open_by_handle_at", AT_FDCWD, p.handle(), READ),
             call("read", result(0), out(64), 64),
         ),
-        {"seccomp": KILLED, "mount-namespace": "errno:ESTALE", **ROOTS_OWN},
+        {
+            "seccomp": KILLED,
+            "mount-namespace": "errno:ESTALE",
+            "landlock-files": "errno:EACCES",
+            **ROOTS_OWN,
+        },
         reads,
     ),
     Attempt(

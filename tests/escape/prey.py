@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import resource
 import secrets
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -20,18 +22,20 @@ from tests.escape.kernelcalls import number
 LIBRARY = Path(__file__).parents[1] / f"native/{os.uname().machine}-linux-gnu/misfit.so"
 LIBC = ctypes.CDLL(None, use_errno=True)
 
-# It has no privilege that would keep an equal user away, and tells of each signal that it gets.
+# It has no privilege that would keep an equal user away; a signal stays where the kernel shows it.
 _VICTIM = """
 import ctypes, os, signal, sys
 header = (ctypes.c_uint32 * 2)(0x20080522, 0)
 ctypes.CDLL(None).capset(header, (ctypes.c_uint32 * 6)())
 ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)
-signal.signal(signal.SIGUSR1, lambda *_: os.write(1, b"hit\\n"))
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
 memory = ctypes.create_string_buffer(bytes.fromhex(os.environ["TOKEN"]))
 file = os.open(sys.argv[1], os.O_RDONLY)
 print(ctypes.addressof(memory), file, flush=True)
-while True:
-    signal.pause()
+while os.read(0, 1):
+    while signal.sigtimedwait({signal.SIGUSR1}, 0):
+        pass
+    os.write(1, b"!")
 """
 
 
@@ -198,6 +202,7 @@ class Prey:
     def _start(self) -> None:
         self._victim = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _VICTIM, str(self.secret)],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={"TOKEN": self.token.hex()},
             cwd="/",
@@ -205,7 +210,6 @@ class Prey:
         self.victim = self._victim.pid
         assert self._victim.stdout is not None
         self.address, self.victim_fd = map(int, self._victim.stdout.readline().split())
-        os.set_blocking(self._victim.stdout.fileno(), False)
 
     def revive(self) -> None:
         """A new victim, if something was done to this one."""
@@ -218,13 +222,21 @@ class Prey:
     def _end(self) -> None:
         self._victim.kill()
         self._victim.wait()
-        assert self._victim.stdout is not None
-        self._victim.stdout.close()
+        for end in (self._victim.stdin, self._victim.stdout):
+            assert end is not None
+            end.close()
 
     def hits(self) -> bool:
         """Whether the victim got a signal since this was asked last."""
+        status = Path(f"/proc/{self.victim}/status").read_text()
+        pending = re.findall(r"^(?:SigPnd|ShdPnd):\s*(\w+)$", status, re.MULTILINE)
+        if not any(int(mask, 16) & 1 << signal.SIGUSR1 - 1 for mask in pending):
+            return False
+        assert self._victim.stdin is not None
         assert self._victim.stdout is not None
-        return bool(self._victim.stdout.read())
+        self._victim.stdin.write(b"?")
+        self._victim.stdin.flush()
+        return self._victim.stdout.read(1) == b"!"
 
     def unharmed(self) -> bool:
         """The victim runs, nobody traces it, and its memory is as it was."""

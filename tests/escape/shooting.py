@@ -5,25 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import signal
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from capwasm.engine.sealed import Sealed
+from capwasm.errors import GuestError
 from capwasm.isolation.server import ShimServer, Started
-from capwasm_shim.frames import Lane, PeerClosed, make_down, make_up, pair
-from capwasm_shim.layers import File, Layer, Limits, Report, Spec
-from capwasm_shim.protocol import Kind as Word
+from capwasm.plugin import Plugin
+from capwasm_shim.layers import Layer, Limits, Report, Spec
+from tests.isolation.ways import load_native
+from tests.kit import World
 
 _TRIPLE = f"{os.uname().machine}-linux-gnu"
 HOSTILE = Path(__file__).parents[1] / f"native/{_TRIPLE}/hostile.so"
 EARLY = b"EARLY-CALLS:"
 EARLY_ROOM = 1024
-WINDOW = 256 * 1024
-SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,8 @@ class Shot:
     """What came of an attempt.
 
     Attributes:
-        answer: what the plugin says, or `killed:SIGNAL`, `exited:STATUS`, `unloaded:…`, or `silent`.
+        answer: what the plugin says, or `killed:SIGNAL`, `killed:memory`, `exited:STATUS`, or the error's code and
+            message.
         before, after: the process seen from outside; empty once it is gone.
         report: of its sandbox.
     """
@@ -88,18 +87,63 @@ def _target(link: Path) -> str:
         return str(exc.errno)
 
 
+class TornServer(ShimServer):
+    """Starts processes with fewer layers, or other limits, than it was told: in tests alone.
+
+    Attributes:
+        without: the layers that are left out.   limits: those of the process, or None for its own.
+        started: the last process.
+    """
+
+    without: frozenset[Layer] = frozenset()
+    limits: Limits | None = None
+    started: Started
+
+    def start(
+        self,
+        spec: Spec,
+        fds: Sequence[tuple[str, int]] = (),
+        load: Mapping[str, Any] | None = None,
+    ) -> Started:
+        layers = tuple(layer for layer in Layer if layer not in self.without)
+        spec = replace(
+            spec,
+            layers=layers,
+            # Some can't be had without others.
+            required=frozenset() if self.without else spec.required,
+            limits=self.limits or spec.limits,
+        )
+        self.started = super().start(spec, fds, load)
+        return self.started
+
+
 class Range:
-    """A fork server, and hostile plugins one after the other."""
+    """A core with hostile plugins, one instance after the other: signed, consented to, and loaded."""
 
-    def __init__(self) -> None:
-        self.server = ShimServer()
+    def __init__(self, manifest: str = "", policy: str = "") -> None:
+        self._scratch = tempfile.TemporaryDirectory(prefix="capwasm-range-")
+        self.world = World(Path(self._scratch.name))
+        self.world.policy('[isolation]\nnative = ["test.*"]\n' + policy)
+        self.server = TornServer()
+        self.world.runtime._shim = self.server
         self._code = HOSTILE.read_bytes()
+        self._manifest = manifest
+        self._plugin: Plugin | None = None
+        self._crashed = False
 
-    def code(self, early: bytes = b"") -> bytes:
-        """The plugin, with calls for its constructor."""
+    @property
+    def plugin(self) -> Plugin:
+        """The plugin, loaded once."""
+        if self._plugin is None:
+            self._plugin = load_native(self.world, self._code, self._manifest, id="test.hostile")
+        return self._plugin
+
+    def _early(self, lines: bytes) -> Plugin:
+        """Another one, whose constructor makes these calls."""
         assert self._code.count(EARLY + bytes(EARLY_ROOM - len(EARLY))) == 1
-        assert len(early) < EARLY_ROOM - len(EARLY)
-        return self._code.replace(EARLY + bytes(len(early)), EARLY + early, 1)
+        assert len(lines) < EARLY_ROOM - len(EARLY)
+        code = self._code.replace(EARLY + bytes(len(lines)), EARLY + lines, 1)
+        return load_native(self.world, code, self._manifest, id="test.early")
 
     def shoot(
         self,
@@ -109,98 +153,51 @@ class Range:
         without: frozenset[Layer] = frozenset(),
         limits: Limits | None = None,
         early: bytes = b"",
-        seconds: float = SECONDS,
     ) -> Shot:
-        """Start the plugin in all layers but those, call it once, and end it."""
-        with self._start(without, limits or Limits(), early) as (started, lane):
-            return _Round(started, lane, seconds).play(topic, message)
-
-    @contextlib.contextmanager
-    def let_loose(self, topic: str, *, without: frozenset[Layer] = frozenset()) -> Iterator[int]:
-        """Start it, and call it without an eye on what it does; a pidfd of it."""
-        with self._start(without, Limits(), b"") as (started, lane):
-            lane.recv()
-            lane.send((Word.CALL, 1, "handle", (topic, b"")))
-            yield started.pidfd
-
-    @contextlib.contextmanager
-    def _start(
-        self, without: frozenset[Layer], limits: Limits, early: bytes
-    ) -> Iterator[tuple[Started, Lane]]:
-        spec = Spec(
-            kind="native",
-            layers=tuple(layer for layer in Layer if layer not in without),
-            required=frozenset(),
-            limits=limits,
-            files=(File("plugin.so"),),
-        )
-        up, theirs_up = make_up(WINDOW)
-        down, theirs_down = make_down(WINDOW)
-        ours, theirs = pair()
-        code = Sealed.holding(self.code(early))
-        given = [("file", code.fd), ("lane", theirs.fileno()), ("up", theirs_up)]
-        given.append(("down", theirs_down))
-        with contextlib.ExitStack() as stack:
-            stack.callback(up.close)
-            stack.callback(down.close)
-            lane = Lane(ours, down, up)
-            stack.callback(lane.close)
+        """Start an instance in all layers but those, call it once, and end it."""
+        if self._crashed and not early:
+            # After one good call, crashes are counted anew.
+            self._crashed = False
+            self.shoot("environment")
+        with self.torn(without, limits):
+            before: dict[str, Any] = {}
             try:
-                started = self.server.start(spec, given, {"limit": WINDOW})
-            finally:
-                theirs.close()
-                os.close(theirs_up)
-                os.close(theirs_down)
-                code.close()
-            stack.callback(started.close)
-            yield started, lane
+                plugin = self._early(early) if early else self.plugin
+                with plugin.session() as session:
+                    started = self.server.started
+                    before = seen(started.pid)
+                    result = session.call("handle", topic, message)
+                    answer = bytes(result.value).decode(errors="replace")
+                    return Shot(answer, before, seen(started.pid), started.report)
+            except GuestError as exc:
+                self._crashed = not early
+                return Shot(_end(exc), before, {}, self.server.started.report)
+
+    @contextlib.contextmanager
+    def torn(
+        self, without: frozenset[Layer] = frozenset(), limits: Limits | None = None
+    ) -> Iterator[None]:
+        """What is started meanwhile, is started so."""
+        self.server.without, self.server.limits = without, limits
+        try:
+            yield
+        finally:
+            self.server.without, self.server.limits = frozenset(), None
 
     def close(self) -> None:
+        self.world.close()
         self.server.close()
+        self._scratch.cleanup()
 
 
-class _Silent(Exception):
-    pass
-
-
-class _Round:
-    def __init__(self, started: Started, lane: Lane, seconds: float) -> None:
-        self._started = started
-        self._lane = lane
-        self._until = time.monotonic() + seconds
-
-    def _tick(self) -> None:
-        if time.monotonic() > self._until:
-            raise _Silent
-
-    def play(self, topic: str, message: bytes) -> Shot:
-        before: dict[str, Any] = {}
-        try:
-            hello = self._lane.recv(self._tick)
-            if hello[0] != Word.HELLO:
-                return Shot(f"unloaded:{hello[-1]}", report=self._started.report)
-            before = seen(self._started.pid)
-            self._lane.begin()
-            self._lane.send((Word.CALL, 1, "handle", (topic, self._lane.put(message))))
-            answer = self._answer(self._lane.recv(self._tick))
-            return Shot(answer, before, seen(self._started.pid), self._started.report)
-        except PeerClosed:
-            return Shot(self._end(), before, {}, self._started.report)
-        except _Silent:
-            return Shot("silent", before, seen(self._started.pid), self._started.report)
-
-    @staticmethod
-    def _answer(frame: list[Any]) -> str:
-        match frame:
-            case [Word.RETURN, 1, 0, [0, bytes(value)], *_]:
-                return value.decode(errors="replace")
-            case _:
-                return f"frame:{frame!r}"
-
-    def _end(self) -> str:
-        ended = self._started.ended(10)
-        if ended is None:
-            return "silent"
-        if ended.how == "signalled":
-            return f"killed:{signal.Signals(ended.number).name}"
-        return f"{ended.how}:{ended.number}"
+def _end(error: GuestError) -> str:
+    """How the process ended, as the caller is told."""
+    if error.code == "guest.crashed" and "ran out of memory" in error.message:
+        return "killed:memory"
+    killed = re.search(r"it was killed by (\w+)$", error.message)
+    exited = re.search(r"it exited with status (\d+)$", error.message)
+    if error.code == "guest.crashed" and killed:
+        return f"killed:{killed[1]}"
+    if error.code == "guest.crashed" and exited:
+        return f"exited:{exited[1]}"
+    return f"{error.code}:{error.message}"

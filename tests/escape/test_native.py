@@ -44,7 +44,7 @@ def _as_at_first(prey: Prey) -> Iterator[None]:
 def _shoot(range_: Range, prey: Prey, attempt: Attempt, without: frozenset[Layer]) -> Shot:
     message = attempt.does(prey)
     if attempt.early:
-        return range_.shoot("constructor", early=message, without=without, limits=attempt.limits)
+        return range_.shoot("constructor", without=without, early=message)
     return range_.shoot(attempt.topic, message, without=without, limits=attempt.limits)
 
 
