@@ -103,9 +103,9 @@ def test_tries_a_command_out_once_a_runtime(spawner: Commands, tmp_path: Path) -
     class Counting(Commands):
         trials = 0
 
-        def start(self, spec, fds, *, trial=False):  # type: ignore[no-untyped-def]
+        def start(self, spec, fds, seconds, *, trial=False):  # type: ignore[no-untyped-def]
             self.trials += trial
-            return super().start(spec, fds, trial=trial)
+            return super().start(spec, fds, seconds, trial=trial)
 
     counting = Counting(spawner.server)
     shared = Exec(counting)

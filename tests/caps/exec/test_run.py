@@ -283,6 +283,22 @@ def test_allows_runs_again_when_the_fork_server_was_killed(tmp_path: Path) -> No
     assert desk.word("cat") == "unavailable"
 
 
+@pytest.mark.case("RES-11")
+def test_refuses_to_wait_longer_for_a_fork_server_that_was_stopped(tmp_path: Path) -> None:
+    with ShimServer() as server:
+        desk = Desk(Commands(server), tmp_path, CAT)
+        pid = server.pid
+        assert pid
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            started = time.monotonic()
+            assert desk.word("cat", limits=Limits(host_call_ms=300)) == "unavailable"
+            assert time.monotonic() - started < 10
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert desk("cat", data=b"x").stdout == b"x"
+
+
 def test_leaves_no_descriptor_behind(desk: Desk) -> None:
     desk("cat")
     before = len(list(Path("/proc/self/fd").iterdir()))

@@ -26,13 +26,16 @@ class Commands:
     server: ShimServer
     required: frozenset[Layer] = DEFAULT_REQUIRED
 
-    def start(self, spec: Spec, fds: Sequence[tuple[str, int]], *, trial: bool = False) -> Started:
+    def start(
+        self, spec: Spec, fds: Sequence[tuple[str, int]], seconds: float, *, trial: bool = False
+    ) -> Started:
         """Start a program in its sandbox, or only look whether it could be.
 
         Raises:
             ShimError: it can't be started here; also where the runtime is closed.
         """
         try:
-            return self.server.start(replace(spec, required=self.required), fds, {"trial": trial})
+            spec = replace(spec, required=self.required)
+            return self.server.start(spec, fds, {"trial": trial}, seconds=seconds)
         except RuntimeError as exc:
             raise ShimError(str(exc)) from None

@@ -60,6 +60,8 @@ class ShimServer:
         spec: Spec,
         fds: Sequence[tuple[str, int]] = (),
         load: Mapping[str, Any] | None = None,
+        *,
+        seconds: float = _START_SECONDS,
     ) -> Started:
         """Start a process in its sandbox; what it loads, it loads after this has returned.
 
@@ -69,6 +71,7 @@ class ShimServer:
                 caller's.  `file`: the memory files that `spec.files` names, in that order.  `lane`,
                 `up` and `down`: as many of each.  Others are for the kind's own loader.
             load: for that loader; plain data that msgpack has words for.
+            seconds: for the start.
 
         Raises:
             ShimError: `shim.layer`: a layer that is required can't be had; `shim.start`: the process
@@ -78,7 +81,7 @@ class ShimServer:
         link = self._connected()
         if spec.kind == "component":
             link.warm()
-        return link.start(spec, fds, load or {})
+        return link.start(spec, fds, load or {}, min(seconds, _START_SECONDS))
 
     def warm(self, *, components: bool = False) -> None:
         """Start the server, if it doesn't run; and have it import what components need.
@@ -153,8 +156,14 @@ class _Link:
             self._send(time.monotonic() + _START_SECONDS, [ServerKind.WARM])
             self._warm = True
 
-    def start(self, spec: Spec, fds: Sequence[tuple[str, int]], load: Mapping[str, Any]) -> Started:
-        until = time.monotonic() + _START_SECONDS
+    def start(
+        self,
+        spec: Spec,
+        fds: Sequence[tuple[str, int]],
+        load: Mapping[str, Any],
+        seconds: float,
+    ) -> Started:
+        until = time.monotonic() + seconds
         number, waiting = next(self._ids), Once[Started | ShimError]()
         self._starting[number] = waiting
         try:
@@ -262,7 +271,10 @@ class _Link:
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
         if threading.current_thread() is not self._thread:
-            self._thread.join(2 * _BYE_SECONDS)
+            self._thread.join(_BYE_SECONDS)
+            if self._thread.is_alive():  # a server that was stopped, and hears of nothing
+                self.process.kill()
+                self._thread.join(_BYE_SECONDS)
 
     def forked(self) -> None:
         """In the child of a fork: let go of the socket, which would otherwise hold up its end."""

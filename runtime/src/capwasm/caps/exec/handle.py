@@ -200,6 +200,7 @@ class ExecState:
             raise
         except (Unusable, NotRun, ShimError, OSError) as exc:
             reason, detail = "unavailable", _why(exc)
+            call.check()
             raise CapError("unavailable", detail) from None
         finally:
             end = about | {"ms": round((time.monotonic() - started) * 1000), "in": len(data)}

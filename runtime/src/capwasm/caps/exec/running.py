@@ -60,13 +60,16 @@ class Process(Protocol):
 class Spawner(Protocol):
     """Starts processes in sandboxes; given to the capability by the runtime."""
 
-    def start(self, spec: Spec, fds: Sequence[tuple[str, int]], *, trial: bool = False) -> Process:
+    def start(
+        self, spec: Spec, fds: Sequence[tuple[str, int]], seconds: float, *, trial: bool = False
+    ) -> Process:
         """Start the program of `spec.argv`.
 
         Args:
             spec: of an `exec`; which layers are required is the spawner's to say.
             fds: `stdin`, `stdout`, `stderr`; `status`, see `capwasm_shim.execute`; and `program`,
                 the file that was judged.  They stay the caller's.
+            seconds: for the start.
             trial: build the sandbox, look at the program, and end.
 
         Raises:
@@ -188,7 +191,7 @@ def run(
     with contextlib.ExitStack() as stack:
         pipes = stack.enter_context(_pipes())
         theirs = [*pipes.theirs.items(), ("program", program)]
-        process = spawner.start(spec, theirs, trial=trial)
+        process = spawner.start(spec, theirs, until - time.monotonic(), trial=trial)
         stack.callback(process.close)
         pipes.let_go()
         poll = select.poll()
