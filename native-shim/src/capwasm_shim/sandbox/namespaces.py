@@ -39,7 +39,7 @@ def ipc_namespace(_: Place) -> None:
 def uts_namespace(_: Place) -> None:
     """A host name that says nothing.
 
-    Stops: reading the machine's name (NAT-22, what tells where it runs), and setting it.
+    Stops: reading the machine's name, and setting it.
     """
     call("unshare", CLONE_NEWUTS)
     call("sethostname", _HOSTNAME, len(_HOSTNAME))
