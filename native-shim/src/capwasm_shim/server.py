@@ -158,6 +158,7 @@ class _Server:
                 raise ValueError(f"{len(names)} descriptors are named, and {len(fds) - 1} came")
             if spec.kind == "component":
                 self._warm()
+            _check_alone()
             reading, writing = os.pipe2(os.O_CLOEXEC)
             os.set_blocking(reading, False)
             pid = sandbox.spawn(spec)
@@ -309,6 +310,7 @@ def main(fd: int, host: int) -> NoReturn:
         sandbox.prepare()
         child.prepare()
         _freeze()
+        _check_alone()
     except BaseException as exc:  # noqa: BLE001  told to the host, which is all that is left to do
         text = f"{type(exc).__name__}: {exc}"[:500]
         with contextlib.suppress(OSError):
@@ -320,13 +322,17 @@ def main(fd: int, host: int) -> NoReturn:
 
 
 def _freeze() -> None:
-    """All that is there now stays, and no child's collector writes to its pages.
-
-    Raises:
-        RuntimeError: there is a second thread, of which a child would have the locks and no more.
-    """
+    """All that is there now stays, and no child's collector writes to its pages."""
     gc.collect()
     gc.freeze()
+
+
+def _check_alone() -> None:
+    """There is one thread: of a second one, a child would have the locks and no more.
+
+    Raises:
+        RuntimeError: there is another.
+    """
     if len(os.listdir("/proc/self/task")) != 1:  # noqa: PTH208
         raise RuntimeError("the fork server has more than one thread")
 
