@@ -23,6 +23,7 @@ from capwasm.threads import Here
 from . import capi
 from .pool import Capacity, Made, make_engine
 from .store import Store
+from .trampoline import guarded
 
 __all__ = ["TICK_SECONDS", "PluginEngine", "Seat"]
 
@@ -39,16 +40,31 @@ class Spare(Protocol):
 
 
 class Seat:
-    """A place among all instances, for one that is in no store of the engine."""
+    """A place among all instances, for one that is in no store of the engine.
+
+    Nobody else has it: where a signal's handler raised before it was given to an instance, it goes.
+    """
+
+    __slots__ = ("_live", "_number")
 
     def __init__(self, live: dict[object, bool]) -> None:
         """Take it."""
         self._live = live
-        live[self] = True
+        self._number = object()
+        live[self._number] = True
 
     def close(self) -> None:
         """Give it back; later calls do nothing."""
-        self._live.pop(self, None)
+        if self._number in self._live:
+            del self._live[self._number]
+
+    @guarded
+    def __del__(self) -> None:
+        try:
+            self.close()
+        except BaseException:
+            self.close()
+            raise
 
 
 class PluginEngine:
