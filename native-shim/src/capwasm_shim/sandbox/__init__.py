@@ -103,6 +103,8 @@ class _Server:
     way: Way
     filters: Filters
     groups: Groups
+    pid_namespace: int
+    returns: bool
     itself: int
     null: int
     libraries: list[ctypes.CDLL] = field(default_factory=list)
@@ -134,10 +136,14 @@ def prepare() -> None:
     if _server is not None:
         raise RuntimeError("prepare: called twice")
     groups = Groups()  # before the user changes its name
+    pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     server = _Server(
         way=choose_way(),
         filters=export_filters(),
         groups=groups,
+        pid_namespace=pid_namespace,
+        # Nothing changes by it: it is there already.
+        returns=_try(lambda: call("setns", pid_namespace, CLONE_NEWPID)) is None,
         itself=os.pidfd_open(os.getpid()),
         null=os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC),
     )
@@ -160,7 +166,7 @@ def spawn(spec: Spec) -> int:
     layers: dict[Layer, Exception | None] = {}
     reader, writer = os.pipe()
     try:
-        pid = _fork(layers, wanted=Layer.PID_NAMESPACE in spec.layers)
+        pid = _fork(server, layers) if Layer.PID_NAMESPACE in spec.layers else os.fork()
     except BaseException:
         os.close(reader)
         os.close(writer)
@@ -226,15 +232,27 @@ def _prepared() -> _Server:
     return _server
 
 
-def _fork(layers: dict[Layer, Exception | None], *, wanted: bool) -> int:
-    """Fork into a new pid namespace, of which the child is the first process.
+def _fork(server: _Server, layers: dict[Layer, Exception | None]) -> int:
+    """Fork into a new pid namespace, of which the child is the first process."""
+    if not server.returns:
+        return _fork_between(layers)
+    failure = layers[Layer.PID_NAMESPACE] = _try(lambda: call("unshare", CLONE_NEWPID))
+    pid = -1
+    try:
+        pid = os.fork()
+    finally:
+        # Who asks gets the new namespace for all further children, until it takes that back.
+        if pid and failure is None:
+            call("setns", server.pid_namespace, CLONE_NEWPID)
+    return pid
 
-    The namespace is asked for by a process in between, which ends at once: who asks gets it for all
-    further children, and an ordinary user can't take that back.  As the server adopts orphans, it is
-    the child's parent afterwards.
+
+def _fork_between(layers: dict[Layer, Exception | None]) -> int:
+    """The same for ordinary users and in containers, where it can't be taken back.
+
+    So a process in between asks for it, and ends at once.  As the server adopts orphans, it is the
+    child's parent afterwards.
     """
-    if not wanted:
-        return os.fork()
     reader, writer = os.pipe()
     between = os.fork()
     if between == 0:
