@@ -56,11 +56,33 @@ impl exports::test::prober::probe::Guest for Prober {
                     out.extend(part);
                 }
             }
-            "fs.write" => {
-                let file = files::open(&arg(0), files::Mode::Write).map_err(|e| word(e.name()))?;
+            "fs.read-at" => {
+                let file = files::open(&arg(0), files::Mode::Read).map_err(|e| word(e.name()))?;
+                file.read(num(1), num(2) as u32).map(text).map_err(|e| word(e.name()))
+            }
+            "fs.write" | "fs.append" | "fs.update" | "fs.create" => {
+                let mode = match operation.as_str() {
+                    "fs.write" => files::Mode::Write,
+                    "fs.append" => files::Mode::Append,
+                    "fs.update" => files::Mode::Update,
+                    _ => files::Mode::Create,
+                };
+                let file = files::open(&arg(0), mode).map_err(|e| word(e.name()))?;
                 file.write(0, arg(1).as_bytes()).map_err(|e| word(e.name()))?;
                 Ok(String::new())
             }
+            "fs.size" => files::open(&arg(0), files::Mode::Read)
+                .and_then(|file| file.size())
+                .map(|size| size.to_string())
+                .map_err(|e| word(e.name())),
+            "fs.set-size" => files::open(&arg(0), files::Mode::Update)
+                .and_then(|file| file.set_size(num(1)))
+                .map(|_| String::new())
+                .map_err(|e| word(e.name())),
+            "fs.sync" => files::open(&arg(0), files::Mode::Read)
+                .and_then(|file| file.sync())
+                .map(|_| String::new())
+                .map_err(|e| word(e.name())),
             "fs.open" => files::open(&arg(0), files::Mode::Read)
                 .map(|_| String::new())
                 .map_err(|e| word(e.name())),
@@ -84,7 +106,7 @@ impl exports::test::prober::probe::Guest for Prober {
                 }
                 Ok("read to the end".into())
             }
-            "fs.list" => files::list(&arg(0), None)
+            "fs.list" => files::list(&arg(0), arguments.get(1).map(String::as_str))
                 .map(|l| l.into_iter().map(|i| i.name).collect::<Vec<_>>().join("\n"))
                 .map_err(|e| word(e.name())),
             "fs.stat" => files::stat(&arg(0))
@@ -105,6 +127,25 @@ impl exports::test::prober::probe::Guest for Prober {
                 }
                 Ok(last)
             }
+            "fetch.stream" => {
+                let response = send(&arg(0), &arg(1), &arguments[2.min(arguments.len())..])?;
+                let mut out = Vec::new();
+                loop {
+                    let part = response.read(1000).map_err(|e| word(e.name()))?;
+                    if part.is_empty() {
+                        return Ok(text(out));
+                    }
+                    out.extend(part);
+                }
+            }
+            "fetch.headers" => {
+                let response = send(&arg(0), &arg(1), &arguments[2.min(arguments.len())..])?;
+                let headers = response.headers().into_iter();
+                Ok(std::iter::once(response.url())
+                    .chain(headers.map(|h| format!("{}={}", h.name, h.value)))
+                    .collect::<Vec<_>>()
+                    .join("\n"))
+            }
             "secret.get" => secrets::get(&arg(0))
                 .map(|s| format!("{} {}", s.name(), s.lease_ms()))
                 .map_err(|e| word(e.name())),
@@ -115,13 +156,22 @@ impl exports::test::prober::probe::Guest for Prober {
             "kv.get" => kv::get(&arg(0))
                 .map(|v| v.map(text).unwrap_or("(none)".into()))
                 .map_err(|e| word(e.name())),
-            "kv.set" => kv::set(&arg(0), arg(1).as_bytes(), None)
+            "kv.set" => kv::set(&arg(0), arg(1).as_bytes(), arguments.get(2).map(|_| num(2)))
                 .map(|_| String::new())
                 .map_err(|e| word(e.name())),
             "kv.increment" => kv::increment(&arg(0), num(1) as i64)
                 .map(|n| n.to_string())
                 .map_err(|e| word(e.name())),
-            "kv.keys" => kv::keys(&arg(0), None).map(|k| k.join("\n")).map_err(|e| word(e.name())),
+            "kv.compare-and-set" => {
+                let expected = arguments.get(2).map(|e| e.as_bytes());
+                kv::compare_and_set(&arg(0), expected, arg(1).as_bytes())
+                    .map(|stored| stored.to_string())
+                    .map_err(|e| word(e.name()))
+            }
+            "kv.delete" => {
+                kv::delete(&arg(0)).map(|there| there.to_string()).map_err(|e| word(e.name()))
+            }
+            "kv.keys" => kv::keys(&arg(0), arguments.get(1).map(String::as_str)).map(|k| k.join("\n")).map_err(|e| word(e.name())),
             "log" => {
                 let level = match arg(0).as_str() {
                     "debug" => log::Level::Debug,
@@ -139,6 +189,7 @@ impl exports::test::prober::probe::Guest for Prober {
                 Ok(String::new())
             }
             "clock.now" => Ok(clock::now().to_string()),
+            "clock.monotonic" => Ok(clock::monotonic().to_string()),
             "clock.sleep" => {
                 clock::sleep(num(0));
                 Ok(String::new())
@@ -152,6 +203,12 @@ impl exports::test::prober::probe::Guest for Prober {
             "random" => random::bytes(num(0) as u32)
                 .map(|b| b.len().to_string())
                 .map_err(|e| word(e.name())),
+            "random.next" => Ok(random::next_u64().to_string()),
+            "config.all" => Ok(config::all()
+                .into_iter()
+                .map(|(key, value)| format!("{key}={value}"))
+                .collect::<Vec<_>>()
+                .join("\n")),
             "config" => Ok(config::get(&arg(0)).unwrap_or("(none)".into())),
             "exec" => {
                 // exec COMMAND INPUT ARGUMENT…: exit code, what was cut off, both outputs.
@@ -250,6 +307,12 @@ impl exports::test::prober::probe::Guest for Prober {
 }
 
 fn fetch(method: &str, url: &str, names: &[String]) -> Result<String, String> {
+    let response = send(method, url, names)?;
+    let body = response.read_all(1 << 20).map_err(|e| word(e.name()))?;
+    Ok(format!("{} {}", response.status(), text(body)))
+}
+
+fn send(method: &str, url: &str, names: &[String]) -> Result<client::Response, String> {
     let mut held = Vec::new();
     let mut headers = Vec::new();
     let mut body = None;
@@ -271,7 +334,5 @@ fn fetch(method: &str, url: &str, names: &[String]) -> Result<String, String> {
         redirects: client::Redirects::Follow,
     };
     let borrowed: Vec<&secrets::Secret> = held.iter().collect();
-    let response = client::send(&request, &borrowed).map_err(|e| word(e.name()))?;
-    let body = response.read_all(1 << 20).map_err(|e| word(e.name()))?;
-    Ok(format!("{} {}", response.status(), text(body)))
+    client::send(&request, &borrowed).map_err(|e| word(e.name()))
 }
