@@ -163,3 +163,73 @@ def test_tells_what_each_layer_stops_and_why_one_is_missing(
         "user-namespace": "ok",
         "cgroup-cpu": "note",
     }
+
+
+def lacking(monkeypatch: pytest.MonkeyPatch, *missing: Layer) -> None:
+    """A machine that lacks these layers."""
+    found = [
+        LayerStatus(
+            layer,
+            "something",
+            layer not in missing,
+            "too old" if layer in missing else "",
+            layer in DEFAULT_REQUIRED,
+        )
+        for layer in Layer
+    ]
+    monkeypatch.setattr("capwasm_shim.probe.probe", lambda: found)
+
+
+def policy(home: Path, text: str) -> tuple[str, str]:
+    home.mkdir(mode=0o700)
+    (home / "policy.toml").write_text(f'schema = 1\n[revocation]\nstale = "report"\n{text}')
+    return "--home", str(home)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['process = ["acme.*"]', 'native = ["acme.x"]', f'legacy = ["sha256:{"a" * 64}"]'],
+)
+def test_refuses_where_a_plugin_of_the_policy_would_not_start(
+    monkeypatch: pytest.MonkeyPatch, own_home: Path, text: str
+) -> None:
+    lacking(monkeypatch, Layer.LANDLOCK_NET)
+    home = policy(own_home, f"[isolation]\n{text}\n")
+
+    done = run(*home)
+
+    assert done.exit_code == 1
+    assert "MISSING   landlock-net" in done.stdout
+    assert "too old; what must have it does not start" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[isolation]", '[isolation]\nprocess = ["*"]\nrequire = ["seccomp"]'],
+    ids=["silent", "empty", "not required"],
+)
+def test_allows_a_missing_layer_that_no_plugin_needs(
+    monkeypatch: pytest.MonkeyPatch, own_home: Path, text: str
+) -> None:
+    lacking(monkeypatch, Layer.LANDLOCK_NET)
+
+    done = run(*policy(own_home, text))
+
+    assert done.exit_code == 0, done.stdout
+    assert "MISSING" not in done.stdout
+
+
+def test_a_layer_that_only_this_policy_requires_is_missing_where_it_can_not_be_had(
+    monkeypatch: pytest.MonkeyPatch, own_home: Path
+) -> None:
+    lacking(monkeypatch, Layer.CGROUP_MEMORY)
+    text = '[isolation]\nprocess = ["*"]\n'
+    assert run(*policy(own_home, text)).exit_code == 0
+    (own_home / "policy.toml").write_text(f'schema = 1\n{text}require = ["cgroup-memory"]\n')
+
+    done = run("--json", "--home", str(own_home))
+
+    assert done.exit_code == 1
+    found = {c["name"]: c for c in json.loads(done.stdout)["checks"]}
+    assert (found["cgroup-memory"]["status"], found["cgroup-memory"]["required"]) == ("lacks", True)
+    assert not found["seccomp"]["required"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +11,7 @@ import click
 from ._output import console, epilog, home_option, json_option, say_json, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from rich.console import RenderableType
 
@@ -44,13 +44,14 @@ COLOURS: Final = {
 def doctor(home_path: Path, as_json: bool) -> None:
     """Show what this machine enforces, and which known advisories can matter here.
 
-    Of the runtime's directory, if there is one: whether its revocation feed is new enough.
+    Of the runtime's directory, if there is one: whether its revocation feed is new enough, and
+    whether the layers can be had that its policy wants around plugins in processes of their own.
     """
     from capwasm.engine.advisories import REVIEWED, findings, python_findings, unlisted
     from capwasm.machine import check_machine
 
     checks, engine, python = check_machine(), findings(), python_findings()
-    checks += _revocations(home_path)
+    checks = [*_required_layers(checks, home_path), *_revocations(home_path)]
     ok = not any(c.failed for c in checks) and not any(f.reachable for f in (*engine, *python))
     if as_json:
         say_json(
@@ -67,6 +68,33 @@ def doctor(home_path: Path, as_json: bool) -> None:
     else:
         _show(checks, engine, python, unlisted(), REVIEWED, ok=ok)
     raise click.exceptions.Exit(0 if ok else 1)
+
+
+def _required_layers(checks: Sequence[Check], home_path: Path) -> list[Check]:
+    """The checks, in which a layer is required if a plugin of that home would not start without it.
+
+    Where the policy has nothing run in a process of its own, none is.
+    """
+    from capwasm.errors import CapwasmError
+    from capwasm.home import Home
+
+    from ._plugin import capabilities
+
+    if not home_path.is_dir():
+        return list(checks)
+    try:
+        isolation = Home(home_path).policy(capabilities()).isolation
+    except CapwasmError:
+        return list(checks)  # `_revocations` tells of it
+    rule = isolation.rule
+    if not (rule.process or rule.native or rule.legacy):
+        return list(checks)
+    return [
+        replace(c, required=True, status="ok" if c.status == "ok" else "lacks")
+        if c.name in isolation.required
+        else c
+        for c in checks
+    ]
 
 
 def _revocations(home_path: Path) -> list[Check]:
@@ -119,9 +147,15 @@ def _show(
 ) -> None:
     from rich.text import Text
 
+    from capwasm_shim.layers import Layer
+
     out = console(columns=100)
     out.print(Text("What this machine enforces", "bold"))
-    out.print(_grid(("MISSING" if c.failed else c.status, c.name, c.value, c.why) for c in checks))
+    layers = {layer.value for layer in Layer}
+    plain = [c for c in checks if c.name not in layers]
+    out.print(_grid((_word(c), c.name, c.value, c.why) for c in plain))
+    out.print(Text("\nLayers around a plugin in a process of its own, and what each stops", "bold"))
+    out.print(_grid(_layer_row(c) for c in checks if c.name in layers))
     out.print(Text(f"\nAdvisories of the installed engine, as known on {reviewed}", "bold"))
     rows = [_row(finding) for finding in engine]
     if unknown:
@@ -136,6 +170,21 @@ def _show(
     else:
         text = "\nSomething that is required is missing, or reachable: see above."
         out.print(Text(text, "bold red"))
+
+
+def _word(check: Check) -> str:
+    return "MISSING" if check.failed else check.status
+
+
+def _layer_row(check: Check) -> tuple[str, str, str, str]:
+    """What it stops, and, if it can't be had, why not, and what comes of that."""
+    stops = check.why.rpartition(" against ")[2] or check.why
+    if check.status == "ok":
+        return "ok", check.name, stops, ""
+    comes = (
+        "what must have it does not start" if check.status == "lacks" else "others stand in for it"
+    )
+    return _word(check), check.name, stops, f"{check.value}; {comes}"
 
 
 def _row(finding: Finding) -> tuple[str, str, str, str]:
