@@ -132,7 +132,7 @@ def test_a_capability_stands_in_all_its_places(name: str) -> None:
         assert (PACKAGE / "caps" / folder / file).exists()
     assert list((ROOT / "wit" / PACKAGES.get(name, name)).glob("*.wit"))
     assert list((ROOT / "tests/caps" / folder).glob("test_*.py"))
-    table = f"[[{name}]]" if name in {"fs", "net", "secret"} else f"[{name}]"
+    table = f"[[{name}]]" if name in {"fs", "net", "secret", "exec"} else f"[{name}]"
     for page in ("README.md", "docs/manifest.md"):
         assert table in (ROOT / page).read_text(encoding="utf-8"), f"{table} in {page}"
 

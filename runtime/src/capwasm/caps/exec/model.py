@@ -69,10 +69,7 @@ def _words(given: Sequence[str | tuple[str, ...]]) -> tuple[str, ...]:
     return tuple(word for word in given if isinstance(word, str))
 
 
-Name = Annotated[
-    str,
-    Field(pattern=NAME, max_length=MAX_NAME, description="The name by which the plugin calls it."),
-]
+Name = Annotated[str, Field(pattern=NAME, max_length=MAX_NAME)]
 Path = Annotated[str, AfterValidator(_path)]
 Arguments = Annotated[
     tuple[str, ...] | Annotated[Patterns, Field(max_length=MAX_PATTERNS)],
@@ -91,7 +88,7 @@ Reads = Annotated[
 class AskedCommand(Table):
     """An `[[exec]]` table of a manifest: only a name."""
 
-    command: Name
+    command: Annotated[Name, Field(description="The name by which the plugin calls it.")]
 
     def clauses(self) -> list[ExecClause]:
         """One."""
@@ -101,10 +98,12 @@ class AskedCommand(Table):
 class ConsentedCommand(Table):
     """An `[[exec]]` table of a consent: what it leaves out it leaves open."""
 
-    command: Name | None = None
+    command: Annotated[Name | None, Field(description="The name by which the plugin calls it.")] = (
+        None
+    )
     program: Annotated[
         Path | None,
-        Field(description="The program, an absolute path; of a binary, not of a script."),
+        Field(description="Its program: the absolute path of a binary, not of a script."),
     ] = None
     arguments: Arguments | None = None
     reads: Reads | None = None
