@@ -120,7 +120,7 @@ class TornServer(ShimServer):
 class Range:
     """A core with hostile plugins, one instance after the other: signed, consented to, and loaded."""
 
-    def __init__(self, manifest: str = "", policy: str = "") -> None:
+    def __init__(self, manifest: str = "", policy: str = "", instance: str = "single") -> None:
         self._scratch = tempfile.TemporaryDirectory(prefix="capwasm-range-")
         self.world = World(Path(self._scratch.name))
         self.world.policy('[isolation]\nnative = ["test.*"]\n' + policy)
@@ -128,6 +128,7 @@ class Range:
         self.world.runtime._shim = self.server
         self._code = HOSTILE.read_bytes()
         self._manifest = manifest
+        self._instance = instance
         self._plugin: Plugin | None = None
         self._crashed = False
 
@@ -135,7 +136,9 @@ class Range:
     def plugin(self) -> Plugin:
         """The plugin, loaded once."""
         if self._plugin is None:
-            self._plugin = load_native(self.world, self._code, self._manifest, id="test.hostile")
+            self._plugin = load_native(
+                self.world, self._code, self._manifest, id="test.hostile", instance=self._instance
+            )
         return self._plugin
 
     def _early(self, lines: bytes) -> Plugin:
