@@ -108,7 +108,7 @@ class ShimProcess:
     """A process that runs, or has ended.  Safe from many threads, but for its lines.
 
     Attributes:
-        lines: its lanes.   why: why it was killed, or None.
+        lines: its lanes.   why: why it was killed, or None.   mourned: whether its end was counted.
         layers: what holds it, as its sandbox reports.
     """
 
@@ -116,6 +116,7 @@ class ShimProcess:
         """Made by `start`."""
         self.lines: list[Line] = []
         self.why: str | None = None
+        self.mourned = False
         self.layers = started.report.applied
         self._recipe = recipe
         self._started = started
@@ -206,9 +207,13 @@ class ShimProcess:
             return False
         return True
 
-    def kill(self, why: str) -> None:
-        """Kill it, and all that it has started, now.  Any thread."""
-        if self.why is None:
+    def kill(self, why: str | None = None) -> None:
+        """Kill it, and all that it has started, now.  Any thread.
+
+        Args:
+            why: for the obituary; None where it has ended by itself.
+        """
+        if self.why is None and not self._dead:
             self.why = why
         self._dead = True
         self._started.kill()

@@ -175,10 +175,10 @@ class Supervisor:
             case Hung():
                 process.kill("another call did not end when it was told to")
                 if isinstance(error, LimitExceeded):
-                    self.backoff.crashed()
+                    self._mourn(process)
             case ProtocolFault():
                 process.kill("it broke the protocol")
-                self.backoff.crashed()
+                self._mourn(process)
                 error = error or GuestCrashed(
                     f"its process broke the protocol and was killed: {why}",
                     code="guest.protocol",
@@ -187,14 +187,21 @@ class Supervisor:
             case _:
                 error = error or _told_to_end(record)
                 if error is None:
-                    self.backoff.crashed()
+                    self._mourn(process)
                     error = GuestCrashed(
                         f"its process has ended: {process.obituary()}", context=plugin
                     )
-                process.kill("it has ended")
+                process.kill()
         error = error or why
         record.fail(error)
         return error
+
+    def _mourn(self, process: ShimProcess) -> None:
+        """Count its end, however many calls meet it."""
+        with self._lock:
+            first, process.mourned = not process.mourned, True
+        if first:
+            self.backoff.crashed()
 
     def close(self) -> None:
         """Start no more, and end those that serve nobody; the others end with their instances."""
