@@ -59,7 +59,7 @@ POWER: dict[str, set[str]] = {
     },
     "socket": {"caps.net", "isolation", "cli", "demo"},
     "ssl": {"caps.net", "web"},
-    "subprocess": {"engine.compile_process", "isolation.server", "machine", "authoring", "cli"},
+    "subprocess": {"engine.compile_process", "isolation.launch", "isolation.server", "machine", "authoring", "cli"},
     "sqlite3": {"_sqlite", "caps.kv", "registry.db"},
     "ctypes": {"engine", "threads", "machine", "caps.fs"},
     "wasmtime": {"engine", "instance", "isolation.inside", "machine"},

@@ -28,6 +28,7 @@ from tests.shim.servers import (
     hanging,
     memory_of,
     misfit,
+    native,
     soon,
     there,
 )
@@ -109,6 +110,23 @@ def test_tells_how_much_processor_time_it_took(server: ShimServer) -> None:
         assert ended is not None
         assert (ended.how, ended.number) == ("signalled", signal.SIGKILL)
         assert 50 < ended.cpu_ms < 5000
+
+
+@pytest.mark.case("NAT-16")
+def test_tells_that_a_process_ran_out_of_memory(server: ShimServer) -> None:
+    layers = tuple(layer for layer in Layer if layer is not Layer.RLIMITS)  # which come first
+    with Plugin(server, native(layers=layers, limits=Limits(memory=8 << 20))) as plugin:
+        plugin.hello()
+        if Layer.CGROUP_MEMORY in plugin.started.report.missing:
+            pytest.skip(plugin.started.report.missing[Layer.CGROUP_MEMORY])
+        assert plugin.ask("memory", b"1") == "ok:1"
+        plugin.begin("memory", b"200")
+        with pytest.raises(PeerClosed):
+            plugin.lane.recv()
+        ended = plugin.started.ended(10)
+        assert ended is not None
+        assert (ended.how, ended.number, ended.starved) == ("signalled", signal.SIGKILL, True)
+        assert str(ended) == "it ran out of memory"
 
 
 @pytest.mark.case("NAT-17")
