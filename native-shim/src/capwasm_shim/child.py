@@ -57,9 +57,7 @@ def prepare() -> None:
         _native = Native()
 
 
-def run(
-    server: int, body: int, names: Sequence[str], fds: Sequence[int], pipe: int
-) -> NoReturn:
+def run(server: int, body: int, names: Sequence[str], fds: Sequence[int], pipe: int) -> NoReturn:
     """Be the child, to the end.
 
     Args:
