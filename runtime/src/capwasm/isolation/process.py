@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import threading
 import weakref
@@ -37,7 +38,9 @@ from .started import Started
 __all__ = ["Line", "Recipe", "ShimProcess"]
 
 _ENDED_SECONDS: Final = 2.0
-"""For the fork server to tell how a process ended whose sockets are closed already."""
+"""For the fork server to tell how a process ended."""
+_CLOSED_MS: Final = 500
+"""Between the end of a process's sockets and its own; one that lives longer has only closed them."""
 _SLACK: Final = 64 * 1024
 _MESSAGE_CHARS: Final = 500
 
@@ -220,10 +223,15 @@ class ShimProcess:
 
     def obituary(self) -> str:
         """How it ended, for an error's message; waits for it a little."""
-        ended = self._started.ended(_ENDED_SECONDS)
         if self.why is not None:
             return self.why
+        ended = self._started.ended(_ENDED_SECONDS) if self._is_over() else None
         return "it has closed its end" if ended is None else str(ended)
+
+    def _is_over(self) -> bool:
+        poll = select.poll()
+        poll.register(self._started.pidfd, select.POLLIN)
+        return bool(poll.poll(_CLOSED_MS))
 
     def close(self) -> None:
         """Kill it and let go of all that led to it; nobody may use a line of it any more."""
