@@ -8,9 +8,22 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Final, Literal, Self, get_args
 
-__all__ = ["DEFAULT_REQUIRED", "File", "Kind", "Layer", "LayerError", "Limits", "Report", "Spec"]
+__all__ = [
+    "DEFAULT_REQUIRED",
+    "NULL",
+    "File",
+    "Kind",
+    "Layer",
+    "LayerError",
+    "Limits",
+    "Report",
+    "Spec",
+]
 
 Kind = Literal["native", "component", "exec"]
+
+NULL: Final = "/dev/null"
+"""The one device that an exec may be given; what is written to it is gone."""
 
 _MAX_ITEMS: Final = 256  # arguments, variables, paths, files: each list
 _MAX_TEXT: Final = 64 * 1024
@@ -129,7 +142,8 @@ class Spec:
         limits: see `Limits`.
         files: of the private root, in the order of the memfds that hold their bytes.
         argv, env: of an `exec`.
-        binds: paths of the host that an `exec` sees, read-only, at the same place.
+        binds: paths of the host that an `exec` sees, read-only, at the same place; no device among
+            them can be used but `NULL`.
         executables: the paths among these that may be executed: program, loader.
     """
 

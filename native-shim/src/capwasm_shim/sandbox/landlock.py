@@ -9,6 +9,8 @@ import os
 import struct
 from typing import TYPE_CHECKING, Final
 
+from capwasm_shim.layers import NULL
+
 from .kernel import Lacks, syscall
 from .root import BY_DESCRIPTOR, path_of
 
@@ -19,7 +21,7 @@ __all__ = ["abi", "landlock_files", "landlock_net", "landlock_scope"]
 
 _GET_VERSION: Final = 1
 _RULE_PATH_BENEATH: Final = 1
-_EXECUTE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 2, 1 << 3
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 # The rights that the kernel's ABI knows: as many bits, from the lowest on.
 _RIGHTS: Final = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 _NET_TCP: Final = 0b11  # bind, connect
@@ -42,7 +44,7 @@ def landlock_files(place: Place) -> None:
     """Files may be read that the spec names, and nothing else be done to any file.
 
     All rights that the kernel knows are taken, and reading alone given back, for these files alone;
-    for an exec also execution of its executables.
+    for an exec also execution of its executables, and writing to /dev/null if it is given that.
     Stops: what a way out of the private root would lead to (NAT-02, NAT-14), mounts, links and
     renames, devices. Needs: ABI 3 (Linux 6.2), as truncating is free before it (NAT-13).
     """
@@ -53,6 +55,8 @@ def landlock_files(place: Place) -> None:
     paths = [path_of(file.name) for file in spec.files]
     rules = {path: _READ_FILE for path in paths if not path.startswith(BY_DESCRIPTOR)}
     rules |= dict.fromkeys(spec.binds, _READ_FILE | _READ_DIR)
+    if NULL in spec.binds:
+        rules[NULL] = _READ_FILE | _WRITE_FILE
     for path in spec.executables:
         rules[path] = rules.get(path, 0) | _READ_FILE | _EXECUTE
     _restrict(struct.pack("=Q", handled), rules)

@@ -7,6 +7,8 @@ import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+from capwasm_shim.layers import NULL
+
 from .kernel import call, syscall
 
 if TYPE_CHECKING:
@@ -103,8 +105,9 @@ def _bind(path: str) -> None:
     else:
         os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
     call("mount", path.encode(), target.encode(), None, _MS_BIND | _MS_REC, None)
+    closed = _CLOSED & ~_MS_NODEV if path == NULL else _CLOSED
     # struct mount_attr: set, clear, propagation, user namespace.
-    attributes = struct.pack("=QQQQ", _CLOSED, 0, 0, 0)
+    attributes = struct.pack("=QQQQ", closed, 0, 0, 0)
     syscall("mount_setattr", _AT_FDCWD, target.encode(), _AT_RECURSIVE, attributes, len(attributes))
 
 

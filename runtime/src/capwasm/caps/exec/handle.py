@@ -17,7 +17,7 @@ from capwasm.capability import Grant, GrantedClause, OpenContext
 from capwasm.caps._paths import overlap
 from capwasm.errors import CapError, ShimError
 from capwasm.events import ALLOWED, DENIED, FAILED
-from capwasm_shim.layers import Limits, Spec
+from capwasm_shim.layers import NULL, Limits, Spec
 
 from .model import ExecClause
 from .pattern import MAX_VALUE, MAX_WORDS
@@ -67,7 +67,7 @@ def spec_of(clause: ExecClause, program: Program, arguments: Sequence[str]) -> S
     """
     assert clause.program is not None
     executables = [clause.program]
-    binds = [clause.program, *(clause.reads or ())]
+    binds = [clause.program, NULL, *(clause.reads or ())]
     for path in clause.reads or ():
         if not os.path.exists(path):  # noqa: PTH110  also where this user may not look
             raise Unusable(f"{path} is not there")
