@@ -69,7 +69,7 @@ POWER: dict[str, set[str]] = {
     "zlib": {"caps.net", "capsule.container"},
     "tempfile": {"_files", "strict", "authoring", "cli", "demo"},
     "msgpack": {"isolation"},
-    "capwasm_shim": {"isolation", "machine", "grants.isolation", "caps.exec", "cli"},
+    "capwasm_shim": {"isolation", "loading", "machine", "grants.isolation", "caps.exec", "cli"},
 }  # fmt: skip
 NEVER = {"pickle", "marshal", "shelve", "imp", "telnetlib", "xml", "yaml", "requests", "urllib3"}
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from capwasm_shim.layers import Layer
+
 from .capability import Capability, Grant
 from .capsule.legacy import LegacyFile, Proven
 from .capsule.target import library_of
@@ -172,7 +174,20 @@ class Loader:
             raise
         if not plugin.alive:
             self.overseer.admit(subject, grants)
+        if isinstance(opener.code, Apart):
+            self._record_layers(plugin, opener.code)
         return plugin
+
+    def _record_layers(self, plugin: Plugin, apart: Apart) -> None:
+        """Record what its sandbox lacks: policy let it start all the same (NAT-13)."""
+        for process in apart.supervisor.processes[:1]:
+            missing = [str(layer) for layer in Layer if layer not in process.layers]
+            event = Event("instance", ALLOWED, plugin.name, "sandbox", details={"missing": missing})
+            try:
+                self.recorder.record(event)
+            except BaseException:
+                plugin.close()
+                raise
 
     def _code(self, proven: Proven, grants: Grants, terms: Terms) -> Linked | Apart:
         """What is to run, and where."""
