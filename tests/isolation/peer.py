@@ -111,6 +111,7 @@ class Process:
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
         self.how: Ended | None = None
+        self.pidfd = os.open(os.devnull, os.O_RDONLY)  # as readable as that of a process that ended
 
     def kill(self) -> None:
         self.peer.killed += 1
@@ -122,6 +123,9 @@ class Process:
 
     def close(self) -> None:
         self.kill()
+        pidfd, self.pidfd = self.pidfd, -1
+        if pidfd >= 0:
+            os.close(pidfd)
 
 
 class Thing(Handle):

@@ -16,7 +16,8 @@ from capwasm.engine.abi_types import function_type, parse
 from capwasm.engine.classes import Classes
 from capwasm.errors import ValueLimitExceeded
 from capwasm.isolation.codec import Codec
-from capwasm.isolation.wire import Crossing, decoder
+from capwasm.isolation.decode import decoder
+from capwasm.isolation.wire import Crossing
 from capwasm_shim.frames import ProtocolFault
 from tests.engine.echo import Echo, plain
 from tests.engine.test_plan_property import JUNK, TYPED, TYPES, values

@@ -12,7 +12,9 @@ from capwasm.engine.host import hint_of, miscounted, returned
 from capwasm.errors import CapError, InternalError
 from capwasm_shim.frames import ProtocolFault
 
-from .wire import Crossing, Decode, Encode, decoder, encoder
+from .decode import Decode, decoder
+from .encode import Encode, encoder
+from .wire import Crossing
 
 __all__ = ["Codec"]
 
