@@ -98,7 +98,9 @@ def test_each_wall_holds_alone(attempt: Attempt, range_: Range, prey: Prey) -> N
             continue
         stood += 1
         names = "+".join(sorted(group))
-        assert got(shot, said), f"{names} alone: {shot.answer}"
+        # An ordinary user has no right to some, and no number for others in its own namespace.
+        lacks = "|errno:EPERM|errno:EINVAL" if os.geteuid() else ""
+        assert got(shot, said + lacks), f"{names} alone: {shot.answer}"
         assert not attempt.goal(prey, shot), f"{names} alone did not stop it: {shot.answer}"
     if not stood:
         pytest.skip("none of the walls can be had here, or the kernel has nothing behind them")
