@@ -183,6 +183,27 @@ def test_inspect_says_unverified_unless_a_store_verifies_it(here: Path) -> None:
     assert out["statement"]["predicate"]["id"] == "acme.weather"
 
 
+def test_inspect_says_where_the_policy_has_it_run(here: Path, own_home: Path) -> None:
+    make_signed()
+    assert "runs       in the core's own process, unless" in run("inspect", CAPSULE).stdout
+    native = {"plugin.toml": FILES["plugin.toml"].replace(b'"component"', b'"native"')}
+    native["lib/x86_64-linux-gnu/plugin.so"] = b"x"
+    (here / "native.capsule").write_bytes(signed(members=native))
+    refused = run("inspect", "native.capsule").stdout
+    assert 'runs       in a process of its own (kind = "native")' in refused
+    assert "refused    policy: isolation.native" in refused
+
+    own_home.mkdir()
+    lets = '[isolation]\nprocess = ["acme.*"]\nnative = ["acme.*"]\n'
+    (own_home / "policy.toml").write_text(f"schema = 1\n{lets}")
+
+    assert 'of its own (isolation.process "acme.*")' in run("inspect", CAPSULE).stdout
+    assert "refused" not in run("inspect", "native.capsule").stdout
+    assert data_of("inspect", "native.capsule")["isolation"]["process"] is True
+    (own_home / "policy.toml").write_text("schema = 99\n")
+    assert "isolation" not in data_of("inspect", CAPSULE)
+
+
 def test_inspect_tells_a_stranger_and_a_forger_apart(here: Path) -> None:
     make_signed()
     (here / "stranger.capsule").write_bytes(signed())

@@ -38,6 +38,12 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     if "statement" in report:
         predicate = report["statement"]["predicate"]
         yield f"plugin     {predicate['id']} {predicate['version']} ({predicate['kind']})"
+    if "isolation" in report:
+        isolation = report["isolation"]
+        manifest = "" if isolation["process"] else ", unless its manifest wants one of its own"
+        yield f"runs       {isolation['text']}{manifest}"
+        if isolation["refused"] is not None:
+            yield f"refused    {isolation['refused']['message']}"
     for member in report.get("members", ()):
         yield f"member     {member['sha256'][:16]}…  {member['size']:>10}  {member['name']}"
     if "consistent" in report:

@@ -282,11 +282,32 @@ def inspect(
         store if store.keys or store.identities else None,
         requirement=_requirement(require, reviewed=reviewed),
     )
+    _add_isolation(report, home_path)
     bad = "fault" in report or "refusal" in report
     return Outcome(report, inspect_text(report), 1 if bad else 0)
 
 
 commands: list[click.Command] = [keygen, pack, sign, statement, verify, inspect]
+
+
+def _add_isolation(report: dict[str, Any], home_path: Path) -> None:
+    """Say where it would run, by its signed kind and the policy of the home.
+
+    Its manifest may want more, and is not read here: `grants explain` does.
+    """
+    from capwasm.home import Home
+
+    from ._plugin import capabilities
+
+    if "statement" not in report:
+        return
+    who = report["statement"]["predicate"]
+    try:
+        policy = Home(home_path).policy(capabilities())
+    except PolicyError:
+        return  # it is the capsule that was asked about
+    isolation = policy.isolation.for_plugin(who["id"], who["kind"])
+    report["isolation"] = {"text": isolation.describe()} | isolation.to_dict()
 
 
 def _store(trust: Path | None, home_path: Path) -> TrustStore:
