@@ -86,7 +86,7 @@ def test_allows_a_call_with_questions() -> None:
         "stats that are text": returns("x", stats=("1", "2")),
         "a short return": (Kind.RETURN, 1, 0, "x"),
         "a long return": (*returns("x"), 1),
-        "an unknown function": asks(0, 7, []),
+        "an unknown function": asks(0, 8, []),
         "a negative function": asks(0, -1, []),
         "a function that is text": asks(0, "words", [1]),
         "a wrong sequence": asks(1, 0, [1]),
@@ -301,9 +301,11 @@ def test_a_failure_is_one_of_a_few_of_ours(code: str, kind: type[CapwasmError]) 
 
 def test_misuse_that_only_the_process_sees_is_the_callers() -> None:
     with Rig(returns(["type", "argument x: no"], outcome=Outcome.MISUSED)) as rig:
+        rig.toy.opens = True  # as a component, whose values are converted there once more
         with pytest.raises(TypeError, match="argument x"):
             rig.call("run", "x")
         assert rig.instance.alive
+    refused(returns(["type", "argument x: no"], outcome=Outcome.MISUSED))
 
 
 def test_what_it_says_that_it_used_is_for_the_statistics_alone() -> None:
@@ -422,6 +424,11 @@ def test_a_handle_is_what_was_given_out_and_nothing_else() -> None:
     assert answers == [
         [0, 1], 2, [0, "thing"], CLOSED, CLOSED, CLOSED, CLOSED, [0, None], CLOSED, CLOSED,
     ]  # fmt: skip
+
+
+def test_a_dead_handle_where_no_error_can_be_told_is_a_trap() -> None:
+    with Rig(asks(0, NUMBER["mute"], [9])) as rig, pytest.raises(GuestTrap, match="does not have"):
+        rig.call("run", "x")
 
 
 @pytest.mark.parametrize("number", [0, -1, 2**32, True, "1", None, 1.0, [1]])

@@ -14,6 +14,7 @@ from .errors import (
     InstanceClosedError,
     InternalError,
     LimitExceeded,
+    LinkError,
     ShimError,
 )
 from .events import DENIED, FAILED, Event, Recorder
@@ -130,7 +131,7 @@ class Books:
                 self.record("kill", DENIED, action=action, reason=error.message)
             case InstanceClosedError() | ShimError() | GuestError(code="guest.backoff"):
                 pass  # nothing of it ran
-            case GuestError() | InternalError():
+            case GuestError() | InternalError() | LinkError():
                 self.record("crash", FAILED, action=action, reason=code, target=error.message[:500])
             case RecursionError():
                 pass

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 from capwasm.call import CallRecord
 from capwasm.engine.host import error_value, failure_of
-from capwasm.errors import CapError, FuelExhausted
+from capwasm.engine.types import Result
+from capwasm.errors import CapError, FuelExhausted, GuestTrap
 from capwasm.instance import HOST_CALL_FUEL
 from capwasm_shim.frames import ProtocolFault
 
@@ -129,6 +130,11 @@ class Broker:
                     # It was asked for all the same.
                     record.charge_host_call()
                     record.host_fuel += HOST_CALL_FUEL
+                    if not isinstance(codec.type.result, Result):
+                        raise GuestTrap(
+                            f"it passed {codec.name} a handle that it does not have",
+                            context=record.plugin,
+                        ) from None
                     raise
                 value = self._host.host_call(function, values)
             except CapError as refusal:

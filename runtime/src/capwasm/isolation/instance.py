@@ -204,7 +204,9 @@ class ProcessInstance(Instance):
             raise record.failure
         if returned.outcome == Outcome.VALUE:
             return decode(returned.value)
-        error = reported(returned, record.plugin, starting=self._started is None)
+        error = reported(
+            returned, record.plugin, starting=self._started is None, converts=self._code.opens
+        )
         # Found when the guest had returned as it should, and it lives on: as in process.
         sound = self._code.opens and returned.memory and isinstance(error, ValueLimitExceeded)
         if isinstance(error, CapwasmError) and not sound:

@@ -75,9 +75,9 @@ class Ledger:
             CapError: `closed`: there is none of that kind.
             ProtocolFault: it was only lent, and can't be taken.
         """
-        kind = self.kind(resource)
         if self._of.get(number) != resource:
             raise CapError("closed", f"no {resource} at this handle")
+        kind = self.kind(resource)
         if not take:
             return self.boundary.handles.get(number, kind.handle)
         if number in self._lent:

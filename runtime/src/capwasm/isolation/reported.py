@@ -46,13 +46,15 @@ _SAID: Final[dict[str, type[CapwasmError]]] = {
 _AT_START: Final = "link.instantiate"
 
 
-def reported(returned: Returned, plugin: str, *, starting: bool) -> Exception:
+def reported(returned: Returned, plugin: str, *, starting: bool, converts: bool) -> Exception:
     """The error of a call that did not return a value.
 
     Args:
         returned: what the process said.
         plugin: for the error's context.
         starting: whether it was the start of the instance.
+        converts: whether values are converted there once more, so that a fault of the caller's may be
+            found there.  Else it may not say so: such a fault is not on record.
 
     Raises:
         ProtocolFault: it said what it may not.
@@ -63,7 +65,7 @@ def reported(returned: Returned, plugin: str, *, starting: bool) -> Exception:
         case _:
             raise ProtocolFault("not the reason of a failure")
     if returned.outcome == Outcome.MISUSED:
-        if word not in {"type", "value"}:
+        if word not in {"type", "value"} or starting or not converts:
             raise ProtocolFault("not a kind of misuse")
         return TypeError(text) if word == "type" else ValueError(text)
     if returned.outcome != Outcome.FAILED:
