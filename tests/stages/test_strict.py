@@ -14,8 +14,8 @@ from capwasm.caps import standard_capabilities
 from capwasm.capsule.artifact import read_artifact
 from capwasm.capsule.identity import check_id
 from capwasm.capsule.legacy import LegacyFile, recognise
-from capwasm.errors import ArtifactError, GrantDeniedError
-from capwasm.grants.manifest import strict_manifest
+from capwasm.errors import ArtifactError, GrantDeniedError, ManifestError
+from capwasm.grants.manifest import parse_manifest, strict_manifest
 from capwasm.grants.policy import Policy
 from capwasm.limits import DEFAULTS
 from capwasm.strict import MOUNT, STRICT, StrictRoom, strict_grants
@@ -160,6 +160,21 @@ def test_its_id_is_its_digest() -> None:
     assert manifest.digest == found.code_digest
     assert set(manifest.requests) == {c.name for c in ALL}
     assert not any(r.clauses for r in manifest.requests.values())
+
+
+@pytest.mark.case("MAN-09")
+def test_refuses_a_manifest_that_takes_such_a_name() -> None:
+    """A signed plugin can't pass for a file that was listed by its digest."""
+    head = '[plugin]\nname = "x"\nversion = "1.0.0"\nrequires-core = ">=0"\nkind = "component"\n'
+
+    def manifest(plugin_id: str) -> bytes:
+        return f'schema = 1\n{head}id = "{plugin_id}"\n'.encode()
+
+    with pytest.raises(ManifestError) as caught:
+        parse_manifest(manifest(file_of(elf()).id), ALL)
+    assert [f.path for f in caught.value.faults] == ["plugin.id"]
+    for near in ("legacy.sha256", "legacy.notes", "acme.legacy"):
+        assert parse_manifest(manifest(near), ALL).id == near
 
 
 # --- the empty directory ---------------------------------------------------------------------

@@ -36,6 +36,8 @@ _PRE: Final = r"(?:0|[1-9][0-9]*|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*)"
 _VERSION: Final = re.compile(
     rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}(?:-{_PRE}(?:\.{_PRE})*)?(?:\+[0-9a-zA-Z-]+(?:\.[0-9a-zA-Z-]+)*)?"
 )
+LEGACY: Final = "legacy.sha256-"
+"""How the id begins of a file without a manifest; its digest follows, and nobody signs such an id."""
 MAX_ID: Final = 128
 MAX_LABEL: Final = 63
 MAX_VERSION: Final = 64

@@ -17,7 +17,7 @@ from capwasm.errors import ArtifactError
 
 from .artifact import Artifact
 from .container import MAGIC
-from .identity import Identity, Kind
+from .identity import LEGACY, Identity, Kind
 from .verify import Signer, VerifiedArtifact
 
 __all__ = ["LegacyFile", "Proven", "recognise"]
@@ -113,7 +113,7 @@ def recognise(artifact: Artifact) -> LegacyFile:
     else:
         raise refuse("neither a WebAssembly component nor a shared object")
     digest = artifact.sha256
-    identity = Identity(f"legacy.sha256-{digest[:_DIGITS]}", "0.0.0", kind)
+    identity = Identity(f"{LEGACY}{digest[:_DIGITS]}", "0.0.0", kind)
     return LegacyFile.made(data, digest, identity, artifact.name)
 
 

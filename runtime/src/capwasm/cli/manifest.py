@@ -108,6 +108,12 @@ def check_policy(file: Path | None, home_path: Path, as_json: bool) -> None:
                 "reviewed": found.requirement.reviewed,
                 "automatic": sorted(found.automatic),
                 "plugins": list(found.patterns),
+                "isolation": {
+                    "process": list(found.isolation.rule.process),
+                    "native": list(found.isolation.rule.native),
+                    "legacy": list(found.isolation.rule.legacy),
+                    "required": sorted(found.isolation.required),
+                },
                 "digest": found.digest,
                 "remarks": [{"path": r.path, "message": r.message} for r in remarks],
             },

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field
 
 from capwasm._model import Model, parse_toml, validate
 from capwasm._stage import Proof
-from capwasm.capsule.identity import Identity, Kind, PluginId, Version
+from capwasm.capsule.identity import LEGACY, Identity, Kind, PluginId, Version
 from capwasm.capsule.members import COMPONENT
 from capwasm.errors import Fault, ManifestError
 from capwasm.lattice import Clause, ClauseSet
@@ -303,6 +303,8 @@ def _plugin(doc: Mapping[str, Any], faults: list[Fault]) -> Plugin | None:
             f"only {COMPONENT} is" if expected else "native code has one file a target: nothing is"
         )
         faults.append(Fault("plugin.entry", f"{only} valid here"))
+    if plugin.id.startswith(LEGACY):
+        faults.append(Fault("plugin.id", "the name of a file without a manifest"))
     if plugin.kind == "native" and table.get("isolation") == "in-process":
         faults.append(Fault("plugin.isolation", "native code runs in a process of its own"))
     return plugin
