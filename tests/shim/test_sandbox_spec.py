@@ -118,6 +118,7 @@ REFUSED: list[dict[str, Any]] = [
     {"limits": Spec("native").to_map()["limits"] | {"memory": 0}},
     {"limits": Spec("native").to_map()["limits"] | {"files": 2}},
     {"limits": Spec("native").to_map()["limits"] | {"threads": True}},
+    {"limits": Spec("native").to_map()["limits"] | {"processes": 2}},
     {"limits": Spec("native").to_map()["limits"] | {"cpu_seconds": 2**63}},
 ]
 REFUSED_OF_EXEC: list[dict[str, Any]] = [

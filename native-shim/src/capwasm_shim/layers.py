@@ -94,7 +94,8 @@ class Limits:
         memory: bytes; of address space where the code is native, of data for a component's engine,
             and of everything in the cgroup.
         cpu_seconds: of processor time, of all threads together, for the life of the process.
-        threads: that it may have at once, its first one included.
+        threads: that it may have at once, its first one included, and those of its children.
+        processes: 1: it can't have children; more: it can.  Only an exec's may be more.
         files: descriptors that it may have open at once.
         file_bytes: the largest file that it may write; 0 is none at all.
         cpu_percent: of one processor, in the cgroup; 0 is no bound.
@@ -103,6 +104,7 @@ class Limits:
     memory: int = 256 * 2**20
     cpu_seconds: int = 3600
     threads: int = 1
+    processes: int = 1
     files: int = 16
     file_bytes: int = 0
     cpu_percent: int = 0
@@ -177,6 +179,8 @@ class Spec:
                 raise ValueError("argv: the program must be one of the executables")
         elif self.argv or self.env or self.binds or self.executables:
             raise ValueError(f"a {self.kind} has no arguments, environment, binds or executables")
+        elif self.limits.processes > 1:
+            raise ValueError(f"a {self.kind} is one process")
 
     def to_map(self) -> dict[str, Any]:
         """Only maps, lists, text and numbers; `from_map` takes it back."""

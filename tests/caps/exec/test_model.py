@@ -18,6 +18,7 @@ WHOLE = {
     "timeout-ms": 3000,
     "memory": "512MiB",
     "processes": 4,
+    "threads": 8,
     "input-bytes": "2MiB",
     "output-bytes": "3MiB",
     "runs": 5,
@@ -30,6 +31,7 @@ PARSED = ExecClause(
     3000,
     512 * 2**20,
     4,
+    8,
     2 * 2**20,
     3 * 2**20,
     5,
@@ -83,7 +85,7 @@ def test_refuses_arguments_and_files_that_a_policy_does_not_name() -> None:
         *[("arguments", v) for v in ("-x", [1], ["{x}"], [["{x}"]], ["a", ["b"]], [["a"]] * 17)],
         *[("timeout-ms", v) for v in (0, -1, 600_001, "1s", True)],
         *[("memory", v) for v in (0, "15MiB", "65GiB")],
-        *[("processes", v) for v in (0, 1025)],
+        *[(w, v) for w in ("processes", "threads") for v in (0, 1025)],
         *[(w, v) for w in ("input-bytes", "output-bytes") for v in (-1, "65MiB", 1.5)],
         *[("runs", v) for v in (0, 1_000_001)],
         ("argv", ["x"]),
@@ -106,13 +108,13 @@ def test_refuses_a_rule_about_nothing() -> None:
 
 def test_allows_the_less_of_each_quantity() -> None:
     policy = ExecClause(
-        "c", "/bin/c", ((),), frozenset({"/a", "/b"}), 5000, None, 4, None, 10, None
+        "c", "/bin/c", ((),), frozenset({"/a", "/b"}), 5000, None, 4, 9, None, 10, None
     )
-    other = ExecClause("c", None, None, frozenset({"/b", "/x"}), 100, 2**30, None, 7, 20, 3)
+    other = ExecClause("c", None, None, frozenset({"/b", "/x"}), 100, 2**30, None, 8, 7, 20, 3)
     met = policy.meet(other)
 
-    assert met == ExecClause("c", "/bin/c", ((),), frozenset({"/b"}), 100, 2**30, 4, 7, 10, 3)
-    assert met.in_force == (100, 2**30, 4, 7, 10, 3)
+    assert met == ExecClause("c", "/bin/c", ((),), frozenset({"/b"}), 100, 2**30, 4, 8, 7, 10, 3)
+    assert met.in_force == (100, 2**30, 4, 8, 7, 10, 3)
     assert ExecClause("c").in_force == Quantities()
 
 

@@ -10,9 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
-from capwasm_shim.layers import Kind
-
-__all__ = ["ABSENT", "HOSTILE", "PROFILES", "Rule", "masked"]
+__all__ = ["ABSENT", "FORKING", "HOSTILE", "PROFILES", "Rule", "masked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +100,16 @@ _COMMON: Final = _TALK + _MEMORY + _THREADS + _SIGNALS + _ASK + _FILES + _DESCRI
 # threads see new code.
 _ENGINE: Final = _plain("memfd_create ftruncate membarrier") + masked("fcntl", 1, 1033, 1034)
 
-# A program of the operator's, with its children: new processes, but no namespaces.
+# A program of the operator's.  Its threads are not glibc's alone: any flags, but no namespaces.
 _NAMESPACES: Final = 0x7E020080  # CLONE_NEW*, NEWTIME among them
+_CLONE_THREAD: Final = 0x00010000
 _TIOC_READS: Final = (0x5401, 0x5413, 0x541B)  # TCGETS TIOCGWINSZ FIONREAD
 _PROGRAM: Final = (
-    masked("clone", 0, 0, mask=_NAMESPACES)
+    masked("clone", 0, _CLONE_THREAD, mask=_NAMESPACES | _CLONE_THREAD)
     + masked("socketpair", 0, 1)  # AF_UNIX, between its own processes
     + masked("ioctl", 1, *_TIOC_READS)
     + _plain(
-        "execve fork vfork wait4 waitid arch_prctl kill tgkill tkill getpgrp getpgid setpgid getsid"
+        "execve wait4 waitid arch_prctl kill tgkill tkill getpgrp getpgid setpgid getsid"
         " setsid uname umask chdir fchdir statfs fstatfs open openat getdents sendfile splice"
         " copy_file_range fadvise64 flock fsync fdatasync ftruncate fallocate mkdir mkdirat unlink"
         " unlinkat rename renameat renameat2 rmdir chmod fchmod fchmodat utimensat epoll_create"
@@ -123,10 +122,16 @@ _PROGRAM: Final = (
     )
 )
 
-PROFILES: Final[dict[Kind, tuple[Rule, ...]]] = {
+# And its children, where it may have any.
+_CHILDREN: Final = masked("clone", 0, 0, mask=_NAMESPACES) + _plain("fork vfork")
+
+FORKING: Final = "exec, forking"
+
+PROFILES: Final[dict[str, tuple[Rule, ...]]] = {
     "native": _COMMON,
     "component": _COMMON + _ENGINE,
     "exec": _COMMON + _PROGRAM,
+    FORKING: _COMMON + _PROGRAM + _CHILDREN,
 }
 
 # Answered as by a kernel that hasn't got them, as callers then do without: flags behind a pointer

@@ -6,12 +6,10 @@ import ctypes
 import errno
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, get_args
-
-from capwasm_shim.layers import Kind
+from typing import TYPE_CHECKING, Any, Final
 
 from .kernel import Lacks, syscall
-from .profiles import ABSENT, HOSTILE, PROFILES, Rule
+from .profiles import ABSENT, FORKING, HOSTILE, PROFILES, Rule
 
 if TYPE_CHECKING:
     from .place import Place
@@ -22,7 +20,7 @@ _SET_MODE_FILTER: Final = 1
 _TSYNC: Final = 1
 _INSTRUCTION: Final = 8  # bytes: struct sock_filter
 
-Filters = Mapping[Kind, bytes] | Lacks
+Filters = Mapping[str, bytes] | Lacks
 
 
 class _Program(ctypes.Structure):
@@ -39,19 +37,19 @@ def seccomp(place: Place) -> None:
     """
     if isinstance(place.filters, Lacks):
         raise place.filters
-    code = place.filters[place.spec.kind]
+    code = place.filters[FORKING if place.spec.limits.processes > 1 else place.spec.kind]
     program = _Program(len(code) // _INSTRUCTION, code)
     if thread := syscall("seccomp", _SET_MODE_FILTER, _TSYNC, ctypes.byref(program)):
         raise OSError(errno.EBUSY, f"seccomp: thread {thread} has a filter of its own")
 
 
 def export_filters() -> Filters:
-    """The filter of each kind as the kernel takes it; made once, as that takes milliseconds."""
+    """The filter of each profile as the kernel takes it; made once, as that takes milliseconds."""
     try:
         import pyseccomp  # only the server needs it, and it can be missing
     except (ImportError, RuntimeError, OSError) as exc:
         return Lacks(f"no libseccomp: {exc}")
-    return {kind: _export(pyseccomp, PROFILES[kind]) for kind in get_args(Kind)}
+    return {name: _export(pyseccomp, rules) for name, rules in PROFILES.items()}
 
 
 def _export(library: Any, rules: tuple[Rule, ...]) -> bytes:

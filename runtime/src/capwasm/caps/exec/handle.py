@@ -81,7 +81,9 @@ def spec_of(clause: ExecClause, program: Program, arguments: Sequence[str]) -> S
             memory=most.memory,
             # Its time is over long before; this holds where nobody is left to say so.
             cpu_seconds=math.ceil(most.timeout_ms / 1000) * most.processes + 1,
-            threads=most.processes,
+            # The kernel counts both alike.
+            threads=most.threads + most.processes - 1,
+            processes=most.processes,
             files=_FILES,
         ),
         argv=(clause.program, *arguments),

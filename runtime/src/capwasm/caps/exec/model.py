@@ -34,17 +34,22 @@ MAX_TIMEOUT_MS: Final = 600_000
 MAX_BYTES: Final = 64 * 2**20
 MIN_MEMORY, MAX_MEMORY = 16 * 2**20, 64 * 2**30
 MAX_PROCESSES: Final = 1024
+MAX_THREADS: Final = 1024
 MAX_RUNS: Final = 1_000_000
 
 Patterns = tuple[tuple[str, ...], ...]
 
 
 class Quantities(NamedTuple):
-    """How much of everything one command may use; here what it is if no side says."""
+    """How much of everything one command may use, by the names that tables and clauses have for it.
+
+    The values are those if no side says.
+    """
 
     timeout_ms: int = 5_000
     memory: int = 256 * 2**20
-    processes: int = 16
+    processes: int = 1
+    threads: int = 16
     input_bytes: int = 2**20
     output_bytes: int = 2**20
     runs: int = 16
@@ -114,7 +119,10 @@ class ConsentedCommand(Table):
         default=None, description="How much memory it may have; 256MiB if no side says."
     )
     processes: Annotated[int, Field(ge=1, le=MAX_PROCESSES)] | None = Field(
-        default=None, description="How many threads and processes it may be; 16 if no side says."
+        default=None, description="How many processes it may be; 1 if no side says: no other."
+    )
+    threads: Annotated[int, Field(ge=1, le=MAX_THREADS)] | None = Field(
+        default=None, description="How many threads all of it may have; 16 if no side says."
     )
     input_bytes: Annotated[Size, Field(ge=0, le=MAX_BYTES)] | None = Field(
         default=None, description="Bytes of its standard input; 1MiB if no side says."
@@ -141,12 +149,7 @@ class ConsentedCommand(Table):
                 self.program,
                 None if arguments is None else _patterns(arguments),
                 self.reads,
-                self.timeout_ms,
-                self.memory,
-                self.processes,
-                self.input_bytes,
-                self.output_bytes,
-                self.runs,
+                *(getattr(self, word) for word in Quantities._fields),
             )
         ]
 
@@ -167,7 +170,7 @@ class ExecClause(Clause):
         program: the path of the program, or None for any.
         arguments: the forms that its arguments may have, or None for any.
         reads: paths of the host that it sees besides the system's libraries, or None for any.
-        timeout_ms: how long it may run.   memory: bytes.   processes: threads and processes at a time.
+        timeout_ms: how long it may run.   memory: bytes.   processes, threads: at a time.
         input_bytes, output_bytes: of its standard input and output.
         runs: how often one call of the plugin may run it.
     """
@@ -179,6 +182,7 @@ class ExecClause(Clause):
     timeout_ms: int | None = None
     memory: int | None = None
     processes: int | None = None
+    threads: int | None = None
     input_bytes: int | None = None
     output_bytes: int | None = None
     runs: int | None = None
@@ -269,14 +273,7 @@ class ExecClause(Clause):
                 yield word, show_size(value) if word in _SIZES else value
 
     def _quantities(self) -> tuple[int | None, ...]:
-        return (
-            self.timeout_ms,
-            self.memory,
-            self.processes,
-            self.input_bytes,
-            self.output_bytes,
-            self.runs,
-        )
+        return tuple(getattr(self, word) for word in Quantities._fields)
 
     def _shared_reads(self, other: Self) -> frozenset[str] | None:
         # None of the paths is no contradiction here: a command may well do without.
