@@ -180,7 +180,7 @@ class Spec:
         elif self.argv or self.env or self.binds or self.executables:
             raise ValueError(f"a {self.kind} has no arguments, environment, binds or executables")
         elif self.limits.processes > 1:
-            raise ValueError(f"a {self.kind} is one process")
+            raise ValueError(f"limits.processes: of a {self.kind}, 1 is wanted")
 
     def to_map(self) -> dict[str, Any]:
         """Only maps, lists, text and numbers; `from_map` takes it back."""
