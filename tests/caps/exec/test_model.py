@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +12,9 @@ import pytest
 from capwasm.capability import Risk
 from capwasm.caps.exec import Exec, ExecClause
 from capwasm.caps.exec.model import Quantities
+from capwasm.grants.manifest import parse_manifest
+from capwasm.grants.policy import Policy
+from tests.toycaps import manifest_text
 
 WHOLE = {
     "command": "thumbnail",
@@ -159,6 +165,16 @@ def test_tells_a_person_what_will_run() -> None:
 @pytest.mark.parametrize("clause", [ExecClause("c"), PARSED, ExecClause(None, "/bin/sh")])
 def test_a_person_decides_always(clause: ExecClause) -> None:
     assert Exec().risk(clause)[0] is Risk.HIGH
+
+
+def test_the_examples_of_the_page_are_sound() -> None:
+    page = (Path(__file__).parents[3] / "docs/exec.md").read_text(encoding="utf-8")
+    manifest, policy = re.findall(r"(?:^    [\[a-z].*\n)+", page, re.MULTILINE)[:2]
+
+    asked = parse_manifest(manifest_text(textwrap.dedent(manifest)), [Exec()])
+    rules = Policy.load(f"schema = 1\n{textwrap.dedent(policy)}".encode(), [Exec()])
+    [clause] = asked.requests["exec"].clauses.meet(rules.for_plugin("acme.gallery").allowed("exec"))
+    assert clause.fill(["100x100"]) == ("-resize", "100x100", "-", "png:-")
 
 
 def test_a_fix_names_a_program_only_where_the_manifest_could_not() -> None:
