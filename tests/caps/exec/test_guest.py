@@ -89,7 +89,7 @@ def test_refuses_a_command_without_a_rule_and_without_a_person(world: World) -> 
     assert "consent: consent to run the command echo" in str(caught.value.faults)
 
 
-@pytest.mark.case("LIFE-04")
+@pytest.mark.case("LIFE-01")
 @pytest.mark.parametrize("how", ["close", "revoke"])
 def test_refuses_a_running_command_once_its_plugin_is_evicted(world: World, how: str) -> None:
     prober = world.prober(BOTH + LONG)

@@ -31,6 +31,7 @@ def test_refuses_commands_where_no_process_can_be_started(tmp_path: Path) -> Non
     assert Desk(None, tmp_path).word("cat") == "denied"
 
 
+@pytest.mark.case("NAT-23")
 def test_refuses_commands_without_the_layers_that_policy_requires(
     spawner: Commands, tmp_path: Path
 ) -> None:

@@ -50,7 +50,7 @@ def test_allows_a_binary_and_the_links_to_it(program: Path) -> None:
         assert Path(found.loader).is_file()
 
 
-@pytest.mark.case("NAT-11")
+@pytest.mark.case("NAT-24")
 @pytest.mark.parametrize(
     ("mode", "why"),
     [
@@ -95,7 +95,7 @@ def test_refuses_a_program_of_another_user_or_of_a_group(program: Path) -> None:
 
 
 @root_only
-@pytest.mark.case("NAT-11")
+@pytest.mark.case("NAT-24")
 def test_refuses_file_capabilities(program: Path) -> None:
     # struct vfs_cap_data, revision 2: cap_net_raw, permitted.
     try:
@@ -181,7 +181,6 @@ def test_refuses_what_is_no_file(program: Path, kind: str) -> None:
     assert any(w in why_not(program) for w in ("can't be opened", "no regular file"))
 
 
-@pytest.mark.case("NAT-24")
 def test_refuses_another_file_put_in_the_programs_place(program: Path, spawner: Commands) -> None:
     clause = ExecClause("cat", str(program))
     with opened(str(program)) as found:

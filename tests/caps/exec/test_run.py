@@ -111,7 +111,7 @@ def test_refuses_more_input_than_granted(spawner: Commands, tmp_path: Path) -> N
     assert desk.word("cat", data=b"x" * 11) == "too-large"
 
 
-@pytest.mark.case("RES-02")
+@pytest.mark.case("RES-03")
 def test_refuses_more_runs_in_one_call_than_granted(spawner: Commands, tmp_path: Path) -> None:
     desk = Desk(spawner, tmp_path, ExecClause("cat", CAT.program, runs=2))
     run = desk.functions["run"]
@@ -134,7 +134,7 @@ def test_charges_a_run_and_its_bytes(desk: Desk) -> None:
 # -- floods ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.case("RES-09")
+@pytest.mark.case("RES-21")
 def test_refuses_output_over_the_bound_and_ends_who_floods(
     spawner: Commands, tmp_path: Path
 ) -> None:
@@ -150,7 +150,7 @@ def test_refuses_output_over_the_bound_and_ends_who_floods(
     assert (cut.stdout, cut.stdout_truncated) == (b"12345", True)
 
 
-@pytest.mark.case("RES-09")
+@pytest.mark.case("RES-21")
 def test_refuses_a_flood_on_both_outputs_while_the_input_waits(attacker: Desk) -> None:
     code = b"""
 import os, threading
@@ -178,7 +178,7 @@ def test_refuses_more_than_one_value_may_hold(spawner: Commands, tmp_path: Path)
 # -- time -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.case("RES-11")
+@pytest.mark.case("RES-04")
 def test_refuses_a_command_more_time_than_its_own(spawner: Commands, tmp_path: Path) -> None:
     desk = Desk(spawner, tmp_path, python(timeout_ms=1500))
     code = b"""
@@ -200,7 +200,7 @@ def test_refuses_a_command_more_time_than_a_host_call(desk: Desk) -> None:
     assert desk.word("sleep", limits=Limits(host_call_ms=300)) == "timeout"
 
 
-@pytest.mark.case("RES-11")
+@pytest.mark.case("RES-04")
 def test_refuses_a_command_more_time_than_its_call(desk: Desk) -> None:
     with pytest.raises(DeadlineExceeded):
         desk("sleep", limits=Limits(wall_ms=300))
@@ -222,7 +222,7 @@ def test_refuses_a_running_command_once_its_grant_is_revoked(desk: Desk) -> None
     ]
 
 
-@pytest.mark.case("LIFE-04")
+@pytest.mark.case("LIFE-01")
 def test_refuses_a_running_command_once_its_call_is_killed(desk: Desk) -> None:
     with desk.under_way("sleep") as running:
         running.call.interrupt("evicted")
@@ -233,7 +233,6 @@ def test_refuses_a_running_command_once_its_call_is_killed(desk: Desk) -> None:
 # -- others ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.case("LIFE-07")
 def test_one_plugins_command_knows_nothing_of_anothers(spawner: Commands, tmp_path: Path) -> None:
     desks = [Desk(spawner, tmp_path, SLEEP, python(), plugin_id=p) for p in ("acme.a", "acme.b")]
 
@@ -264,7 +263,7 @@ def test_allows_runs_on_many_threads(desk: Desk) -> None:
     assert sorted(found) == sorted(b"%d" % n for n in range(8))
 
 
-@pytest.mark.case("LIFE-11")
+@pytest.mark.case("NAT-18")
 def test_allows_runs_again_when_the_fork_server_was_killed(tmp_path: Path) -> None:
     with ShimServer() as server:
         desk = Desk(Commands(server), tmp_path, CAT, SLEEP)
@@ -283,7 +282,7 @@ def test_allows_runs_again_when_the_fork_server_was_killed(tmp_path: Path) -> No
     assert desk.word("cat") == "unavailable"
 
 
-@pytest.mark.case("RES-11")
+@pytest.mark.case("RES-04")
 def test_refuses_to_wait_longer_for_a_fork_server_that_was_stopped(tmp_path: Path) -> None:
     with ShimServer() as server:
         desk = Desk(Commands(server), tmp_path, CAT)
@@ -311,7 +310,6 @@ def test_leaves_no_descriptor_behind(desk: Desk) -> None:
 # -- records --------------------------------------------------------------------------------------
 
 
-@pytest.mark.case("LOG-01")
 def test_records_each_run_before_and_after_without_what_was_in_it(desk: Desk) -> None:
     desk("seq", "-7", "-5")
     [run], [end] = desk.events("run"), desk.events("end")

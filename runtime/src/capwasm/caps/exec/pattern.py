@@ -6,7 +6,7 @@
 
 Pure.  The guest gives values for the holes, in order; it never writes a word of its own.  A hole's
 regular expression must match the whole value.  It is of the kind that is matched in linear time,
-without look-around or back-references, so that no value can make it run away (RES-10).
+without look-around or back-references, so that no value can make it run away (RES-05).
 """
 
 from __future__ import annotations

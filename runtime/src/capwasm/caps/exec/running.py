@@ -2,7 +2,7 @@
 
 The thread that called waits here and moves bytes; it never blocks on one pipe, so neither side can
 hold up the other.  Where the output is full its pipe is closed, as `head` does, and not emptied: a
-command that floods costs itself and not the host (RES-09).
+command that floods costs itself and not the host (RES-21).
 """
 
 from __future__ import annotations
