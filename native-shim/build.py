@@ -65,6 +65,15 @@ PLUGINS = {
         tuple(f"tests/native/hostile{part}" for part in (".c", ".h", "_calls.c")), TEST % "hostile"
     ),
     "misfit": Plugin(("tests/native/misfit.c",), TEST % "misfit"),
+    "needy": Plugin(
+        ("tests/native/needy.c",),
+        TEST % "needy",
+        # Every machine with a GNU libc has that library, and no Python loads it.
+        (
+            "-Wl,--no-as-needed,-rpath,/lib:/usr/lib:/lib/x86_64-linux-gnu:/lib64",
+            "-l:libBrokenLocale.so.1",
+        ),
+    ),
     "example-c": Plugin(("native-shim/examples/c/notes.c",), EXAMPLE % "c"),
     "example-rust": Plugin(("native-shim/examples/rust/Cargo.toml",), EXAMPLE % "rust"),
 }
@@ -141,7 +150,8 @@ def build_c(plugin: Plugin, library: Path) -> str:
     compiler = _compiler()
     places = [f"-I{REPOSITORY / INCLUDE}", f"-ffile-prefix-map={REPOSITORY}=."]
     source = str(REPOSITORY / plugin.sources[0])
-    _run([compiler, *FLAGS, *plugin.flags, *places, source, "-o", str(library)])
+    # Libraries come behind what needs them.
+    _run([compiler, *FLAGS, *places, source, *plugin.flags, "-o", str(library)])
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True)
     return version.stdout.splitlines()[0]
 

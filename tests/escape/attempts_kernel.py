@@ -138,7 +138,7 @@ MACHINE_STATE = (
     ),
     Attempt(
         "read the host's name",
-        ("NAT-22",),
+        ("NAT-24",),
         lambda _: calls(call("uname", out(390))),
         {"seccomp": DENIED, "uts-namespace": "ok"},
         lambda p, shot: p.hostname.encode() in shot.evidence,
@@ -232,7 +232,7 @@ HOLES = (
     _row("memory of one node", ("NAT-08",), DENIED, "set_mempolicy", 0, 0, 0),
     _row(
         "who has which pages in the cache",
-        ("NAT-22",),
+        ("NAT-08",),
         DENIED,
         "cachestat",
         -1,

@@ -14,13 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from capwasm.errors import GuestError
+from capwasm.errors import GuestError, LinkError
 from capwasm.session import Session
 from capwasm_shim.layers import Layer, Limits
-from tests.escape.kernelcalls import call, calls
+from tests.escape.kernelcalls import call, calls, out
 from tests.escape.prey import LIBC
 from tests.escape.shooting import Range, Shot
+from tests.isolation.ways import library, load_native
 
+ROOT = Path(__file__).resolve().parents[2]
 THREADS = Limits(threads=8)
 
 
@@ -142,6 +144,15 @@ def test_a_name_that_it_sets_is_its_own(range_: Range) -> None:
     assert os.uname() == before
 
 
+@pytest.mark.case("NAT-22")
+def test_what_no_process_can_be_kept_from_is_said(range_: Range) -> None:
+    """Time and caches leak what they leak; whoever relies on us must be told."""
+    assert range_.shoot("calls", calls(call("clock_gettime", 1, out(16)))).evidence
+    for page in ("README.md", "docs/isolation.md"):
+        text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
+        assert re.search(r"out of scope[^.]*Spectre|Spectre[^.]*out of scope", text), page
+
+
 # -- staying -----------------------------------------------------------------------------------------
 
 # What keeps it from having children.
@@ -223,6 +234,21 @@ def _spin(session: Session) -> None:
 )
 def test_however_it_ends_the_host_knows(range_: Range, how: str, ends: str) -> None:
     assert re.match(ends, range_.shoot("crash", how.encode()).answer)
+
+
+# -- what it would be loaded with -------------------------------------------------------------------------
+
+
+@pytest.mark.case("NAT-21")
+def test_refuses_a_library_that_it_needs(range_: Range) -> None:
+    """Whatever path it names for it: there is none but its own file."""
+    code = library("needy")
+    with pytest.raises(LinkError, match="libBrokenLocale") as caught:
+        load_native(range_.world, code, id="test.needy")
+    assert caught.value.code == "link.instantiate"
+
+    with range_.torn(frozenset({Layer.MOUNT_NAMESPACE, Layer.LANDLOCK_FILES})):
+        load_native(range_.world, code, id="test.needy").close()
 
 
 # -- the host's functions ------------------------------------------------------------------------------
