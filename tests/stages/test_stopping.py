@@ -167,7 +167,7 @@ def spinning_later(world: World) -> Any:
     component = Compiler(world.runtime._engine, None).compile(SPINNING_START)
     opener = plugin._opener
     linked = link(opener.engine, component, [], owners={}, unserved=lambda _: None)
-    plugin._opener = replace(opener, linked=linked)
+    plugin._opener = replace(opener, code=linked)
     plugin._ready.drop()
     return plugin
 
