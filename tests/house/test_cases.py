@@ -14,9 +14,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests"
 PAGE = ROOT / "docs/security-cases.md"
-REASONS = {
-    "native": "native plugins are refused at load (`grant.platform`) until the shim process exists"
-}
 TITLES = {
     "FS": "Files",
     "NET": "Network",
@@ -46,7 +43,7 @@ def cases() -> dict[str, tuple[str, str]]:
         head, _, reason = line.partition(" | ")
         name, _, title = head.partition(" ")
         assert name not in out, f"{name} stands twice"
-        out[name] = title, REASONS.get(reason, reason)
+        out[name] = title, reason
     return out
 
 
