@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from capwasm.errors import ShimError
+
+if TYPE_CHECKING:
+    import subprocess
 
 __all__ = ["launch"]
 
@@ -58,6 +60,8 @@ def launch() -> tuple[subprocess.Popen[bytes], socket.socket]:
 
 
 def _execute(fd: int, directories: list[str]) -> subprocess.Popen[bytes]:
+    import subprocess  # who has no plugin in another process never needs it
+
     # -I, -S: no PYTHON* variables, no site-packages and their .pth files, no sitecustomize, no
     # current directory on the path; -B: it never writes there either.
     argv = [sys.executable, "-I", "-S", "-B", "-c", _BOOTSTRAP]

@@ -14,14 +14,13 @@ import itertools
 import os
 import select
 import socket
-import subprocess
 import threading
 import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgpack
 
@@ -33,6 +32,9 @@ from capwasm_shim.protocol import ServerKind
 
 from .launch import launch
 from .started import Ended, Once, Started
+
+if TYPE_CHECKING:
+    import subprocess
 
 __all__ = ["Ended", "ShimServer", "Started"]
 
@@ -259,6 +261,8 @@ class _Link:
                 over.set(Ended("lost", 0))
 
     def _reap(self) -> None:
+        import subprocess  # it is there: the process was started with it
+
         try:
             self.process.wait(_BYE_SECONDS)
         except subprocess.TimeoutExpired:
