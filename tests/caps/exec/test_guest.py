@@ -14,7 +14,7 @@ from capwasm.errors import CapabilityError, CapwasmError, GrantDeniedError
 from capwasm_shim.layers import Layer
 from tests.kit import OPTIONAL, Refused, World, guest
 
-from .desk import CAT, SLEEP, descendants, executing, gone
+from .desk import ATTACKER, CAT, SLEEP, descendants, executing, gone
 
 ASKS = '[[exec]]\ncommand = "{}"\n'
 POLICY = f"""
@@ -73,6 +73,27 @@ def test_refuses_a_loop_of_runs(world: World) -> None:
     with pytest.raises(Refused) as caught:
         prober("exec.loop", "17", "echo")
     assert caught.value.word == "denied"
+
+
+@pytest.mark.parametrize("room", [600, 4096, 1 << 20])
+def test_allows_as_much_output_as_can_cross_at_once(world: World, room: int) -> None:
+    flood = (
+        "import os,threading; t=[threading.Thread(target=lambda fd: [os.write(fd, b'x'*65536) for"
+        " _ in iter(int,1)], args=(fd,)) for fd in (1,2)]; [x.start() for x in t]"
+    )
+    world.policy(
+        f'[[plugins."*".exec]]\ncommand = "flood"\nprogram = "{ATTACKER.program}"\n'
+        f'arguments = ["-I", "-S", "-B", "-c", "{flood}"]\noutput-bytes = "2MiB"\n'
+        f"reads = {sorted(ATTACKER.reads or ())}\ntimeout-ms = 60000\n"
+        '[plugins."*".limits]\nhost-call-ms = 60000\nwall-ms = 60000\n'
+    )
+    limits = LONG + f"value-bytes = {room}\n"
+    size, truncated = world.prober(ASKS.format("flood") + limits)(
+        "exec.flood", "0", "flood"
+    ).split()
+
+    assert 0 < int(size) < room
+    assert truncated == "true"
 
 
 def test_refuses_a_command_without_a_rule_and_without_a_person(world: World) -> None:

@@ -40,6 +40,7 @@ _LIBRARIES: Final = (
 # No PATH, no HOME, no LD_*: nothing of the host's (SEC-01).
 _ENVIRONMENT: Final = (("LANG", "C.UTF-8"),)
 _FILES: Final = 64  # descriptors at a time
+_RECORD_BYTES: Final = 512
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
@@ -173,9 +174,10 @@ class ExecState:
         clause, spawner = granted.clause, self._spawner
         assert clause.program is not None
         assert spawner is not None
-        # What crosses at once is bounded as a whole.
-        errors = min(MAX_ERRORS, call.limits.value_bytes // 4)
-        most = min(clause.in_force.output_bytes, call.limits.value_bytes - errors), errors
+        # What crosses at once is bounded as a whole, and the record takes its part.
+        room = max(0, call.limits.value_bytes - _RECORD_BYTES)
+        errors = min(MAX_ERRORS, room // 4)
+        most = min(clause.in_force.output_bytes, room - errors), errors
         number = next(_NUMBERS)
         about = {"run": number, "program": clause.program, "arguments": _digest(arguments)}
         self._ctx.record("exec", ALLOWED, action="run", target=command, details=about)
