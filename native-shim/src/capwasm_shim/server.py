@@ -31,6 +31,7 @@ from . import child, control, sandbox
 from .layers import Spec
 from .protocol import ServerKind
 from .sandbox import kernel
+from .sandbox.process import NO_CORE
 
 __all__ = ["SETUP_SECONDS", "main"]
 
@@ -354,7 +355,8 @@ def _settle_in() -> None:
             signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.environ.clear()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    core = NO_CORE if resource.getrlimit(resource.RLIMIT_CORE)[1] else 0  # it may be off already
+    resource.setrlimit(resource.RLIMIT_CORE, (core, core))
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     kernel.call("prctl", _PR_SET_NAME, b"capwasm-shim", 0, 0, 0)

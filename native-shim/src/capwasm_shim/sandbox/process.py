@@ -14,6 +14,7 @@ from .kernel import Lacks, call, close_all_but, prctl
 from .place import Place
 
 __all__ = [
+    "NO_CORE",
     "clean_start",
     "no_new_privs",
     "non_dumpable",
@@ -30,6 +31,9 @@ _SIGNALS: Final = signal.valid_signals()  # once: listing them takes longer than
 _ERRORS: Final = {signal.SIGPIPE, signal.SIGXFSZ}
 # An engine makes traps of these, if it was loaded before.
 _FAULTS: Final = {signal.SIGILL, signal.SIGFPE, signal.SIGSEGV, signal.SIGBUS, signal.SIGTRAP}
+# One byte is too few for a file, as 0 is; and it is the one number for which the kernel also leaves a
+# coredump handler alone, to whom it would hand over all memory at 0 (core(5), fs/coredump.c).
+NO_CORE: Final = 1
 _STACK: Final = 8 * 2**20  # the usual size; a thread's stack takes as much of the address space
 
 
@@ -115,7 +119,7 @@ def rlimits(place: Place) -> None:
     space, data = place.mapped
     infinite = resource.RLIM_INFINITY
     for which, value in {
-        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_CORE: NO_CORE,
         resource.RLIMIT_CPU: limits.cpu_seconds,
         # The engine's memory images are memfds, which are files here.
         resource.RLIMIT_FSIZE: limits.file_bytes + limits.memory * (kind == "component"),
