@@ -112,6 +112,8 @@ use = "reveal"
 [random]
 [config]
 keys = ["a"]
+[[exec]]
+command = "a"
 """
 
 
@@ -132,12 +134,14 @@ def test_allows_a_ready_component(project: Path) -> None:
 def test_refuses_a_component_that_imports_what_is_not_declared_with_the_lines(
     project: Path,
 ) -> None:
-    error = refused(ready(project, EVERYTHING.replace("[kv]\n", "").replace("[clock]\n", "")))
+    less = EVERYTHING.replace("[kv]\n", "").replace("[clock]\n", "")
+    error = refused(ready(project, less.replace('[[exec]]\ncommand = "a"\n', "")))
 
     assert error["code"] == "link.undeclared-import"
     assert {f["path"]: f["fix"] for f in error["faults"]} == {
         "capwasm:kv/store@0.1.0": "[kv]",
         "capwasm:clock/clock@0.1.0": "[clock]",
+        "capwasm:exec/commands@0.1.0": '[[exec]]\ncommand = "thumbnail"',
     }
 
 
@@ -332,7 +336,9 @@ def test_the_wheel_carries_what_a_build_needs() -> None:
     target = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
     carried = target["targets"]["wheel"]["force-include"]
 
-    assert carried == {
-        place: f"capwasm/_data/{place}" for place in ("wit", "guest-sdk/python/src/capwasm_guest")
-    }
-    assert all((REPOSITORY / place).is_dir() for place in carried)
+    assert carried == {place: f"capwasm/_data/{place}" for place in carried}
+    assert all((REPOSITORY / place).exists() for place in carried)
+    assert {"wit", "guest-sdk/template", "guest-sdk/python/src/capwasm_guest"} <= set(carried)
+    # A template that is not carried is one that an installed `capwasm new` does not have.
+    languages = {p.parent.name for p in (REPOSITORY / "guest-sdk").glob("*/template")}
+    assert {f"guest-sdk/{name}/template" for name in languages} <= set(carried)

@@ -1,4 +1,4 @@
-"""What the package carries for plugin authors: the WIT packages and the Python guest SDK.
+"""What the package carries for plugin authors: the WIT packages, the guest SDKs and their templates.
 
 In a wheel they lie beside this module; in a checkout, where they are written.
 """
@@ -10,7 +10,7 @@ from typing import Final
 
 from .errors import InternalError
 
-__all__ = ["guest_sdk", "wit_packages"]
+__all__ = ["guest_sdk", "templates", "wit_packages"]
 
 _HERE: Final = Path(__file__).resolve().parent
 _CHECKOUT: Final = _HERE.parents[2]
@@ -26,13 +26,28 @@ def wit_packages() -> dict[str, dict[str, str]]:
     }
 
 
-def guest_sdk() -> Path:
-    """The directory to import `capwasm_guest` from: the SDK of this very version."""
-    return _find("guest-sdk/python/src", "capwasm_guest/__init__.py")
+def guest_sdk(language: str = "python") -> Path:
+    """Where the SDK of this very version lies.
+
+    For Python it is the directory to import `capwasm_guest` from; for any other language the
+    directory of the SDK's package, with `src` and what else it is made of.
+    """
+    if language == "python":
+        return _find("guest-sdk/python/src", "capwasm_guest/__init__.py")
+    return _find(f"guest-sdk/{language}", "src")
+
+
+def templates(language: str) -> list[Path]:
+    """What `capwasm new` copies, the later over the earlier; empty if the language has no template."""
+    common = _find("guest-sdk/template", "plugin.toml")
+    try:
+        return [common, _find(f"guest-sdk/{language}/template", ".")]
+    except InternalError:
+        return []
 
 
 def _find(place: str, known: str) -> Path:
     for root in (_HERE / "_data" / place, _CHECKOUT / place):
-        if (root / known).is_file():
+        if (root / known).exists():
             return root
     raise InternalError(f"this installation of capwasm lacks {place}; install it again")

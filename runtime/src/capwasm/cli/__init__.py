@@ -16,7 +16,8 @@ __all__ = ["COMMANDS", "EXIT_CODES", "capwasm", "main"]
 # tests/cli/test_door.py holds it against the modules.
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "See it work: verify, grant, call, a denied attempt, the audit."),
-    "build": ("build", "Make a component of a Python class, and a capsule of it."),
+    "new": ("new", "Make a plugin's project that builds as it is."),
+    "build": ("build", "Make a component of a project's sources, and a capsule of it."),
     "keygen": ("capsule", "Make a key that signs capsules."),
     "pack": ("capsule", "Make a capsule of a directory."),
     "sign": ("capsule", "Add a signature to a capsule."),
