@@ -154,7 +154,8 @@ def test_warns_of_what_is_declared_and_never_imported(project: Path) -> None:
     data = json.loads(build(project, "--json").stdout)
 
     assert data["warnings"] == [
-        "plugin.toml declares [random], and the plugin does not seem to use it"
+        f"plugin.toml declares {table}, and the plugin does not seem to use it"
+        for table in ("[random]", "[[exec]]")
     ]
 
 

@@ -6,9 +6,9 @@
     class Weather:
         def forecast(self, city: str) -> Forecast: ...
 
-Each capability is a module of its own: `fetch`, `secrets`, `kv`, `log`, `clock`, `random`,
-`config`, `exec`.  Import one, and plugin.toml must declare its table.  Files need no module: `open()` and
-`pathlib` reach the directories that were granted.
+Each capability is a module of its own: `fetch`, `secrets`, `kv`, `log`, `fs`, `clock`, `random`,
+`config`, `exec`.  Import one, and plugin.toml must declare its table.  Files need no module: `open()`
+and `pathlib` reach the directories that were granted; `fs` says which there are, and why not.
 """
 
 from __future__ import annotations

@@ -17,8 +17,12 @@ __all__ = [
     "ConfigImport",
     "ExecImport",
     "FetchImport",
+    "FileInfo",
+    "FileResource",
+    "FsImport",
     "KvImport",
     "LogImport",
+    "MountRecord",
     "RandomImport",
     "ResponseResource",
     "RevealImport",
@@ -32,6 +36,7 @@ __all__ = [
 
 # What plugin.toml must declare so that the world imports the interface.
 _TABLES = {
+    "capwasm_fs": "[[fs]]",
     "capwasm_fetch": "[[net]]",
     "capwasm_secrets": "[[secret]]",
     "capwasm_secrets_reveal": '[[secret]] (use = "reveal")',
@@ -258,4 +263,79 @@ class ExecImport(Protocol):
     """`capwasm:exec/commands`."""
 
     def run(self, command: str, arguments: list[str], input: bytes) -> CommandOutput:  # noqa: A002
+        """See WIT."""
+
+
+class EnumMember(Protocol):
+    """A case of a generated enum."""
+
+    @property
+    def name(self) -> str:
+        """In capitals, with `_` for `-`."""
+
+
+class MountRecord(Protocol):
+    """`capwasm:fs/files.mount`."""
+
+    path: str
+    access: EnumMember
+    quota_bytes: int | None
+    used_bytes: int
+
+
+class FileInfo(Protocol):
+    """`capwasm:fs/files.info`."""
+
+    name: str
+    kind: EnumMember
+    size: int
+    modified_ns: int
+
+
+class FileResource(Protocol):
+    """`capwasm:fs/files.file`."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """See WIT."""
+
+    def write(self, offset: int, bytes: bytes) -> None:  # noqa: A002
+        """See WIT."""
+
+    def size(self) -> int:
+        """See WIT."""
+
+    def set_size(self, size: int) -> None:
+        """See WIT."""
+
+    def sync(self) -> None:
+        """See WIT."""
+
+    def __exit__(self, *exc: object) -> bool | None:
+        """Drop it."""
+
+
+class FsImport(Protocol):
+    """`capwasm:fs/files`."""
+
+    Mode: Any
+
+    def mounts(self) -> list[MountRecord]:
+        """See WIT."""
+
+    def open(self, path: str, mode: Any) -> FileResource:
+        """See WIT."""
+
+    def stat(self, path: str) -> FileInfo:
+        """See WIT."""
+
+    def make_directory(self, path: str) -> None:
+        """See WIT."""
+
+    def remove(self, path: str) -> None:
+        """See WIT."""
+
+    def rename(self, from_: str, to: str) -> None:
+        """See WIT."""
+
+    def list(self, path: str, after: str | None) -> list[FileInfo]:
         """See WIT."""

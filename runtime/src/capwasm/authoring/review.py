@@ -22,6 +22,7 @@ _LINES: Final = {
     "secret": '[[secret]]\nname = "token"\nuse = "inject"\nfor = ["https://api.example.com"]\n'
     'header = "Authorization: Bearer {}"',
     "config": '[config]\nkeys = ["setting"]',
+    "exec": '[[exec]]\ncommand = "thumbnail"',
 }
 # What else in a source shows that a capability is used, besides its module of the guest SDK.
 _SIGNS: Final = {
