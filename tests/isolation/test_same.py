@@ -28,7 +28,7 @@ AGAIN = (
     test_plugin.test_revoking_a_grant_takes_effect_within_the_running_call,
     test_stopping.test_a_full_disk_does_not_keep_a_plugin_from_being_killed,
     test_stopping.test_a_trap_in_a_destructor_is_recorded,
-    test_stopping.test_closing_the_runtime_ends_a_load_whose_start_is_endless,
+    test_stopping.test_closing_the_runtime_ends_a_call_on_a_thread_of_the_cores_own,
     test_stopping.test_eviction_wakes_the_calls_that_wait_for_a_place,
     test_stopping.test_refuses_to_drop_what_is_no_resource,
 )
