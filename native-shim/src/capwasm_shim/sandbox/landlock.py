@@ -66,7 +66,8 @@ def landlock_net(_: Place) -> None:
     """TCP is neither bound nor connected to, whatever network it is in.
 
     Stops: connections where the network namespace is missing (NAT-12).  UDP and the rest are the
-    namespace's and seccomp's.  Needs: ABI 4 (Linux 6.7).
+    namespace's and seccomp's, and so is MSG_FASTOPEN, which connects past this by sending.  Needs:
+    ABI 4 (Linux 6.7).
     """
     _at_least(4, "networks are not covered")
     _restrict(struct.pack("=QQ", 0, _NET_TCP), {})
