@@ -113,7 +113,7 @@ def test_proposes_what_native_code_tried(shell: Shell) -> None:
     doc = tomllib.loads(data["manifest"])
     assert doc["plugin"]["kind"] == "native"
     assert doc["fs"] == [{"mount": "/data", "bind": "data", "access": "read"}]
-    assert [c["outcome"] for c in data["calls"]] == ["done"]
+    assert [c["outcome"] for c in data["calls"]] == ["err"]
 
 
 def test_a_capsule_runs_with_what_it_is_granted_and_keeps_what_it_asked(shell: Shell) -> None:
@@ -148,7 +148,7 @@ def test_a_call_that_fails_is_told_and_the_next_is_made(shell: Shell) -> None:
 
     data = shell.data(*call("panic", "!"), *call("kv.get", "a"), path)
 
-    assert [c["outcome"] for c in data["calls"]] == ["guest.trap", "done"]
+    assert [c["outcome"] for c in data["calls"]] == ["guest.trap", "err"]
     assert any("guest.trap" in note for note in data["notes"])
     assert "kv" in tomllib.loads(data["manifest"])
 

@@ -449,3 +449,4 @@ def test_an_attempt_reads_as_one_line() -> None:
 
     assert str(attempt).isprintable()
     assert str(attempt).endswith("(read): not-granted")
+    assert str(Attempt("kv", "keys", "", "denied")) == "keys: denied"

@@ -134,13 +134,14 @@ class _Run:
     def call(self, topic: str, message: str) -> None:
         """Make one call; that it fails is part of what is learned."""
         from capwasm.errors import GuestError
+        from capwasm.values import Err
 
         if self.plugin is None:
             return
         export, arguments = _call_of(self.plugin, topic, message)
-        outcome = "done"
         try:
-            self.plugin.call(export.whole, *arguments)
+            value = self.plugin.call(export.whole, *arguments)
+            outcome = "err" if isinstance(value, Err) else "done"
         except GuestError as exc:
             outcome = exc.code
             self.learner.note(f"the call {topic} ended: {exc.code} {exc.message}")

@@ -32,8 +32,9 @@ class Attempt(NamedTuple):
 
     def __str__(self) -> str:
         """`open /etc/passwd (read): not-granted`."""
+        what = " ".join(part for part in (self.action, self.target) if part)
         detail = f" ({self.detail})" if self.detail else ""
-        return one_line(f"{self.action} {self.target}{detail}: {self.reason}".strip())
+        return one_line(f"{what}{detail}: {self.reason}")
 
 
 @dataclass(frozen=True, slots=True)
