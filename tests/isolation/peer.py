@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import msgpack
 
@@ -54,6 +54,7 @@ class Peer:
         self.says: list[Any] = [hello, *says] if hello is not None else list(says)
         self.sock: socket.socket | None = None
         self.up: UpWriter | None = None
+        self.side: socket.socket | None = None
         self.killed = 0
         self.starts = 0
 
@@ -65,6 +66,7 @@ class Peer:
         named = dict(fds)
         self.starts += 1
         self.sock = socket.socket(fileno=os.dup(named["lane"]))
+        self.side = socket.socket(fileno=os.dup(named["side"])) if "side" in named else None
         self.up = UpWriter(named["up"], os.fstat(named["up"]).st_size)
         for each in self.says:
             self.say(each)
@@ -100,6 +102,8 @@ class Peer:
         if self.sock is not None and self.up is not None:
             self.sock.close()
             self.up._map.close()
+            if self.side is not None:
+                self.side.close()
 
 
 class Process:
@@ -231,13 +235,18 @@ class Rig:
     """An instance whose process is a `Peer`, started.  A context manager."""
 
     def __init__(
-        self, *says: Any, limits: Limits | None = None, start: bool = True, **peer: Any
+        self,
+        *says: Any,
+        limits: Limits | None = None,
+        start: bool = True,
+        kind: Literal["native", "component"] = "native",
+        **peer: Any,
     ) -> None:
         self.peer = Peer(*says, **peer)
         self.toy = Toy()
         self.limits = limits or Limits(wall_ms=3_000)
         self.engine = PluginEngine(Capacity(pooled=False))
-        recipe = Recipe("toy.plugin@1.0.0", Spec("native"), {}, (), 1, self.limits.value_bytes)
+        recipe = Recipe("toy.plugin@1.0.0", Spec(kind), {}, (), 1, self.limits.value_bytes)
         self.closed = 0
         self.supervisor = Supervisor(
             self.peer,  # type: ignore[arg-type]
