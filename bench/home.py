@@ -56,6 +56,9 @@ header = "Authorization: Bearer {}"
 [[secret]]
 name = "pin"
 use = "reveal"
+[[exec]]
+command = "none"
+optional = true
 """,
 }
 _POLICY = """schema = 1
