@@ -1,20 +1,18 @@
-"""Commands from inside a component, by way of a signed capsule, a policy and a consent."""
+"""Commands by way of a signed capsule, a policy and a consent; `test_ways` has what they do then."""
 
 from __future__ import annotations
 
 import os
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from capwasm.errors import CapabilityError, CapwasmError, GrantDeniedError
+from capwasm.errors import CapabilityError, GrantDeniedError
 from capwasm_shim.layers import Layer
-from tests.kit import OPTIONAL, Refused, World, guest
+from tests.kit import OPTIONAL, World, guest
 
-from .desk import ATTACKER, CAT, SLEEP, descendants, executing, gone
+from .desk import ATTACKER, CAT, SLEEP
 
 ASKS = '[[exec]]\ncommand = "{}"\n'
 POLICY = f"""
@@ -40,39 +38,6 @@ def world(tmp_path: Path) -> Iterator[World]:
     world.policy(POLICY)
     yield world
     world.close()
-
-
-def test_allows_a_guest_its_command_and_records_it(world: World) -> None:
-    prober = world.prober(BOTH)
-
-    assert prober("exec", "echo", "hello") == "0 (false, false)\nhello\n"
-    assert prober("exec.flood", "100000", "echo") == "100000 false"
-    world.close()
-    run, end, *_ = world.events("exec")
-    assert (run["action"], end["action"], run["target"]) == ("run", "end", "echo")
-    assert end["details"]["code"] == 0
-    assert "hello" not in str(world.events())
-
-
-def test_refuses_a_guest_every_other_command(world: World) -> None:
-    prober = world.prober(ASKS.format("echo"))
-
-    for words in (("wait", ""), ("sh", ""), (str(CAT.program), ""), ("echo", "", "/etc/passwd")):
-        with pytest.raises(Refused) as caught:
-            prober("exec", *words)
-        assert caught.value.word == "denied"
-    with pytest.raises(Refused) as caught:
-        prober("exec", "echo", "", "a\nb")
-    assert caught.value.word == "invalid"
-
-
-def test_refuses_a_loop_of_runs(world: World) -> None:
-    prober = world.prober(BOTH)
-
-    assert prober("exec.loop", "16", "echo") == ""
-    with pytest.raises(Refused) as caught:
-        prober("exec.loop", "17", "echo")
-    assert caught.value.word == "denied"
 
 
 @pytest.mark.parametrize("room", [600, 4096, 1 << 20])
@@ -108,34 +73,6 @@ def test_refuses_a_command_without_a_rule_and_without_a_person(world: World) -> 
     with pytest.raises(GrantDeniedError) as caught:
         world.runtime.load(world.capsule(guest("prober"), BOTH + rest))
     assert "consent: consent to run the command echo" in str(caught.value.faults)
-
-
-@pytest.mark.case("LIFE-01")
-@pytest.mark.parametrize("how", ["close", "revoke"])
-def test_refuses_a_running_command_once_its_plugin_is_evicted(world: World, how: str) -> None:
-    prober = world.prober(BOTH + LONG)
-    prober("exec", "echo", "")
-    before, ended = descendants(), []
-
-    def work() -> None:
-        try:
-            prober("exec", "wait", "")
-        except (CapwasmError, Refused) as exc:
-            ended.append(exc)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    until = time.monotonic() + 30
-    while not (pids := executing(before)):
-        assert time.monotonic() < until
-        time.sleep(0.01)
-    if how == "close":
-        prober.plugin.close()
-    else:
-        prober.plugin.revoke("exec", reason="a test")
-    thread.join(30)
-    assert ended
-    assert gone(pids)
 
 
 def test_refuses_to_load_where_a_required_layer_is_missing(world: World) -> None:
