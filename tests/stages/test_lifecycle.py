@@ -149,7 +149,8 @@ def test_nothing_turns_verification_off(world: World, monkeypatch: pytest.Monkey
 @pytest.mark.case("SIG-24", "SEC-01", "SEC-02")
 def test_the_environment_is_read_by_the_command_line_alone() -> None:
     for file in SOURCES:
-        if "cli" in file.parts:
+        # What authors build their plugins with is run by the command line, on their own sources.
+        if {"cli", "authoring"} & set(file.parts):
             continue
         found = re.search(
             r"os\.environ|getenv|environb",
