@@ -39,7 +39,7 @@ from tests.kit import Refused, World, guest
 
 from .ways import library, load_native, load_way, native_capsule, native_probe, policy_for
 
-FEW = os.environ.get("CAPWASM_CRASHES", "60")
+FEW = os.environ.get("CAPWASM_CRASHES", "30")
 """How many crashes in a row memory must stand; 1000 for the whole proof."""
 
 

@@ -69,7 +69,7 @@ def test_allows_a_call_with_questions() -> None:
         assert not rig.peer.killed
 
 
-@pytest.mark.case("IPC-06")
+@pytest.mark.case("IPC-06", "IPC-07")
 @pytest.mark.parametrize(
     "frame",
     {
@@ -86,6 +86,8 @@ def test_allows_a_call_with_questions() -> None:
         "stats that are text": returns("x", stats=("1", "2")),
         "a short return": (Kind.RETURN, 1, 0, "x"),
         "a long return": (*returns("x"), 1),
+        "a name of its own": (*returns("x"), "acme.other@1.0.0"),
+        "a call by another's name": returns("x", call="acme.other@1.0.0"),
         "an unknown function": asks(0, 8, []),
         "a negative function": asks(0, -1, []),
         "a function that is text": asks(0, "words", [1]),

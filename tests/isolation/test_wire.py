@@ -22,7 +22,7 @@ from capwasm_shim.frames import ProtocolFault
 from tests.engine.echo import Echo, plain
 from tests.engine.test_plan_property import JUNK, TYPED, TYPES, values
 
-_SETTINGS = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+_SETTINGS = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 HANDLES: Any = SimpleNamespace(handle=None)  # for types that have none
 
 
@@ -99,7 +99,7 @@ OBJECTS = st.recursive(ATOMS, lambda x: st.lists(x, max_size=4), max_leaves=16)
 
 @pytest.mark.case("IPC-05")
 @given(TYPES, st.lists(OBJECTS, min_size=1, max_size=8), st.integers(0, 2000))
-@settings(_SETTINGS, max_examples=200)
+@settings(_SETTINGS, max_examples=120)
 def test_whatever_stands_in_a_frame_is_a_value_of_the_type_or_a_fault(
     type_: t.ValType, raws: list[Any], limit: int
 ) -> None:
