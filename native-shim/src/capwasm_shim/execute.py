@@ -39,6 +39,9 @@ def run(given: Given) -> int:
         if not os.path.samestat(wanted, found):
             os.write(status, b"another file stands at its path")
             return BAD
+        if not os.access(program, os.X_OK):
+            os.write(status, b"it can't be executed by the user that it would run as")
+            return BAD
         os.write(status, b"go")
         if given.load.get("trial"):
             return 0

@@ -17,7 +17,7 @@ from capwasm.caps.exec.program import Unusable, opened
 from capwasm.caps.exec.running import NotRun, try_out
 from capwasm.isolation.commands import Commands
 
-from .desk import CAT
+from .desk import CAT, Desk
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to another user")
 
@@ -192,6 +192,30 @@ def test_refuses_another_file_put_in_the_programs_place(program: Path, spawner: 
 
         with pytest.raises(NotRun, match="another file stands"):
             try_out(spawner, spec, found.fd)
+
+
+@pytest.mark.parametrize("mode", [0o644, pytest.param(0o700, marks=root_only)])
+def test_refuses_a_program_that_its_user_may_not_execute(
+    program: Path, spawner: Commands, mode: int
+) -> None:
+    program.chmod(mode)
+    with opened(str(program)) as found:
+        spec = spec_of(ExecClause("cat", str(program)), found, ())
+
+        with pytest.raises(NotRun, match="can't be executed"):
+            try_out(spawner, spec, found.fd)
+
+
+def test_refuses_a_program_that_the_kernel_will_not_execute(
+    program: Path, spawner: Commands, tmp_path: Path
+) -> None:
+    data = bytearray(program.read_bytes())
+    data[16:18] = b"\x01\x00"  # an object file
+    program.write_bytes(data)
+    desk = Desk(spawner, tmp_path, ExecClause("cat", str(program)))
+
+    assert desk.word("cat") == "unavailable"
+    assert "ENOEXEC" in desk.events("end")[0].details["detail"]
 
 
 def test_a_sandbox_shows_the_program_and_libraries_and_each_path_once(program: Path) -> None:
