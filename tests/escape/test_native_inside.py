@@ -177,6 +177,24 @@ def test_what_it_leaves_behind_ends_with_it(range_: Range, also: frozenset[Layer
     assert _gone(children, 2.5)
 
 
+@pytest.mark.case("NAT-17", "RES-01")
+def test_it_has_one_processor_and_no_more(range_: Range) -> None:
+    """Whatever its threads do, also between calls, when no deadline runs."""
+    with range_.plugin.session():
+        started = range_.server.started
+        if Layer.CGROUP_CPU not in started.report.applied:
+            pytest.skip("no cgroups are to be had here")
+        lines = Path(f"/proc/{started.pid}/cgroup").read_text().splitlines()
+        places = {line.split(":", 2)[1]: line.split(":", 2)[2] for line in lines}
+        one = next((name for name in places if "cpu" in name.split(",")), None)
+        if one is None:
+            quota, period = Path(f"/sys/fs/cgroup{places['']}/cpu.max").read_text().split()
+        else:
+            place = Path(f"/sys/fs/cgroup/cpu{places[one]}")
+            quota, period = ((place / f"cpu.cfs_{n}_us").read_text() for n in ("quota", "period"))
+    assert 0 < int(quota) <= int(period)
+
+
 @pytest.mark.case("NAT-17")
 @pytest.mark.parametrize("topic", ["spin", "stop"])
 def test_it_is_killed_whatever_it_does(topic: str) -> None:

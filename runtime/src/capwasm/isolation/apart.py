@@ -193,4 +193,6 @@ def _native_budget(limits: Limits, *, once: bool) -> layers.Limits:
         memory=limits.memory,
         cpu_seconds=min(_LONG_SECONDS, 2 * seconds * _THREADS) if once else _LONG_SECONDS,
         threads=_THREADS,
+        # As much as a call in process can take, also between calls, when no deadline runs.
+        cpu_percent=100,
     )

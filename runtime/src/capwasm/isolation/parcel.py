@@ -115,4 +115,5 @@ def budget(limits: Limits, lanes: int) -> layers.Limits:
         memory=_BASE_BYTES + lanes * each,
         threads=lanes + _THREADS,
         files=2 * lanes + _FILES,
+        cpu_percent=100 * lanes,  # as much as so many calls in process can take
     )
