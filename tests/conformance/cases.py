@@ -7,14 +7,16 @@ port of the origin that the tests run.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from capwasm.errors import (
     DeadlineExceeded,
     FuelExhausted,
     GuestError,
+    GuestTrap,
     HostCallLimitExceeded,
     MemoryLimitExceeded,
     OutputLimitExceeded,
@@ -23,6 +25,9 @@ from capwasm.errors import (
 from capwasm.values import Err, Ok, Some, Variant
 
 __all__ = [
+    "BARE",
+    "BARE_POLICY",
+    "CALLS",
     "ENDS",
     "GIVES",
     "GRANTED",
@@ -109,6 +114,15 @@ TYPES: Final[tuple[Feature, ...]] = (
 )
 
 
+# Functions of `types` that are more than an echo, with their arguments and what each gives.
+CALLS: Final[tuple[tuple[str, tuple[Any, ...], Any], ...]] = (
+    ("checked", (7, None), Ok(7)),
+    ("checked", (7, "a word"), Err("a word")),
+    ("describe", ("boat", 3, "dark-blue"), "boat 3 dark-blue"),
+    ("nothing", (), None),
+)
+
+
 def plain(feature: Feature, value: Any) -> Any:
     """What `seen` is to give for a value that was sent."""
     match feature.function:
@@ -187,8 +201,13 @@ command = "echo-input"
 program = "/bin/cat"
 """
 
-# Operation and arguments, in this order, and what each gives.
-GIVES: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
+
+def _is_now(text: str) -> bool:
+    return abs(int(text) / 1e9 - time.time()) < 60
+
+
+# Operation and arguments, in this order, and what each gives, or what holds of it.
+GIVES: Final[tuple[tuple[tuple[str, ...], str | Callable[[str], bool]], ...]] = (
     (("fs.mounts",), "/data read-write 100000 5\n/fixed read - 5"),
     (("fs.read", "/data/a.txt"), "hello"),
     (("fs.stat", "/data/a.txt"), "file 5"),
@@ -233,6 +252,7 @@ GIVES: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
     (("kv.increment", "n", "-7"), "-2"),
     (("kv.keys", "k"), "k"),
     (("log", "warn", "a line"), ""),
+    (("clock.now",), _is_now),
     (("clock.monotonic",), "yes"),
     (("clock.sleep", "1000"), ""),
     (("clock.loop", "50"), ""),
@@ -273,7 +293,10 @@ REFUSES: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
     (("no.such", ), "no operation no.such"),
 )  # fmt: skip
 
-# The same plugin, with nothing granted: every table is asked for as optional.
+# The same plugin, with nothing granted but the seed that Python draws when it starts: every other
+# table is asked for as optional.
+BARE: Final = "[random]\n"
+BARE_POLICY: Final = '[plugins."test.guest".random]\n'
 UNGRANTED: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
     (("fs.read", "/data/a.txt"), "denied"),
     (("fetch", "GET", "http://127.0.0.1:PORT/open/x"), "denied"),
@@ -288,20 +311,32 @@ UNGRANTED: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
 
 @dataclass(frozen=True)
 class Limit:
-    """What ends a call, and with which error."""
+    """What ends a call, and how.
+
+    Attributes:
+        name: of the row.
+        call: the operation that goes over it.
+        error: what the caller meets.
+        limits: lines of the manifest's `[limits]`.
+        instead: language → its own exception, which comes before the engine's limit, ends the call
+            as a trap if the plugin lets it pass, and is named in the log.
+    """
 
     name: str
     call: tuple[str, ...]
     error: type[GuestError]
     limits: str = ""
+    instead: Mapping[str, str] = field(default_factory=dict)
 
+
+TIGHT: Final = f"fuel = {2**50}\nwall-ms = 700\nhost-calls = 1000\n"
 
 ENDS: Final[tuple[Limit, ...]] = (
     Limit("fuel", ("spin",), FuelExhausted),
-    Limit("deadline", ("spin",), DeadlineExceeded, f"fuel = {2**50}\nwall-ms = 700\n"),
-    Limit("memory", ("alloc", "4000"), MemoryLimitExceeded),
-    Limit("stack", ("recurse",), StackExhausted),
+    Limit("deadline", ("spin",), DeadlineExceeded, TIGHT),
+    Limit("memory", ("alloc", "4000"), MemoryLimitExceeded, instead={"python": "MemoryError"}),
+    Limit("stack", ("recurse",), StackExhausted, instead={"python": "RecursionError"}),
     Limit("output", ("log.flood", "2000"), OutputLimitExceeded),
-    Limit("host-calls", ("clock.loop", "2000"), HostCallLimitExceeded, "host-calls = 1000\n"),
-    Limit("panic", ("panic", "a word of its own"), GuestError),
+    Limit("host-calls", ("clock.loop", "2000"), HostCallLimitExceeded, TIGHT),
+    Limit("panic", ("panic", "a word of its own"), GuestTrap),
 )

@@ -2,87 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.server
 import json
-import os
 import shutil
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import capwasm
-from capwasm._shipped import guest_sdk, wit_packages
 from capwasm.capsule.artifact import read_artifact
-from capwasm.capsule.container import split
 from capwasm.capsule.pack import pack, sign_capsule
-from capwasm.authoring.project import build_project
 from capwasm.plugin import Plugin
+from tests.builds import compiled, component, share
 from tests.kit import World
 
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLES = REPOSITORY / "guest-sdk/python/examples"
 LAB = REPOSITORY / "tests/guests/python/lab"
-CACHE = Path(os.environ.get("CAPWASM_TEST_CACHE") or Path.home() / ".cache/capwasm-tests")
 
 MISSING = (
     None
     if find_spec("componentize_py")
     else 'componentize-py is not installed: pip install "capwasm[build-python]"'
 )
-
-
-def compiled() -> Path:
-    """Where compiled code is kept between runs: link it as the cache of a world's home."""
-    place = CACHE / "compiled"
-    place.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return place
-
-
-def share(source: Path, target: Path) -> None:
-    """Give a cache the entries of another."""
-    target.mkdir(mode=0o700, exist_ok=True)
-    for entry in source.iterdir():
-        if not (target / entry.name).exists():
-            try:
-                os.link(entry, target / entry.name)
-            except OSError:  # another file system
-                shutil.copy2(entry, target / entry.name)
-
-
-def component(project: Path) -> bytes:
-    """The component of a project, built unless it was built from these very files."""
-    total = hashlib.sha256(f"{version('componentize-py')}\n".encode())
-    package = Path(capwasm.__file__).parent
-    places = [project, guest_sdk(), *(package / "cli").glob("_[cw]o*.py")]
-    for place in places:
-        for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
-            if path.suffix in {".py", ".wit", ".toml"}:
-                total.update(path.name.encode() + b"\0" + path.read_bytes())
-    total.update(json.dumps(wit_packages(), sort_keys=True).encode())
-    kept = CACHE / "python" / f"{project.name}-{total.hexdigest()[:24]}.wasm"
-    if not kept.exists():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        built = build_project(project, cache=compiled())
-        fd, fresh = tempfile.mkstemp(dir=kept.parent)
-        with os.fdopen(fd, "wb") as file:
-            file.write(code_of(built.capsule))
-        Path(fresh).replace(kept)
-    return kept.read_bytes()
-
-
-def code_of(capsule: bytes) -> bytes:
-    """The plugin.wasm of a capsule."""
-    import io
-    import zipfile
-
-    with zipfile.ZipFile(io.BytesIO(bytes(split(capsule).archive))) as archive:
-        return archive.read("plugin.wasm")
 
 
 class Author:

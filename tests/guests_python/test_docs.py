@@ -9,8 +9,9 @@ import pytest
 
 from capwasm.capsule.artifact import read_artifact
 from capwasm.capsule.pack import pack, sign_capsule
+from tests.builds import component
 
-from .bench import REPOSITORY, Author, component
+from .bench import REPOSITORY, Author
 
 pytestmark = pytest.mark.toolchain("componentize-py")
 

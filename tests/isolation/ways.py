@@ -15,7 +15,7 @@ import pytest
 from capwasm.capsule.artifact import read_artifact
 from capwasm.capsule.pack import pack, sign_capsule
 from capwasm.plugin import Plugin
-from tests.caps.net.servers import Origin, http
+from tests.caps.net.servers import Answer, Origin, http
 from tests.kit import HEAD, OPTIONAL, Refused, World, guest
 
 NATIVE = Path(__file__).parents[1] / "native"
@@ -169,14 +169,17 @@ colour = "red"
 """
 
 
+def answer(got: Any) -> bytes:
+    """The request's line, what it brought to prove itself, and its body."""
+    told = got.all("authorization")
+    return http(" ".join([got.line.rpartition(" ")[0], *told, ""]).encode() + got.body)
+
+
 @contextmanager
-def granted_world(root: Path, way: str) -> Iterator[tuple[World, Origin]]:
+def granted_world(
+    root: Path, way: str, *, policy: str = POLICY, answer: Answer = answer
+) -> Iterator[tuple[World, Origin]]:
     """A world in which the prober is granted something of everything."""
-
-    def answer(got: Any) -> bytes:
-        told = got.all("authorization")
-        return http(" ".join([got.line.rpartition(" ")[0], *told, ""]).encode() + got.body)
-
     (root / "data").mkdir()
     (root / "fixed").mkdir()
     (root / "data/a.txt").write_text("hello")
@@ -186,7 +189,7 @@ def granted_world(root: Path, way: str) -> Iterator[tuple[World, Origin]]:
     with Origin(answer) as origin:
         world = World(root, resolver=lambda _name, _port: ["127.0.0.1"])
         world.vault(shown="s3cret-value", sent="t0ken-value")
-        world.policy(POLICY.format(root=root, port=origin.port) + policy_for(way))
+        world.policy(policy.format(root=root, port=origin.port) + policy_for(way))
         try:
             yield world, origin
         finally:

@@ -18,6 +18,8 @@ from capwasm_guest import (
     secrets,
 )
 
+from componentize_py_types import Err
+
 NONE = "(none)"
 
 
@@ -35,7 +37,9 @@ class Types:
     echo_option = echo_option_option = _same
 
     def echo_result(self, value):
-        return value
+        if isinstance(value, Err):
+            raise Failure(value.value)
+        return value.value
 
     def checked(self, value, fail):
         if fail is not None:

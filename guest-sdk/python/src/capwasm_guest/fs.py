@@ -11,15 +11,29 @@ are and how full, and why not, as a word.
 from __future__ import annotations
 
 import io
-from collections.abc import Buffer, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from ._bindings import EnumMember, FileInfo, FileResource, FsImport, guard, load
 from .errors import from_wit
 
-__all__ = ["File", "Info", "Mount", "list", "make_directory", "mounts", "open", "remove", "rename", "stat"]
+if TYPE_CHECKING:
+    from typing_extensions import Buffer  # which collections.abc has since Python 3.12
+
+__all__ = [
+    "File",
+    "Info",
+    "Mount",
+    "list",
+    "make_directory",
+    "mounts",
+    "open",
+    "remove",
+    "rename",
+    "stat",
+]
 
 _files = cast("FsImport", load("capwasm_fs", "capwasm_guest.fs"))
 
