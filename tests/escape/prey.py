@@ -18,8 +18,8 @@ import tempfile
 from pathlib import Path
 
 from tests.escape.kernelcalls import number
+from tests.isolation.ways import library
 
-LIBRARY = Path(__file__).parents[1] / f"native/{os.uname().machine}-linux-gnu/misfit.so"
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 # It has no privilege that would keep an equal user away; a signal stays where the kernel shows it.
@@ -77,7 +77,7 @@ class Prey:
         self.setuid.write_bytes(_ENDS_WITH_0_FOR_ROOT)
         self.setuid.chmod(0o4755)
         self.library = self.directory / "library.so"
-        shutil.copy(LIBRARY, self.library)
+        self.library.write_bytes(library("misfit"))
         self.library.chmod(0o755)
         self.dropbox = self.directory / "dropbox"
         self.dropbox.mkdir()

@@ -15,11 +15,9 @@ from capwasm.errors import GuestError
 from capwasm.isolation.server import ShimServer, Started
 from capwasm.plugin import Plugin
 from capwasm_shim.layers import Layer, Limits, Report, Spec
-from tests.isolation.ways import load_native
+from tests.isolation.ways import library, load_native
 from tests.kit import World
 
-_TRIPLE = f"{os.uname().machine}-linux-gnu"
-HOSTILE = Path(__file__).parents[1] / f"native/{_TRIPLE}/hostile.so"
 EARLY = b"EARLY-CALLS:"
 EARLY_ROOM = 1024
 
@@ -126,7 +124,7 @@ class Range:
         self.world.policy('[isolation]\nnative = ["test.*"]\n' + policy)
         self.server = TornServer()
         self.world.runtime._shim = self.server
-        self._code = HOSTILE.read_bytes()
+        self._code = library("hostile")
         self._manifest = manifest
         self._instance = instance
         self._plugin: Plugin | None = None

@@ -216,7 +216,7 @@ def test_it_is_killed_whatever_it_does(topic: str) -> None:
 def test_it_ends_when_the_server_is_killed(down: frozenset[Layer]) -> None:
     if down and os.geteuid():
         pytest.skip("an ordinary user's processes end with the server in any case")
-    range_ = Range("[limits]\nwall-ms = 3000\n")
+    range_ = Range("[limits]\nwall-ms = 1000\n")
     try:
         with range_.torn(down), range_.plugin.session() as session:
             pidfd = os.pidfd_open(range_.server.started.pid)

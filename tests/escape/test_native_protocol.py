@@ -14,9 +14,10 @@ import pytest
 
 from capwasm.errors import GuestCrashed
 from capwasm.session import Session
+from capwasm_shim import native_table
 from capwasm_shim.native_table import SERVED
 from capwasm_shim.protocol import Kind
-from tests.escape.kernelcalls import LANE, call, calls, out, repeated
+from tests.escape.kernelcalls import LANE, call, calls, out, repeated, stored
 from tests.escape.shooting import Range
 
 MANIFEST = '[[fs]]\nmount = "/data"\nbind = "app"\naccess = "read"\n[clock]\n'
@@ -24,11 +25,14 @@ FILES = "capwasm:fs/files@0.1.0"
 MOUNTS = SERVED.index((FILES, "mounts"))
 OPEN = SERVED.index((FILES, "open"))
 READ = SERVED.index((FILES, "[method]file.read"))
+DESCRIPTOR = SERVED.index(native_table.DESCRIPTOR)
 NOW = SERVED.index(("capwasm:clock/clock@0.1.0", "now"))
 ASK, RETURN, HELLO = int(Kind.ASK), int(Kind.RETURN), int(Kind.HELLO)
 STATS = [0, 0]
 # Lines that wait for what is sent.
 WAITS = call("fcntl", LANE, 4, 0)
+# The descriptor that came with line 2, behind the head of its control message.
+FD = stored(2, 4)
 ANSWER = call("recvfrom", LANE, out(256), 256, 0, 0, 0)
 
 
@@ -59,9 +63,14 @@ def answer_of(result: Any) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> str:
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = tmp_path_factory.mktemp("data")
     (data / "a.txt").write_text("hello")
+    return data
+
+
+@pytest.fixture(scope="module")
+def policy(data: Path) -> str:
     return "".join(
         f'[[plugins."{name}".fs]]\nbind = "app"\npath = "{data}"\naccess = "read"\n'
         f'[plugins."{name}".clock]\n'
@@ -316,6 +325,57 @@ def test_refuses_descriptors(range_: Range, count: int) -> None:
     )
 
     assert _descriptors() == before
+
+
+def _with_descriptor(handle: int, *then: str) -> bytes:
+    """Asks for the file's descriptor, and goes on with it; it is `FD`."""
+    ask = packed(ASK, 0, DESCRIPTOR, [handle], [])
+    return calls(
+        WAITS,
+        call("sendto", LANE, ask, len(ask), 0, 0, 0),
+        call("recvmsg", LANE, (0, 0, (out(256), 256), 1, out(24), 24, 0), 0),
+        *then,
+    )
+
+
+@pytest.mark.case("IPC-09", "NAT-14")
+def test_allows_a_descriptor_to_be_read_and_refuses_all_else(range_: Range, data: Path) -> None:
+    before = (data / "a.txt").stat()
+    refused = {
+        call("write", FD, b"x", 1): "EBADF",
+        call("pwrite64", FD, b"x", 1, 0): "EBADF",
+        call("ftruncate", FD, 0): "EPERM",
+        call("fallocate", FD, 0, 0, 4096): "EPERM",
+        call("fchmod", FD, 0o777): "EPERM",
+        call("fchown", FD, 0, 0): "EPERM",
+        call("flock", FD, 2): "EPERM",
+        call("fcntl", FD, 6, bytes(32)): "EPERM",  # a lock
+        call("fcntl", FD, 1024, 0): "EPERM",  # a lease
+        call("fcntl", FD, 8, 1): "EPERM",  # who is told of it
+        call("ioctl", FD, 0x40086602, bytes(8)): "EPERM",  # its flags
+        call("fsetxattr", FD, "user.x", "x", 1, 0): "EPERM",
+        call("openat", FD, "..", 0): "ENOTDIR",
+        call("fchdir", FD): "EPERM",
+        call("linkat", FD, "", -100, "/x", 0x1000): "EPERM",
+        call("mmap", 0, 4096, 3, 1, FD, 0): "EACCES",
+        call("execveat", FD, "", 0, 0, 0x1000): "EPERM",
+    }
+
+    def tried(line: str) -> str:
+        with range_.plugin.session() as session:
+            message = _with_descriptor(_open(session), line)
+            return bytes(session.call("handle", "calls", message).value).decode()
+
+    assert tried(call("pread64", FD, out(5), 5, 0)) == f"ok:5:{b'hello'.hex()}"
+    for line, name in refused.items():
+        assert tried(line) == f"errno:{name}@3", line
+    after = (data / "a.txt").stat()
+    assert (after.st_mode, after.st_size, after.st_mtime_ns, after.st_ctime_ns) == (
+        before.st_mode,
+        before.st_size,
+        before.st_mtime_ns,
+        before.st_ctime_ns,
+    )
 
 
 # -- too much, and nothing at all -----------------------------------------------------------------------------
