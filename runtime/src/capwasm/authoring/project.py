@@ -20,10 +20,18 @@ from capwasm.errors import ArtifactError, BuildError, ManifestError
 from capwasm.grants.manifest import Manifest, parse_manifest
 
 from .builders import Builder, Task, builders
+from .made import Made
 from .review import check_imports, permissions, warnings
 from .world import declared_interfaces
 
-__all__ = ["Built", "build_cache", "build_project", "language_of", "read_manifest"]
+__all__ = [
+    "Built",
+    "build_cache",
+    "build_project",
+    "language_of",
+    "read_manifest",
+    "ready_capsule",
+]
 
 Telling = Callable[[str], AbstractContextManager[None]]
 
@@ -110,7 +118,8 @@ def build_project(
     Args:
         project: the directory with plugin.toml.
         module: the author's Python module.
-        cache: where the compiled component is kept, so that a first load need not compile it.
+        cache: where the compiled component is kept, so that a first load need not compile it;
+            `compiled` of `build_cache()` if none is given.
         tell: a context manager function that is told what takes long.
         say: told what a builder does, a line at a time.
 
@@ -133,6 +142,8 @@ def build_project(
         )
     seconds: dict[str, float] = {}
     builder = language_of(project, module)
+    made = _made(project, builder, module)
+    key = made.key()
     members = _members(project)
     names: set[str] | None = None
     if builder is None:
@@ -145,7 +156,7 @@ def build_project(
             telling(f"building the component of {builder.title} ({builder.takes})"),
             tempfile.TemporaryDirectory(prefix="capwasm-build-") as scratch,
         ):
-            made = builder.build(
+            component = builder.build(
                 Task(
                     project=project,
                     manifest=manifest,
@@ -156,13 +167,13 @@ def build_project(
                     say=say,
                 )
             )
-        code, tool, seconds["build"] = made.code, made.tool, made.seconds
+        code, tool, seconds["build"] = component.code, component.tool, component.seconds
     members["plugin.wasm"] = code
     started = time.monotonic()
     with telling(f"checking its imports ({len(code) / 1e6:.1f} MB to compile, once)"):
-        imports = check_imports(code, manifest, capabilities, cache)
+        imports = check_imports(code, manifest, capabilities, cache or build_cache() / "compiled")
     seconds["check"] = time.monotonic() - started
-    return Built(
+    built = Built(
         manifest=manifest,
         capsule=pack(members),
         code_bytes=len(code),
@@ -173,6 +184,41 @@ def build_project(
         warnings=warnings(manifest, capabilities, imports, names),
         seconds=seconds,
     )
+    made.keep(key, built.capsule)
+    return built
+
+
+def ready_capsule(
+    project: Path,
+    *,
+    module: str = "plugin",
+    tell: Telling | None = None,
+    say: Callable[[str], None] = lambda _line: None,
+) -> tuple[bytes, Built | None]:
+    """The unsigned capsule of a project: as it was built of these very files, or built now.
+
+    Args:
+        project: the directory with plugin.toml.
+        module: the author's Python module.
+        tell: as for `build_project`.
+        say: as for `build_project`.
+
+    Returns:
+        The capsule, and what the build made of it, if there was one.
+
+    Raises:
+        As `build_project`.
+    """
+    if project.is_dir() and (project / "plugin.toml").exists():
+        made = _made(project, language_of(project, module), module)
+        if (found := made.find(made.key())) is not None:
+            return found, None
+    built = build_project(project, module=module, tell=tell, say=say)
+    return built.capsule, built
+
+
+def _made(project: Path, language: Builder | None, module: str) -> Made:
+    return Made(build_cache() / "made", project.absolute(), language, module)
 
 
 def _members(project: Path) -> dict[str, bytes]:

@@ -25,18 +25,20 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9]*(?:-[a-z][a-z0-9]*)*")
 _LEFT: Final = re.compile(r"__[A-Z]+__")
 _DOT: Final = "dot-"
 # A name becomes a WIT world and package, a Rust crate, a type: what is a word there can't be one.
-_WORDS_OF_WIT: Final = frozenset(
-    "as async bool borrow char constructor enum export f32 f64 flags from func future import include"
-    " interface list map option own package record resource result s16 s32 s64 s8 static stream string"
-    " tuple type u16 u32 u64 u8 use variant with world".split()
-)
-_TAKEN: Final = frozenset(
-    "abstract alloc api await become box break case catch class const continue core crate default"
-    " defer delete do dyn else exports extern fallthrough false final fn for go goto greeting if impl"
-    " in int let loop macro main match mod move mut new none null package priv proc-macro pub range ref"
-    " return select self std struct super switch test this trait true try typeof union unsafe unsized"
-    " var virtual void where while yield".split()
-)
+_WIT: Final = """
+as async bool borrow char constructor enum export f32 f64 flags from func future import include
+interface list map option own package record resource result s16 s32 s64 s8 static stream string tuple
+type u16 u32 u64 u8 use variant with world
+"""
+_OTHERS: Final = """
+abstract alloc api await become box break case catch class const continue core crate default defer
+delete do dyn else exports extern fallthrough false final fn for go goto greeting if impl in int let
+loop macro main match mod move mut new none null package priv pub range ref return select self std
+struct super switch test this trait true try typeof union unsafe unsized var virtual void where while
+yield
+"""
+_WORDS_OF_WIT: Final = frozenset(_WIT.split())
+_TAKEN: Final = _WORDS_OF_WIT | frozenset(_OTHERS.split())
 # Interfaces of these namespaces are ours, or the standard's.
 _NAMESPACES: Final = frozenset({"capwasm", "wasi"})
 
@@ -121,7 +123,7 @@ def _name_fault(name: str) -> str | None:
             "not a name: words of a-z and 0-9 joined by -, each beginning with a letter, at most"
             f" {MAX_NAME} characters{hint}"
         )
-    if name in _WORDS_OF_WIT | _TAKEN:
+    if name in _TAKEN:
         return f"{name} is a word of WIT or of a language, or taken by the template; take another"
     return None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from .config import Config
 from .exec import Exec, Spawner
 from .fs import Fs
 from .kv import Kv
-from .log import Log
+from .log import Log, PluginRecord
 from .net import Net
 from .net.resolve import system_resolve
 from .random import Random
@@ -31,6 +31,7 @@ def standard_capabilities(
     resolver: Any = None,
     tls_ca_file: str | Path | None = None,
     spawner: Spawner | None = None,
+    on_log: Callable[[PluginRecord], None] | None = None,
 ) -> tuple[Capability[Any, Any], ...]:
     """All capabilities of this version.
 
@@ -44,6 +45,7 @@ def standard_capabilities(
         resolver: resolves names in place of the system's resolver.
         tls_ca_file: certificates to trust in place of the system's.
         spawner: starts commands in sandboxes; none: no command can be granted.
+        on_log: gets each record that a plugin logs, on the thread of its call; quick.
     """
     protected = tuple(protected)
     redactor = redactor or Redactor()
@@ -51,7 +53,7 @@ def standard_capabilities(
         Clock(),
         Random(),
         Config(),
-        Log(redactor),
+        Log(redactor, on_log),
         Kv(),
         Fs(protected=protected),
         Secrets(vault, redactor),

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from capwasm.errors import ArtifactError
 
+from ._asks import say_line, show_permissions, status
 from ._output import console, epilog, home_option, json_option, say_json, shown
 
 if TYPE_CHECKING:
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["commands"]
 
 PATH = click.Path(path_type=Path)
-_STYLES: Final = {"low": "green", "medium": "yellow", "high": "bold red"}
 
 
 @click.command(
@@ -51,8 +48,9 @@ def build(
 ) -> None:
     """Make a component of the project in DIRECTORY, and a capsule of it.
 
-    DIRECTORY holds plugin.toml, and either plugin.py (or src/plugin.py) with wit/world.wit, or a
-    ready plugin.wasm.  Nothing in it is written.
+    DIRECTORY holds plugin.toml, and either sources in one language (plugin.py, package.json,
+    Cargo.toml, go.mod or plugin.c) with wit/world.wit, or a ready plugin.wasm.  Nothing in it is
+    written.  `capwasm doctor` tells which languages can be built here.
     """
     from capwasm._files import write_file
     from capwasm.authoring.project import build_project
@@ -71,7 +69,8 @@ def build(
         directory,
         module=module,
         cache=home_path / "cache" if home_path.is_dir() else None,
-        tell=None if as_json else _status,
+        tell=None if as_json else status,
+        say=(lambda _line: None) if as_json else say_line,
     )
     capsule = built.capsule
     if key is not None:
@@ -105,26 +104,11 @@ def _print(built: Built, data: dict[str, Any]) -> None:
     out.print(
         Text.assemble((head, "bold"), f"  component {built.code_bytes / 1e6:.1f} MB ({took})")
     )
-    out.print("It asks:" if built.permissions else "It asks for no permission.")
-    for row in built.permissions:
-        notes = shown(row["risk-why"]) + ("  optional" if row["optional"] else "")
-        risk = (f"  {row['risk']:<7}", _STYLES[row["risk"]])
-        out.print(Text.assemble(risk, shown(row["text"]), (f"  {notes}", "dim")))
+    show_permissions(built.permissions)
     for warning in built.warnings:
         out.print(Text.assemble(("warning ", "yellow"), warning))
     signed = f"signed by {data['signed-by']}" if data["signed-by"] else "not signed yet"
     out.print(f"{shown(data['capsule'])}: {data['size']} bytes, {signed}")
-
-
-@contextmanager
-def _status(text: str) -> Iterator[None]:
-    """On a terminal a spinner; elsewhere one line, so that a log tells what took so long."""
-    if sys.stderr.isatty():
-        with console(error=True).status(text):
-            yield
-    else:
-        click.echo(text, err=True)
-        yield
 
 
 commands = [build]

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 import click
 
-from ._output import console, epilog, home_option, json_option, say_json, shown
+from ._calling import list_functions, make_call
+from ._output import epilog, home_option, json_option
 from ._progress import CompileLine
 
 if TYPE_CHECKING:
-    from capwasm.engine.exports import Export
-    from capwasm.errors import Fault
     from capwasm.events import Event
     from capwasm.limits import Limits
     from capwasm.plugin import Plugin
 
-__all__ = ["arguments", "commands", "core_version"]
+__all__ = ["commands", "core_version"]
 
-ENDS: Final = {"kill", "limit"}
-MOST_DENIED: Final = 20
 _POSITIVE = click.IntRange(1)
 
 
@@ -69,7 +66,6 @@ def call(
     What the plugin may do is what policy.toml and the consents of --home allow.
     """
     from capwasm.runtime import Runtime
-    from capwasm.values import Err
 
     from ._source import is_id
 
@@ -88,24 +84,11 @@ def call(
         plugin = load(source, at_most=at_most, isolation="process" if isolation else "in-process")
         _check_lowered(plugin, wanted)
         if function is None:
-            _list(plugin, as_json=as_json)
+            list_functions(plugin, as_json=as_json)
             return
-        export = plugin.functions.find(function)
-        words = arguments(export, args)
-        del events[:]  # what the load recorded
-        try:
-            value = plugin.call(export.whole, *words)
-        finally:
-            # A limit and an interrupt end the call, and are told as its error.
-            denied = [e for e in events if e.verdict == "denied" and e.kind not in ENDS]
-            if not as_json:
-                _show_denied(denied)
-    stats = next(dict(e.details) for e in reversed(events) if e.kind == "call")
-    if as_json:
-        say_json(_answer(export, value, stats, denied), indent=2)
-    else:
-        _show(export, value, stats, verbose=verbose)
-    raise click.exceptions.Exit(int(isinstance(value, Err)))
+        called = make_call(plugin, events, function, args, as_json=as_json)
+    called.show(events, as_json=as_json, verbose=verbose)
+    raise click.exceptions.Exit(int(not called.good))
 
 
 def _limits(wanted: dict[str, int]) -> Limits:
@@ -140,102 +123,6 @@ def core_version(version: str | None) -> str:
     except ValueError as exc:
         raise click.BadParameter(str(exc), param_hint="--core") from None
     return version
-
-
-def arguments(export: Export, words: tuple[str, ...]) -> list[Any]:
-    """The words of the command line as values, by the parameters' types; or every fault."""
-    from capwasm.jsonvalues import JsonValueError, from_text
-
-    params = export.type.params
-    if len(words) != len(params):
-        hint = "; options stand before SOURCE" if any(w.startswith("--") for w in words) else ""
-        count = f"{len(params)} argument{'s' * (len(params) != 1)}"
-        raise click.UsageError(f"{shown(export.signature)} takes {count}, got {len(words)}{hint}")
-    values: list[Any] = []
-    faults: list[Fault] = []
-    for (name, type_), word in zip(params, words, strict=True):
-        try:
-            values.append(from_text(type_, word, name))
-        except JsonValueError as exc:
-            faults += exc.faults
-    if faults:
-        raise click.UsageError("\n  ".join(["the arguments do not fit", *map(shown, faults)]))
-    return values
-
-
-def _list(plugin: Plugin, *, as_json: bool) -> None:
-    functions = plugin.functions
-    if as_json:
-        say_json([_described(e) | {"lane": e.whole in plugin.laned} for e in functions], indent=2)
-        return
-    from rich.text import Text
-
-    out = console()
-    for export in functions:
-        signature = shown(export.signature)
-        name, _, rest = signature.partition("(")
-        out.print(Text.assemble((name, "bold cyan"), f"({rest}"))
-
-
-def _described(export: Export) -> dict[str, Any]:
-    return {
-        "name": export.short,
-        "whole": export.whole,
-        "signature": export.signature,
-        "params": [{"name": name, "type": str(type_)} for name, type_ in export.type.params],
-        "result": None if export.type.result is None else str(export.type.result),
-    }
-
-
-def _answer(
-    export: Export, value: Any, stats: dict[str, Any], denied: list[Event]
-) -> dict[str, Any]:
-    from capwasm.jsonvalues import to_json
-
-    return {
-        "function": export.whole,
-        "value": to_json(export.type.result, value),
-        "stats": stats,
-        "denied": [
-            {"kind": e.kind, "action": e.action, "target": e.target, "reason": e.reason}
-            for e in denied
-        ],
-    }
-
-
-def _show_denied(denied: list[Event]) -> None:
-    """What the host refused during the call, which the plugin only knows as `denied`."""
-    out = console(error=True)
-    for event in denied[:MOST_DENIED]:
-        what = f"denied: {event.kind} {event.action} {event.target} ({event.reason})"
-        out.print(shown(what), style="yellow", markup=False)
-    if len(denied) > MOST_DENIED:
-        out.print(f"… and {len(denied) - MOST_DENIED} more, in the audit log", style="yellow")
-
-
-def _show(export: Export, value: Any, stats: dict[str, Any], *, verbose: bool) -> None:
-    from rich.text import Text
-
-    from capwasm.jsonvalues import to_json
-    from capwasm.values import Err
-
-    if export.type.result is not None:
-        data = to_json(export.type.result, value)
-        text = data if isinstance(data, str) else _pretty(data)
-        lines = "\n".join(shown(line) for line in text.split("\n"))
-        console().print(Text(lines, style="red" if isinstance(value, Err) else ""))
-    if verbose:
-        click.echo(
-            f"{stats['ms']:,} ms, {stats['fuel']:,} fuel, {stats['host-calls']:,} host calls,"
-            f" {stats['output-bytes']:,} bytes of output, {stats['net-bytes']:,} over the network",
-            err=True,
-        )
-
-
-def _pretty(data: Any) -> str:
-    import json
-
-    return json.dumps(data, indent=2, ensure_ascii=False)
 
 
 commands: list[click.Command] = [call]

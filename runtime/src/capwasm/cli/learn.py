@@ -161,7 +161,7 @@ class _Run:
 
 def _call_of(plugin: Plugin, topic: str, message: str) -> tuple[Export, list[Any]]:
     """The export that is meant, and the values for it."""
-    from .call import arguments
+    from ._calling import arguments
 
     for export in plugin.functions:
         if export.whole.partition("@")[0].partition("#")[0] == _HANDLE:

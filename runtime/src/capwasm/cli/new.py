@@ -25,9 +25,7 @@ __all__ = ["commands"]
 @click.option("--lang", "language", required=True, help="python, js, rust, go or c.")
 @click.option("--id", "plugin_id", default="", help="The plugin's id; example.NAME if none.")
 @click.option("--dir", "directory", type=click.Path(path_type=Path), help="NAME if none.")
-def new(
-    as_json: bool, name: str, language: str, plugin_id: str, directory: Path | None
-) -> None:
+def new(as_json: bool, name: str, language: str, plugin_id: str, directory: Path | None) -> None:
     """Make a project named NAME, in a directory of its own, that builds as it is."""
     from capwasm.authoring.builders import builder
     from capwasm.authoring.scaffold import New, new_project
