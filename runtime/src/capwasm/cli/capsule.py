@@ -17,6 +17,7 @@ import click
 
 from capwasm.errors import ArtifactError, PolicyError
 
+from ._anatomy import add_permissions, is_component, of_component
 from ._capsule_text import inspect_text
 from ._output import epilog, home_option, json_option, say_json, shown
 
@@ -261,30 +262,42 @@ def verify(
 
 @_command("inspect", "capwasm inspect acme.weather-1.2.0.capsule --trust trust.toml")
 @click.argument("capsule", type=click.Path(path_type=Path))
+@click.option("-v", "--verbose", is_flag=True, help="Tell each imported function and type.")
 @_trust_options
 def inspect(
     capsule: Path,
+    verbose: bool,
     trust: Path | None,
     require: tuple[Any, ...],
     reviewed: bool,
     home_path: Path,
 ) -> Outcome:
-    """Show what CAPSULE says of itself, and whether that is proven.
+    """Show what CAPSULE says of itself, whether that is proven, and what its code really wants.
 
     Without a trust store nothing is.  Exit code 1 if it is malformed, or does not verify with one.
+    CAPSULE may also be a bare component: then there is only its code, with its imports and exports.
     """
+    from capwasm.authoring.anatomy import anatomy
     from capwasm.capsule.artifact import read_artifact
     from capwasm.capsule.describe import describe
 
+    artifact = read_artifact(capsule, beside=True)
+    if is_component(artifact.data):
+        report = of_component(artifact.name, bytes(artifact.data), artifact.sha256)
+        return Outcome(
+            report, inspect_text(report, verbose=verbose), int("fault" in report["code"])
+        )
     store = _store(trust, home_path)
     report = describe(
-        read_artifact(capsule, beside=True),
+        artifact,
         store if store.keys or store.identities else None,
         requirement=_requirement(require, reviewed=reviewed),
+        read_code=anatomy,
     )
     _add_isolation(report, home_path)
+    add_permissions(report, artifact.data)
     bad = "fault" in report or "refusal" in report
-    return Outcome(report, inspect_text(report), 1 if bad else 0)
+    return Outcome(report, inspect_text(report, verbose=verbose), 1 if bad else 0)
 
 
 commands: list[click.Command] = [keygen, pack, sign, statement, verify, inspect]
