@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "See it work: verify, grant, call, a denied attempt, the audit."),
     "new": ("new", "Make a plugin's project that builds as it is."),
     "build": ("build", "Make a component of a project's sources, and a capsule of it."),
+    "test": ("test", "Build a project if need be, and run its tests."),
     "run": ("run", "Try a plugin out, in a home of its own, with just what it asks for."),
     "keygen": ("capsule", "Make a key that signs capsules."),
     "pack": ("capsule", "Make a capsule of a directory."),
