@@ -45,7 +45,7 @@ FLOORS: list[set[str]] = [
     {"runtime"},
     {""},
     {"authoring"},
-    {"demo"},
+    {"demo", "testing"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
@@ -55,7 +55,7 @@ POWER: dict[str, set[str]] = {
     "os": {
         "_files", "_lock", "_sqlite", "engine.engine", "engine.cache", "engine.sealed", "engine.compile_process", "engine._compiler", "runtime", "home", "machine", "caps._descriptors", "record", "grants", "capsule",
         "registry", "repository", "revocation", "isolation",
-        "caps.exec", "caps.fs", "caps.kv", "caps.random", "caps.secrets", "authoring", "cli", "demo",
+        "caps.exec", "caps.fs", "caps.kv", "caps.random", "caps.secrets", "authoring", "cli", "demo", "testing",
     },
     "socket": {"caps.net", "isolation", "cli", "demo"},
     "ssl": {"caps.net", "web"},

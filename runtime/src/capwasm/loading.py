@@ -29,6 +29,7 @@ from .grants.manifest import Manifest, parse_manifest
 from .grants.policy import Policy
 from .grants.resolve import Grants, resolve
 from .home import make_private
+from .instance import Served
 from .isolation.apart import Apart, component_apart, native_apart
 from .isolation.server import ShimServer
 from .lifecycle import Overseer
@@ -71,6 +72,7 @@ class Loader:
         shim: starts processes.
         room: what files without a manifest get.
         on_close: told when a plugin ends.
+        serve: makes the served side of an instance of a component.
     """
 
     engine: PluginEngine
@@ -86,6 +88,7 @@ class Loader:
     shim: ShimServer
     room: StrictRoom
     on_close: Callable[[Plugin], None]
+    serve: Callable[[Terms], Served] = Serving
 
     def load(self, prove: Callable[[], Proven], name: str, at_most: AtMost) -> Plugin:
         """Load and start a plugin.
@@ -154,7 +157,8 @@ class Loader:
 
     def _start(self, proven: Proven, manifest: Manifest, grants: Grants, name: str) -> Plugin:
         terms = self._terms(proven, manifest, grants, name)
-        opener = Opener(self.engine, self._code(proven, grants, terms), terms, grants)
+        code = self._code(proven, grants, terms)
+        opener = Opener(self.engine, code, terms, grants, self.serve)
         subject = subject_of(proven)
 
         def enter(plugin: Plugin) -> None:
@@ -214,7 +218,7 @@ class Loader:
         if not isolation.process:
             return linked
         ready = self.engine.capacity.ready if terms.manifest.plugin.instance == "per-call" else 0
-        return component_apart(self.shim, linked, terms, isolation, ready=ready)
+        return component_apart(self.shim, linked, terms, isolation, serve=self.serve, ready=ready)
 
     def _terms(self, proven: Proven, manifest: Manifest, grants: Grants, name: str) -> Terms:
         granted: Mapping[str, Grant[Any]] = grants.by_capability

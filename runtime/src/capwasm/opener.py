@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from .engine.engine import PluginEngine
 from .engine.exports import ExportTable
 from .engine.link import Linked
 from .grants.resolve import Grants
-from .instance import Instance
+from .instance import Instance, Served
 from .isolation.apart import Apart
 from .keeping import Books
-from .serving import Serving, Terms
+from .serving import Terms
 
 __all__ = ["Opener"]
 
@@ -22,12 +23,14 @@ class Opener:
 
     Attributes:
         code: what runs: here, or in processes of its own.
+        serve: makes the served side of an instance.
     """
 
     engine: PluginEngine
     code: Linked | Apart
     terms: Terms
     grants: Grants
+    serve: Callable[[Terms], Served]
 
     @property
     def exports(self) -> ExportTable:
@@ -43,7 +46,7 @@ class Opener:
         code, terms = self.code, self.terms
         if isinstance(code, Apart):
             return code.prepare(self.engine, terms, books)
-        return Instance(self.engine, code, terms.name, terms.limits, Serving(terms), books)
+        return Instance(self.engine, code, terms.name, terms.limits, self.serve(terms), books)
 
     def close(self) -> None:
         """No instance is wanted any more; what runs is not stopped by this."""

@@ -34,6 +34,7 @@ from .grants.consent_store import ConsentStore
 from .grants.isolation import Place
 from .grants.policy import Policy
 from .home import Home, make_private
+from .instance import Served
 from .isolation.commands import Commands
 from .isolation.server import ShimServer
 from .lifecycle import Lifecycle, Overseer
@@ -46,6 +47,7 @@ from .record.metrics import Metrics
 from .record.redact import Redactor
 from .registry.shelf import Shelf
 from .revocation.guard import Guard
+from .serving import Serving, Terms
 from .strict import StrictRoom
 from .threads import Workers
 
@@ -359,6 +361,7 @@ class Runtime:
             shim=self._shim,
             room=self._room,
             on_close=self._forget,
+            serve=self._serve,
         )
         plugin = loader.load(prove, name, at_most)
         with self._lock:
@@ -445,6 +448,10 @@ class Runtime:
 
     def _check_open(self) -> None:
         self._engine.check()
+
+    def _serve(self, terms: Terms) -> Served:
+        """What one instance of a component is served: the one place where a tool can look on."""
+        return Serving(terms)
 
     def _forget(self, plugin: Plugin) -> None:
         self._overseer.leave(plugin)

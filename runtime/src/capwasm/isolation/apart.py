@@ -19,7 +19,7 @@ from capwasm.grants.isolation import Isolation
 from capwasm.instance import Served
 from capwasm.keeping import Keeper
 from capwasm.limits import Limits
-from capwasm.serving import Serving, Terms
+from capwasm.serving import Terms
 from capwasm_shim import layers
 from capwasm_shim.layers import File, Spec
 
@@ -102,7 +102,13 @@ class _ComponentCode:
 
 
 def component_apart(
-    server: ShimServer, linked: Linked, terms: Terms, isolation: Isolation, *, ready: int
+    server: ShimServer,
+    linked: Linked,
+    terms: Terms,
+    isolation: Isolation,
+    *,
+    serve: Callable[[Terms], Served],
+    ready: int,
 ) -> Apart:
     """A component in processes of its own.
 
@@ -111,6 +117,7 @@ def component_apart(
         linked: the component, joined with what it is served; compiled with `keep`.
         terms: on which it is served.
         isolation: which layers must hold.
+        serve: makes the served side of an instance.
         ready: instances that are made ahead.
     """
     limits = terms.limits
@@ -128,7 +135,7 @@ def component_apart(
         server, recipe, lambda layer: isolation.line_without([layer]), lambda: None
     )
     code = _ComponentCode(linked)
-    return Apart(linked.exports, linked.laned, supervisor, code, Serving, linked.imports)
+    return Apart(linked.exports, linked.laned, supervisor, code, serve, linked.imports)
 
 
 # -- native code ----------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ from .request import Prepared, RequestSpec, prepare
 from .resolve import Lookups, is_own_address
 from .url import Address, Url, UrlError, join_url, lax_paths
 from .watch import Watch
-from .wire import connect
+from .wire import Dial, connect
 
 __all__ = ["MAX_REDIRECTS", "EgressEngine", "Record"]
 
@@ -70,6 +70,7 @@ class EgressEngine:
         tls: Callable[[], ssl.SSLContext],
         *,
         is_own: Callable[[Address], bool] = is_own_address,
+        dial: Dial = connect,
     ) -> None:
         """Make one for an instance; it takes no power until it is used.
 
@@ -79,12 +80,14 @@ class EgressEngine:
             lookups: the resolver; shared by all.
             tls: returns the TLS settings; shared by all, and asked for only when TLS is used.
             is_own: whether an address is this machine's own.
+            dial: connects, once all has been decided.
         """
         self._owner = owner
         self._record = record
         self._lookups = lookups
         self._tls = tls
         self._is_own = is_own
+        self._dial = dial
         self._pool = Pool()
         self._mask = Redactor()
         self._open: set[ResponseHandle] = set()
@@ -215,7 +218,7 @@ class EgressEngine:
         self._hop_event(ALLOWED, request, "sent", hop, address=str(addresses[0]))
         connection = self._pool.take(granted.lease, request.url.origin, addresses)
         if connection is None:
-            stream = connect(addresses, request.url, self._tls, watch)
+            stream = self._dial(addresses, request.url, self._tls, watch)
             connection = Connection.over(stream, request.url, granted.lease)
         stream = connection.stream
         stream.watch = watch

@@ -23,7 +23,7 @@ from .refusal import Refusal, refusal
 from .url import Address, Url
 from .watch import Watch
 
-__all__ = ["PinnedStream", "connect", "tls_context"]
+__all__ = ["Dial", "PinnedStream", "connect", "tls_context"]
 
 T = TypeVar("T")
 
@@ -232,3 +232,7 @@ class PinnedStream(httpcore.NetworkStream):
         except ValueError:  # closed
             return True
         return bool(poller.poll(0))
+
+
+Dial = Callable[[list[Address], Url, Callable[[], ssl.SSLContext], Watch], PinnedStream]
+"""Makes a connection to one of some addresses: `connect`."""
