@@ -177,7 +177,7 @@ class Exchange:
     def _asked(self, got: list[Any], seq: int, desk: Desk) -> tuple[int, Any]:
         match got:
             case [Kind.ASK, said, function, args, list() as drops] if (
-                type(said) is int and said == seq and type(function) is int
+                type(said) is int and 0 <= said == seq and type(function) is int
             ):
                 desk.drop(drops)
                 return function, args

@@ -16,7 +16,13 @@ from capwasm.engine.engine import PluginEngine, Seat
 from capwasm.engine.exports import Export
 from capwasm.engine.store import Meter
 from capwasm.engine.types import ResourceId
-from capwasm.errors import CallInterrupted, CapwasmError, InternalError, ValueLimitExceeded
+from capwasm.errors import (
+    CallInterrupted,
+    CapError,
+    CapwasmError,
+    InternalError,
+    ValueLimitExceeded,
+)
 from capwasm.handles import Lease
 from capwasm.instance import Instance, Served
 from capwasm.keeping import NOBODY, Keeper
@@ -148,6 +154,8 @@ class ProcessInstance(Instance):
                 value = codec.decode_result(raw, Crossing(limit, passing))
                 crossed = True
                 return value
+            except CapError:
+                raise ProtocolFault("it returned a handle that it does not have") from None
             finally:
                 passing.settle(crossed=crossed)
 
