@@ -9,9 +9,10 @@ from functools import cache
 from typing import Any, Literal, cast
 
 from .plugins import LANGUAGES, Language
-from .subject import SETTING, Sample, Subject, Timer
+from .subject import SETTING, Sample, Skipped, Subject, Timer
 
 __all__ = [
+    "APART",
     "IDLE",
     "SIZES",
     "THREADS",
@@ -23,6 +24,7 @@ __all__ = [
     "counted",
 ]
 
+APART = "in a process of its own"
 HOST_CALLS = 200
 SPINS = 1_000_000
 SHORT_CALLS = 2_000
@@ -121,6 +123,7 @@ def all_cases() -> Iterator[Case | Alone]:
     yield from _values()
     yield from _host_calls()
     yield from _instances()
+    yield from _apart()
     for language in LANGUAGES:
         yield from _plugin(language)
     yield from _threads()
@@ -189,6 +192,36 @@ def _instances() -> Iterator[Case]:
     yield Case("instance", "Rust plugin, start and end", expected=True, make=_call("start"))
     again = "100 kB of code, again in a running host"
     yield Case("instance", again, expected=True, make=_call("load"), exact=True)
+
+
+def _apart() -> Iterator[Case]:
+    """Nobody else puts a wall around a plugin's process, so there is nothing to compare with."""
+    text, kilobyte, large = "abcdefghij" * 100, b"\1" * 1_000, b"\1" * 100_000_000
+
+    def row(name: str, gives: Any, how: str, *what: Any, **more: Any) -> Case:
+        return Case(APART, name, gives, _if_it_can(how, *what), **more)
+
+    yield row("scalar call", 42, "apart", "add", "kept")
+    yield row("string, 1 kB", text, "apart", "string", text)
+    yield row("bytes, 1 kB", kilobyte, "apart", "data", kilobyte)
+    yield row("host call, a number (clock)", 200, "apart", "times", 200, operations=200)
+    yield row("one call with one host call", 1, "apart", "times", 1)
+    yield row("fresh, to its first call", 42, "apart", "fresh")
+    yield row("native: bytes, 1 kB", kilobyte, "native", "data", kilobyte)
+    yield row(
+        "native: bytes, 100 MB", large, "native", "data", large, level=Level.USUAL, exact=True
+    )
+    yield row("native: host call, a number (clock)", 200, "native", "times", 200, operations=200)
+    yield row("native: start, to its first call", b"x", "native", "start")
+
+
+def _if_it_can(how: str, *what: Any) -> Callable[[Subject], Timer]:
+    def make(subject: Subject) -> Timer:
+        if not hasattr(subject, how):
+            raise Skipped
+        return cast("Timer", getattr(subject, how)(*what))
+
+    return make
 
 
 def _plugin(language: Language) -> Iterator[Alone]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from .cases import APART
 from .report import OURS, Row, find, scaling, show, show_ratio
 
 __all__ = ["GOALS", "Goal", "Verdict", "judge", "needed", "view"]
@@ -84,6 +85,29 @@ class Ahead:
 
 
 @dataclass(frozen=True, slots=True)
+class Adds:
+    """Each of the second rows takes at most so many seconds more than the first beside it."""
+
+    seconds: float
+    pairs: tuple[tuple[tuple[str, str], tuple[str, str]], ...]
+
+    @property
+    def rows(self) -> tuple[tuple[str, str], ...]:
+        """Both of each pair."""
+        return tuple(row for pair in self.pairs for row in pair)
+
+    def check(self, rows: Sequence[Row], scale: float) -> tuple[str, str, bool | None]:
+        """The most decides."""
+        scaled = self.seconds * scale
+        wanted = f"at most {show(self.seconds)} more, here {show(scaled)}"
+        figures = [row.figures[OURS].median for row in _found(rows, self.rows, OURS)]
+        if len(figures) < len(self.rows):
+            return wanted, "-", None
+        most = max(b - a for a, b in zip(figures[::2], figures[1::2], strict=True))
+        return wanted, show(most), most <= scaled
+
+
+@dataclass(frozen=True, slots=True)
 class Scales:
     """So many threads do so many times the work of one."""
 
@@ -150,6 +174,15 @@ def _python(name: str) -> tuple[tuple[str, str], ...]:
     return (("Python plugin", name),)
 
 
+_APART = tuple(
+    (inside, (APART, name))
+    for inside, name in (
+        (_SCALAR, "scalar call"),
+        (("string", "1 kB"), "string, 1 kB"),
+        (("bytes", "1 kB"), "bytes, 1 kB"),
+    )
+)
+_FRESH_APART = ((("instance", _FRESH), (APART, "fresh, to its first call")),)
 _HOST = ("host call", "a number (clock)"), ("host call", "text for text (setting)")
 GOALS = (
     Goal("scalar call", AtMost(2.5e-6, (_SCALAR,))),
@@ -168,6 +201,12 @@ GOALS = (
     ),
     Goal("Python plugin, warm start", AtMost(0.120, _python("warm start in a new process"))),
     Goal("Python plugin, second instance", AtMost(2e-3, _python("second instance"))),
+    Goal("own process, a call", Adds(100e-6, _APART)),
+    Goal("own process, a fresh instance and its call", Adds(100e-6, _FRESH_APART)),
+    Goal("native, host call", AtMost(60e-6, ((APART, "native: host call, a number (clock)"),))),
+    Goal(
+        "native, start to first call", AtMost(15e-3, ((APART, "native: start, to its first call"),))
+    ),
     Goal("4 threads on 2 cores", Scales(4, 1.7)),
     Goal("a million calls are flat", Grows(1024, (("memory", "a million calls: grown by"),))),
 )

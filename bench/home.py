@@ -11,7 +11,10 @@ from pathlib import Path
 import capwasm
 from capwasm import ConsentRecord, PrivateKey, Runtime, Subject, parse_manifest
 from capwasm.caps.secrets import Vault, VaultKey
+from capwasm.capsule.identity import Kind
+from capwasm.capsule.members import library_name
 from capwasm.capsule.pack import pack
+from capwasm.capsule.target import this_triple
 
 from .subject import SETTING
 
@@ -23,15 +26,17 @@ id = "bench.{name}"
 name = "Bench"
 version = "1.0.0"
 requires-core = ">=0"
-kind = "component"
+kind = "{kind}"
 instance = "{instance}"
 [limits]
 concurrency = 1024
 value-bytes = 268435456
+memory = 1073741824
 """
 GRANTS = {
     "": "",
     "random": "[random]\n",
+    "clock": "[clock]\n",
     # Every capability there is.  A guest that imports two of them still pays for all.
     "all": """
 [clock]
@@ -62,6 +67,8 @@ optional = true
 """,
 }
 _POLICY = """schema = 1
+[isolation]
+native = ["bench.*"]
 [plugins."bench.*".clock]
 [plugins."bench.*".random]
 [plugins."bench.*".log]
@@ -118,26 +125,35 @@ class Operator:
             yield runtime
 
     def capsule(
-        self, runtime: Runtime, name: str, code: bytes, *, instance: str, grants: str
+        self,
+        runtime: Runtime,
+        name: str,
+        code: bytes,
+        *,
+        instance: str,
+        grants: str,
+        kind: Kind = "component",
     ) -> bytes:
         """A signed capsule, to all of which the operator has consented.
 
         Args:
             runtime: one on this home.
             name: the last word of its id.
-            code: the component.
+            code: the component, or the library.
             instance: as in a manifest.
             grants: a key of `GRANTS`.
+            kind: of code.
         """
-        manifest = _HEAD.format(name=name, instance=instance) + GRANTS[grants]
-        packed = pack({"plugin.toml": manifest.encode(), "plugin.wasm": code})
+        manifest = _HEAD.format(name=name, instance=instance, kind=kind) + GRANTS[grants]
+        file = "plugin.wasm" if kind == "component" else library_name(this_triple())
+        packed = pack({"plugin.toml": manifest.encode(), file: code})
         capsule = capwasm.sign_capsule(capwasm.read_artifact(packed), self._key)
         proven = runtime.verify(capsule)
         asked = parse_manifest(proven.manifest_bytes, runtime.capabilities)
         assert runtime.consents is not None
         runtime.consents.give(
             ConsentRecord.of(
-                Subject.of(asked, proven.code_digest),
+                Subject.of(asked, proven.code_digest if kind == "component" else proven.digest),
                 {name: request.clauses for name, request in asked.requests.items()},
                 asked.limits,
                 who="bench",

@@ -15,7 +15,7 @@ from .guests import large_component
 from .kept import Workshop, cache, run_tool
 from .subject import Skipped, Unavailable
 
-__all__ = ["LANGUAGES", "Language", "RealPlugin", "real_plugin"]
+__all__ = ["LANGUAGES", "Language", "RealPlugin", "echo_library", "real_plugin"]
 
 _HERE = Path(__file__).parent
 _REPOSITORY = _HERE.parent
@@ -110,8 +110,8 @@ def _python(workshop: Workshop) -> Path:
         raise Unavailable("not installed: pip install 'capwasm[build-python]'") from exc
 
     def build(place: Path) -> Path:
-        from capwasm.capsule.container import split
         from capwasm.authoring.project import build_project
+        from capwasm.capsule.container import split
         from capwasm.errors import CapwasmError
 
         try:
@@ -126,3 +126,22 @@ def _python(workshop: Workshop) -> Path:
     note = "the Python plugin (componentize-py, half a minute)"
     places = [source, sdk, _REPOSITORY / "wit"]
     return workshop.get("python", sources=places, versions=[tool], build=build, note=note)
+
+
+def echo_library(workshop: Workshop) -> Path:
+    """The native plugin that gives back what it gets.
+
+    Raises:
+        Unavailable: there is no C compiler.
+    """
+    source, headers = _HERE / "guests/echo.c", _REPOSITORY / "native-shim/include"
+
+    def build(place: Path) -> Path:
+        made = place / "echo.so"
+        flags = ["-shared", "-fPIC", "-O2", f"-I{headers}"]
+        run_tool(["cc", *flags, str(source), "-o", str(made)], cwd=place)
+        return made
+
+    return workshop.get(
+        "native", sources=[source, headers], build=build, note="the native plugin (cc, a second)"
+    )

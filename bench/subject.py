@@ -154,6 +154,12 @@ class Subject(Protocol):
     def load(self) -> Timer:
         """100 kB of code that this process has loaded before, from bytes to a started plugin."""
 
+    def apart(self, what: str, *args: Any) -> Timer:
+        """The same in a process of its own: `add`, `string`, `data`, `times`, `fresh`; see there."""
+
+    def native(self, what: Literal["data", "times", "start"], *args: Any) -> Timer:
+        """A native plugin, in a process of its own; `start`: to the end of its first call."""
+
     def spin(self, rounds: int, threads: int) -> Timer:
         """A loop in that many guests at once; gives the list of what each computed."""
 

@@ -22,7 +22,7 @@ from .alone import run_here
 from .guests import guest, large_component
 from .home import Operator
 from .kept import Workshop
-from .plugins import real_plugin
+from .plugins import echo_library, real_plugin
 from .subject import Job, Sample, Skipped, Timer
 
 __all__ = ["Capwasm"]
@@ -151,6 +151,52 @@ class Capwasm:
                 return plugin.alive
 
         return Job(run)
+
+    def apart(self, what: str, *args: Any) -> Timer:
+        """The same plugins, loaded with `isolation="process"`."""
+        match what:
+            case "add":
+                call = self._session(self._apart("echo", "pooled"))
+                return Job(lambda: call("add", 2, 40))
+            case "string" | "data":
+                call = self._session(self._apart("echo", "pooled"))
+                name = "echo-string" if what == "string" else "echo-bytes"
+                return Job(lambda: call(name, *args))
+            case "times":
+                call = self._session(self._apart("host", "pooled"))
+                return Job(lambda: call("times", *args))
+            case _:
+                call = self._apart("host", "per-call").call
+                return Job(lambda: call("add", 2, 40))
+
+    def _apart(self, code: str, instance: str) -> Plugin:
+        grants = "all" if code == "host" else ""
+        capsule = self._capsule(f"apart-{code}-{instance}", guest(code), instance, grants)
+        return self._runtime.load(capsule, isolation="process")
+
+    def native(self, what: str, *args: Any) -> Timer:
+        """`guests/echo.c`, built by the C compiler at hand."""
+        call = self._native.call
+        if what == "data":
+            return Job(lambda: call("handle", "echo", *args).unwrap())
+        if what == "times":
+            (count,) = args
+            asked = b"\0" * count
+            return Job(lambda: call("handle", "clock", asked), lambda _: count)
+
+        def run() -> Any:
+            self._native.kill("to start it again")
+            return call("handle", "echo", b"x").unwrap()
+
+        return Job(run)
+
+    @cached_property
+    def _native(self) -> Plugin:
+        code = echo_library(self._workshop).read_bytes()
+        capsule = self._operator.capsule(
+            self._runtime, "native", code, instance="single", grants="clock", kind="native"
+        )
+        return self._runtime.load(capsule)
 
     def _on_threads(self, threads: int, one: Callable[[], Any]) -> Timer:
         if threads == 1:
