@@ -66,7 +66,44 @@ def test_allows_people_to_read_it() -> None:
     assert all(name in done.stdout for name in NAMES)
     assert "GHSA-5m8g-xhq4-4h93" in done.stdout
     assert "Nothing that is required is missing." in done.stdout
-    assert max(map(len, done.stdout.splitlines())) <= 100
+    commands = {t["install"] for lang in data()["toolchains"] for t in lang["tools"]}
+    lines = [line for line in done.stdout.splitlines() if line.strip() not in commands]
+    assert max(map(len, lines)) <= 100
+
+
+def test_tells_what_is_missing_to_build_in_a_language_with_the_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from importlib.metadata import PackageNotFoundError
+
+    from capwasm.authoring.builders import python as builder
+
+    def none(_name: str) -> str:
+        raise PackageNotFoundError
+
+    def of_python() -> dict[str, Any]:
+        done = run("--lang", "python", "--json")
+        assert done.exit_code == 0  # it is no failure
+        [found] = json.loads(done.stdout)["toolchains"]
+        return dict(found)
+
+    assert data()["toolchains"][0]["language"] == "python"
+    monkeypatch.setattr(builder, "version", lambda _name: "0.25.1")
+    assert of_python()["ready"] is True
+    assert of_python()["tools"][0]["install"] is None
+    monkeypatch.setattr(builder, "version", none)
+    assert of_python()["ready"] is False
+    command = 'pip install "capwasm[build-python]"'
+    assert of_python()["tools"][0]["install"] == command
+    assert command in run("--lang", "python").stdout
+    assert run("--lang", "cobol").exit_code == 2
+
+
+def test_the_languages_of_the_option_are_those_of_the_builders() -> None:
+    from capwasm.authoring.builders import LANGUAGES as KNOWN
+    from capwasm.cli.doctor import LANGUAGES
+
+    assert LANGUAGES == KNOWN
 
 
 def test_refuses_a_machine_that_can_not_confine_files(monkeypatch: pytest.MonkeyPatch) -> None:

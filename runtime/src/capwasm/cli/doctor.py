@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from ._output import console, epilog, home_option, json_option, say_json, shown
+from ._toolchains import show_toolchains, toolchains
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["commands"]
 
+# Those of `capwasm.authoring.builders`, which is not imported for `--help`.
+LANGUAGES: Final = ("python", "js", "rust", "go", "c")
 COLOURS: Final = {
     "ok": "green",
     "note": "yellow",
@@ -34,6 +37,7 @@ COLOURS: Final = {
 @click.command(
     epilog=epilog(
         "capwasm doctor",
+        "capwasm doctor --lang rust",
         "capwasm doctor --json | jq .advisories",
         codes="0 all that is required is there and no known advisory is in a guest's reach,"
         " 1 something is missing or reachable, 2 wrong usage",
@@ -41,12 +45,26 @@ COLOURS: Final = {
 )
 @home_option
 @json_option
-def doctor(home_path: Path, as_json: bool) -> None:
+@click.option(
+    "--lang",
+    "languages",
+    type=click.Choice(LANGUAGES),
+    multiple=True,
+    help="Tell only what builds plugins in that language; may be given again.",
+)
+def doctor(home_path: Path, as_json: bool, languages: tuple[str, ...]) -> None:
     """Show what this machine enforces, and which known advisories can matter here.
 
     Of the runtime's directory, if there is one: whether its revocation feed is new enough, and
     whether the layers can be had that its policy wants around plugins in processes of their own.
+
+    Also which languages plugins can be built in here, and the command for each tool that is missing;
+    that one is missing is no failure.
     """
+    if languages:
+        found = toolchains(languages)
+        say_json({"toolchains": found}, indent=2) if as_json else show_toolchains(found)
+        return
     from capwasm.engine.advisories import REVIEWED, findings, python_findings, unlisted
     from capwasm.machine import check_machine
 
@@ -62,6 +80,7 @@ def doctor(home_path: Path, as_json: bool) -> None:
                 "advisories-not-listed": unlisted(),
                 "python-advisories": [_data(finding) for finding in python],
                 "reviewed": REVIEWED,
+                "toolchains": toolchains(),
             },
             indent=2,
         )
@@ -165,6 +184,8 @@ def _show(
     out.print(_grid(rows))
     out.print(Text("\nAdvisories of this Python that lie on a guest's way", "bold"))
     out.print(_grid(_row(finding) for finding in python))
+    out.print()
+    show_toolchains(toolchains())
     if ok:
         out.print(Text("\nNothing that is required is missing.", "bold green"))
     else:
