@@ -41,9 +41,10 @@ def templates(language: str) -> list[Path]:
     """What `capwasm new` copies, the later over the earlier; empty if the language has no template."""
     common = _find("guest-sdk/template", "plugin.toml")
     try:
-        return [common, _find(f"guest-sdk/{language}/template", ".")]
+        own = _find(f"guest-sdk/{language}/template", ".")
     except InternalError:
         return []
+    return [common, own] if any(p.is_file() for p in own.rglob("*")) else []
 
 
 def _find(place: str, known: str) -> Path:
