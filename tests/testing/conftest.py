@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from capwasm.testing import Bench
+from capwasm.values import Err
 from tests.kit import HEAD, OPTIONAL, guest
 
 ASKED = """
@@ -61,3 +62,9 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
 @pytest.fixture
 def prober(make: Callable[..., Bench]) -> Bench:
     return make()
+
+
+def run(bench: Bench, operation: str, *words: str) -> Any:
+    """What the prober says to it, or the word that it was refused with."""
+    result = bench.call("run", operation, list(words))
+    return result.error.strip('"') if isinstance(result, Err) else result.value

@@ -9,14 +9,9 @@ import pytest
 
 from capwasm.errors import GrantDeniedError
 from capwasm.testing import Answer, Bench, BenchError, Request, UnansweredError
-from capwasm.values import Err
+from tests.testing.conftest import run
 
 API = "https://api.example.com"
-
-
-def run(bench: Bench, operation: str, *words: str) -> Any:
-    result = bench.call("run", operation, list(words))
-    return result.error.strip('"') if isinstance(result, Err) else result.value
 
 
 # -- what is real -------------------------------------------------------------------------------

@@ -29,15 +29,20 @@ from capwasm.errors import BuildError, CapwasmError
 from capwasm.events import DENIED, Event
 from capwasm.grants.consent_store import ConsentStore
 from capwasm.grants.manifest import Manifest
+from capwasm.handles import Handle
 from capwasm.isolation.commands import Commands
 from capwasm.isolation.server import ShimServer
 from capwasm.learning import Learner, Proposal
 from capwasm.plugin import Plugin
 from capwasm.record.recorders import Recorders
 from capwasm.record.redact import Redactor
+from capwasm.serving import Serving, Terms
 
+from .cassette import Recording, Replay
 from .errors import BenchError
 from .fetch import BenchNet, Fetches
+from .plain import Handles
+from .plain import Secrets as SecretNames
 from .served import BenchRuntime, Between, Uses, cause_of
 from .store import Store
 from .times import SteppedTime
@@ -67,6 +72,7 @@ class Bench:
         secrets: Mapping[str, bytes | str] | None = None,
         binds: Mapping[str, str | PathLike[str]] | None = None,
         seed: bytes = SEED,
+        module: str = "plugin",
     ) -> None:
         """Name what is to run; it is built when it is needed, unless these very sources were.
 
@@ -76,13 +82,15 @@ class Bench:
             secrets: name → value.
             binds: name of a directory → the directory; an empty one of the bench's own if not given.
             seed: of the random bytes.
+            module: the Python module of a project in Python.
         """
         self.source = Path(source)
-        self.fetch = Fetches()
+        self._module = module
         self.clock = SteppedTime()
         self.logs: list[PluginRecord] = []
         self.events: list[Event] = []
         values = {n: v.encode() if isinstance(v, str) else v for n, v in (secrets or {}).items()}
+        self._values = values
         self._vault = MemoryVault(values)
         self._wishes = Wishes(
             {name: Path(path).absolute() for name, path in (binds or {}).items()},
@@ -90,6 +98,7 @@ class Bench:
         )
         self._random = SeededBytes(seed)
         self._redactor = Redactor()
+        self.fetch = Fetches(self._redactor.text)
         self._uses = Uses()
         self._between: Between | None = None
         self._stack = contextlib.ExitStack()
@@ -98,6 +107,8 @@ class Bench:
         self._capsule = b""
         self._plugin: Plugin | None = None
         self._learner: Learner | None = None
+        self._places: dict[str, Path] = {}
+        self._kinds: dict[str, type[Handle]] | None = None
 
     # -- the plugin ----------------------------------------------------------------------------
 
@@ -227,6 +238,75 @@ class Bench:
         words = self.manifest.plugin.model_dump(by_alias=True, exclude_defaults=True)
         return self._learn.propose(words)
 
+    # -- host calls on record ------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def record(self, cassette: str | PathLike[str]) -> Iterator[None]:
+        """Write down every host call of this block, and how it ended.
+
+        The plugin is loaded anew for it, since what it does at its start belongs to it.  Calls within
+        the block come one after the other.  The file is written if the block ends well.
+
+        Args:
+            cassette: the file; directories above it are made.
+
+        Raises:
+            BenchError: a secret would stand in it; it can't be written; or there is a block already.
+        """
+        recording = Recording(self._name(), self._resources, self._secrets())
+        with self._in_between(recording):
+            yield
+        recording.save(Path(cassette))
+
+    @contextlib.contextmanager
+    def replay(self, cassette: str | PathLike[str]) -> Iterator[None]:
+        """Answer every host call of this block as it was answered when it was recorded.
+
+        Nothing is opened, sent or decided then; so there are no events, and no limit but those of
+        the guest's own code.  What it logs is in `logs`.
+
+        Args:
+            cassette: the file.
+
+        Raises:
+            ReplayMismatchError: it made another call than was recorded, with the difference, or
+                fewer.
+            BenchError: the file is no cassette; or there is a block already.
+        """
+        replay = Replay(Path(cassette), self._resources, self._secrets())
+        with self._in_between(replay):
+            yield
+        replay.check_done()
+
+    @contextlib.contextmanager
+    def _in_between(self, between: Between) -> Iterator[None]:
+        if self._between is not None:
+            raise BenchError("a block of record or replay stands in another")
+        self._unload()
+        self._between = between
+        try:
+            yield
+        finally:
+            self._unload()
+            self._between = None
+
+    def _unload(self) -> None:
+        plugin, self._plugin = self._plugin, None
+        if plugin is not None:
+            plugin.close()
+
+    def _name(self) -> str:
+        return f"{self.manifest.id}@{self.manifest.version}"
+
+    def _secrets(self) -> SecretNames:
+        return SecretNames(self._values, _names(self.manifest, "secret", "name"))
+
+    def _resources(self, terms: Terms) -> dict[str, type[Handle]]:
+        if self._kinds is None:
+            with contextlib.closing(Serving(terms)) as serving:
+                self._kinds = Handles.resources_of(serving.everything())
+        return self._kinds
+
     # -- life ----------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
@@ -256,15 +336,15 @@ class Bench:
         """The runtime, in a home that allows what the manifest asks."""
         if self._runtime is not None:
             return self._runtime
-        capsule = _capsule_of(self.source)
+        capsule = _capsule_of(self.source, self._module)
         with contextlib.ExitStack() as stack:
             self._dev = dev = stack.enter_context(throwaway_home())
             ready = dev.prepare(capsule, self._wishes)
             dev.consent(ready)
             self._capsule = ready.capsule
             self._places = {
-                c.bind: self._wishes.binds.get(c.bind) or dev.files / c.bind
-                for c in _binds(ready.manifest)
+                name: self._wishes.binds.get(name) or dev.files / name
+                for name in _names(ready.manifest, "fs", "bind")
             }
             home, shim = dev.home, ShimServer()
             commands = Commands(shim)
@@ -328,10 +408,11 @@ class _Book:
         """Nothing more to do."""
 
 
-def _binds(manifest: Manifest) -> list[Any]:
-    request = manifest.requests.get("fs")
-    asked = request.asked if request else ()
-    return [c for a in asked for c in a.clauses if getattr(c, "bind", None) is not None]
+def _names(manifest: Manifest, capability: str, word: str) -> list[str]:
+    """What the tables of a capability name by that word."""
+    request = manifest.requests.get(capability)
+    tables = [c.to_toml() for a in (request.asked if request else ()) for c in a.clauses]
+    return [str(table[word]) for table in tables if word in table]
 
 
 def _line(event: Event) -> str:
@@ -339,9 +420,9 @@ def _line(event: Event) -> str:
     return f"{what} ({event.reason})"
 
 
-def _capsule_of(source: Path) -> bytes:
+def _capsule_of(source: Path, module: str) -> bytes:
     if source.is_dir():
-        return ready_capsule(source)[0]
+        return ready_capsule(source, module=module)[0]
     data = read_artifact(source).data
     if not data.startswith(COMPONENT_MAGIC):
         return bytes(data)

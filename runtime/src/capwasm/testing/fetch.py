@@ -81,8 +81,13 @@ class _Rule:
 class Fetches:
     """The answers of one bench, and what was asked.  For any thread."""
 
-    def __init__(self) -> None:
-        """No answer yet: the first fetch that comes through fails the test."""
+    def __init__(self, mask: Callable[[str], str] = str) -> None:
+        """No answer yet: the first fetch that comes through fails the test.
+
+        Args:
+            mask: takes secrets out of what a failure tells.
+        """
+        self._mask = mask
         self._rules: list[_Rule] = []
         self._addresses: dict[str, Sequence[str]] = {}
         self._lock = threading.Lock()
@@ -156,9 +161,10 @@ class Fetches:
             if rule is not None and rule.left is not None:
                 rule.left -= 1
         if rule is None:
+            url = self._mask(request.url)
             raise UnansweredError(
-                f"the plugin fetched {request.method} {request.url}, and the test has no answer:\n"
-                f'    bench.fetch.answer("{request.url}", json=...)'
+                f"the plugin fetched {request.method} {url}, and the test has no answer:\n"
+                f'    bench.fetch.answer("{url}", json=...)'
             )
         return rule.handler(request)
 

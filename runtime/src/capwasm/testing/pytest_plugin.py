@@ -36,7 +36,8 @@ def bench(request: pytest.FixtureRequest, bench_factory: Callable[..., Bench]) -
     `@pytest.mark.bench(secrets={...}, config={...})` gives it what `Bench` takes.
     """
     mark = request.node.get_closest_marker("bench")
-    return bench_factory(_project(request.path), **(mark.kwargs if mark else {}))
+    options = {"module": os.environ.get("CAPWASM_MODULE", "plugin")} | (mark.kwargs if mark else {})
+    return bench_factory(_project(request.path), **options)
 
 
 def pytest_configure(config: pytest.Config) -> None:
