@@ -19,6 +19,7 @@ from .calling import Ticket, Turns, go_on, run_elsewhere
 from .capability import GrantedClause
 from .capsule.legacy import Proven
 from .engine.exports import Export, Namespace
+from .engine.witdoc import wit_texts
 from .errors import ConcurrencyExceeded, InstanceClosedError
 from .events import DENIED
 from .instance import Instance
@@ -59,7 +60,7 @@ class Plugin:
         self.grants = opener.grants
         self.digest = artifact.digest
         self.signers = artifact.signers
-        self.functions = opener.exports
+        self.functions = opener.exports.with_docs(wit_texts(artifact))
         self.name = opener.terms.name
         self.limits = opener.grants.limits
         self.exports = Namespace(self.functions, self._bind)
@@ -208,11 +209,7 @@ class Plugin:
 
     def _bind(self, export: Export) -> Callable[..., Any]:
         invoke = self._invoke
-
-        def function(*args: Any) -> Any:
-            return invoke(export, args)
-
-        return function
+        return lambda *args: invoke(export, args)
 
     def _invoke(  # noqa: C901 - flat, for each call costs
         self,

@@ -21,7 +21,8 @@ class Session:
     """One instance for several calls.  A context manager; a trap ends it.
 
     Attributes:
-        exports: the plugin's functions as attributes, called on this instance.
+        functions: all that it offers.
+        exports: the same as attributes, called on this instance.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class Session:
         """Hold the instance; `Plugin.session` made it, and `on_close` may be called twice."""
         self.exports = Namespace(functions, self._bind)
         self._instance = instance
-        self._functions = functions
+        self.functions = functions
         self._workers = workers
         self._on_close = on_close
         self._known: dict[str, Callable[..., Any]] = {}
@@ -47,7 +48,7 @@ class Session:
         """
         known = self._known.get(function)
         if known is None:
-            known = self._known[function] = self._bind(self._functions.find(function))
+            known = self._known[function] = self._bind(self.functions.find(function))
         return known(*args)
 
     def _bind(self, export: Export) -> Callable[..., Any]:
