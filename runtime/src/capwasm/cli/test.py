@@ -58,18 +58,23 @@ def test(as_json: bool, module: str, directory: Path, pytest_args: tuple[str, ..
         tell=None if as_json else status,
         say=(lambda _line: None) if as_json else say_line,
     )
-    code = _pytest(directory.absolute(), pytest_args, quiet=as_json)
+    code = _pytest(directory.absolute(), module, pytest_args, quiet=as_json)
     if as_json:
         say_json({"project": str(directory), "passed": code == 0, "exit-code": code}, indent=2)
     raise click.exceptions.Exit(code)
 
 
-def _pytest(project: Path, args: tuple[str, ...], *, quiet: bool) -> int:
+def _pytest(project: Path, module: str, args: tuple[str, ...], *, quiet: bool) -> int:
     """Run pytest in the project; with `quiet`, what it prints goes to stderr."""
     known = any(e.value == PLUGIN for e in entry_points(group="pytest11"))
     argv = [sys.executable, "-m", "pytest", *([] if known else ["-p", PLUGIN])]
     argv += ["--rootdir", str(project), "-p", "no:cacheprovider", "tests", *args]
-    env = {**os.environ, "CAPWASM_PROJECT": str(project), "PYTHONDONTWRITEBYTECODE": "1"}
+    env = {
+        **os.environ,
+        "CAPWASM_PROJECT": str(project),
+        "CAPWASM_MODULE": module,
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     sys.stdout.flush()
     process = subprocess.Popen(  # noqa: S603 - fixed argv, no shell
         argv, cwd=project, env=env, stdout=sys.stderr.fileno() if quiet else None
