@@ -111,17 +111,11 @@ class DevHome:
         artifact = self._proven(signed)
         manifest = parse_manifest(artifact.manifest_bytes, capabilities)
         _check_wishes(manifest, wishes)
-        given, lines = self._allowed(manifest, capabilities, wishes)
+        missing, there = self._secrets(manifest, wishes.secrets)
+        given, lines = self._allowed(manifest, capabilities, wishes, missing | there)
         self._write_policy("\n\n".join([f'{_MARK}schema = 1\nowner = "{_WHO}"', *lines]) + "\n")
-        vault = self._vault() if "secret" in manifest.requests else None
-        if vault is not None:
-            for name, value in wishes.secrets.items():
-                vault.set(name, value)
-        names = vault.names() if vault is not None else []
-        wanted = [str(c.to_toml()["name"]) for c in _clauses(manifest, "secret")]
         digest = artifact.code_digest if artifact.kind == "component" else artifact.digest
-        missing = dict.fromkeys(name for name in wanted if name not in names)
-        return Ready(signed, manifest, digest, given, tuple(missing))
+        return Ready(signed, manifest, digest, given, tuple(sorted(missing)))
 
     def keep_secret(self, name: str, value: bytes) -> None:
         """Put a secret into the vault of this home."""
@@ -153,8 +147,33 @@ class DevHome:
         )
         return verify(read_artifact(signed), self.home.trust())
 
+    def _secrets(
+        self, manifest: Manifest, values: Mapping[str, bytes]
+    ) -> tuple[frozenset[str], frozenset[str]]:
+        """Keep the secrets that the author gives; which are still to be had, and which are there.
+
+        One that is optional is never asked for.
+        """
+        if "secret" not in manifest.requests:
+            return frozenset(), frozenset()
+        vault = self._vault()
+        for name, value in values.items():
+            vault.set(name, value)
+        there = frozenset(vault.names())
+        needed = {
+            clause.name
+            for asked in manifest.requests["secret"].asked
+            for clause in asked.clauses
+            if not asked.optional
+        }
+        return frozenset(needed - there), there
+
     def _allowed(
-        self, manifest: Manifest, capabilities: tuple[Any, ...], wishes: Wishes
+        self,
+        manifest: Manifest,
+        capabilities: tuple[Any, ...],
+        wishes: Wishes,
+        secrets: frozenset[str],
     ) -> tuple[dict[str, str | None], list[str]]:
         """What each permission stands for, and the policy's tables."""
         given: dict[str, str | None] = {}
@@ -164,7 +183,7 @@ class DevHome:
             allowed = []
             for asked in request.asked if request else ():
                 for clause in asked.clauses:
-                    allows, told = self._one(capability.name, clause, wishes)
+                    allows, told = self._one(capability.name, clause, wishes, secrets)
                     if told is not None or allows is None:
                         given[asked.path] = told
                     if allows is not None:
@@ -173,7 +192,9 @@ class DevHome:
                 lines.append(policy_lines(capability, manifest.id, allowed))
         return given, lines
 
-    def _one(self, name: str, clause: Any, wishes: Wishes) -> tuple[Any, str | None]:
+    def _one(
+        self, name: str, clause: Any, wishes: Wishes, secrets: frozenset[str]
+    ) -> tuple[Any, str | None]:
         """What the policy allows of a clause, and what that is here; None: it is not given."""
         if name == "fs" and clause.bind is not None:
             place = wishes.binds.get(clause.bind) or self.files / clause.bind
@@ -182,6 +203,8 @@ class DevHome:
                 place.mkdir(parents=True, exist_ok=True)
             return replace(clause, path=str(place)), str(place)
         if (name == "fs" and clause.path is not None) or (name == "exec" and not clause.program):
+            return None, None
+        if name == "secret" and clause.name not in secrets:
             return None, None
         if name == "config" and clause.key in wishes.config:
             value = wishes.config[clause.key]
@@ -276,7 +299,7 @@ def _check_wishes(manifest: Manifest, wishes: Wishes) -> None:
     known = {
         "--bind": [c.bind for c in _clauses(manifest, "fs") if c.bind is not None],
         "--config": [c.key for c in _clauses(manifest, "config")],
-        "--secret": [str(c.to_toml()["name"]) for c in _clauses(manifest, "secret")],
+        "--secret": [c.name for c in _clauses(manifest, "secret")],
     }
     wanted = {"--bind": wishes.binds, "--config": wishes.config, "--secret": wishes.secrets}
     faults = [

@@ -14,6 +14,12 @@ from ._output import console, shown
 __all__ = ["say_line", "show_permissions", "status"]
 
 STYLES: Final = {"low": "green", "medium": "yellow", "high": "bold red"}
+# Why an author's own home does not give it.
+_NOT_GIVEN: Final = {
+    "secret": "it is optional, and there is no --secret",
+    "fs": "it is a directory of this machine, which only a policy gives",
+    "exec": "which program that is, only a policy says",
+}
 
 
 def show_permissions(
@@ -39,7 +45,7 @@ def show_permissions(
         out.print(Text.assemble(risk, shown(row["text"]), (f"  {notes}", "dim")))
         if given is not None and row["path"] in given:
             place = given[row["path"]]
-            told = "not given: what it stands for only a policy can say" if place is None else place
+            told = f"not given: {_NOT_GIVEN[row['capability']]}" if place is None else place
             out.print(Text(f"         = {shown(told)}", "yellow" if place is None else "dim"))
 
 
