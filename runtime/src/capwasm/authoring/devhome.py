@@ -160,12 +160,9 @@ class DevHome:
         for name, value in values.items():
             vault.set(name, value)
         there = frozenset(vault.names())
-        needed = {
-            clause.name
-            for asked in manifest.requests["secret"].asked
-            for clause in asked.clauses
-            if not asked.optional
-        }
+        asked = manifest.requests["secret"].asked
+        wanted: list[Any] = [c for a in asked if not a.optional for c in a.clauses]
+        needed = {clause.name for clause in wanted}
         return frozenset(needed - there), there
 
     def _allowed(

@@ -32,7 +32,7 @@ def of_component(name: str, data: bytes, sha256: str) -> Report:
     }
 
 
-def add_permissions(report: Report, data: bytes | memoryview) -> None:
+def add_permissions(report: Report, data: bytes) -> None:
     """Say what the manifest of a capsule asks, with its risk; nothing where it can't be read."""
     from capwasm.authoring.review import permissions
     from capwasm.capsule.container import read_archive, split
