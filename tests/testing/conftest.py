@@ -33,11 +33,18 @@ keys = ["city"]
 """
 
 
-def project(place: Path, asked: str = ASKED, instance: str = "per-call") -> Path:
-    rest = "".join(text for word, text in OPTIONAL.items() if word not in asked)
+def project(
+    place: Path,
+    asked: str = ASKED,
+    instance: str = "per-call",
+    isolation: str = "in-process",
+    code: str = "prober",
+) -> Path:
     head = HEAD.format(id="test.guest", version="1.0.0", requires=">=0", instance=instance)
+    head += f'isolation = "{isolation}"\n'
+    rest = "".join(text for word, text in OPTIONAL.items() if word not in asked)
     place.mkdir(exist_ok=True)
-    (place / "plugin.wasm").write_bytes(guest("prober"))
+    (place / "plugin.wasm").write_bytes(guest(code))
     (place / "plugin.toml").write_text(head + asked + rest)
     return place
 

@@ -14,7 +14,7 @@ import pytest
 from capwasm.testing import Bench, BenchError, ReplayMismatchError, UnansweredError
 from capwasm.testing.plain import Handles, Secrets, from_plain, to_plain
 from capwasm.values import Err, Ok, Some, Variant
-from tests.testing.conftest import run
+from tests.testing.conftest import project, run
 
 API = "https://api.example.com"
 SECRET = "s3cr3t-v4lue"
@@ -139,6 +139,29 @@ def test_what_ends_a_call_ends_it_again(make: Callable[..., Bench], cassette: Pa
     other = make(asked, secrets={}, config={})
     with other.replay(cassette), pytest.raises(GuestTrap, match="wall is not granted"):
         other.call("run", "clock.now", [])
+
+
+# -- instances ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("isolation", ["in-process", "process"])
+@pytest.mark.parametrize("instance", ["per-call", "pooled", "single"])
+def test_each_instance_is_told_at_its_start_what_it_was_told(
+    tmp_path: Path, cassette: Path, instance: str, isolation: str
+) -> None:
+    place = project(tmp_path / "p", "[clock]\n[random]\n", instance, isolation, "starter")
+
+    def seeds(bench: Bench) -> list[int]:
+        return [bench.call("seed") for _ in range(3)]
+
+    with Bench(place) as bench, bench.record(cassette):
+        was = seeds(bench)
+    assert len(set(was)) == (3 if instance == "per-call" else 1)
+    assert {c["in"] for c in calls_of(cassette)} == {"(start)"}
+    with Bench(place, seed=b"other") as bench:
+        assert seeds(bench) != was
+        with bench.replay(cassette):
+            assert seeds(bench) == was
 
 
 # -- secrets ------------------------------------------------------------------------------------

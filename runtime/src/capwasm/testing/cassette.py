@@ -105,16 +105,12 @@ class Recording:
         """
         instances = [list(calls) for calls in self._instances]
         self._check(instances)
-        text = json.dumps(
-            {"cassette": FORMAT, "plugin": self._plugin, "instances": instances},
-            indent=1,
-            ensure_ascii=False,
-        )
+        text = _text(self._plugin, instances)
         if not self.secrets.redactor.clean([text]):
             raise BenchError("a secret would stand in the cassette; nothing was written")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_file(path, f"{text}\n".encode(), ArtifactError, code="artifact.unreadable")
+            write_file(path, text.encode(), ArtifactError, code="artifact.unreadable")
         except (OSError, ArtifactError) as exc:
             raise BenchError(f"{path} can't be written: {exc}") from None
 
@@ -268,6 +264,17 @@ class _Replayed:
 
     def close(self) -> None:
         self._served.close()
+
+
+def _text(plugin: str, instances: list[list[Call]]) -> str:
+    """The file, a call a line, so that its changes can be read."""
+    tapes = [
+        ",\n".join(f"   {json.dumps(call, ensure_ascii=False)}" for call in calls)
+        for calls in instances
+    ]
+    inner = ",\n".join(f"  [\n{tape}\n  ]" if tape else "  []" for tape in tapes)
+    head = f'{{\n "cassette": {FORMAT},\n "plugin": {json.dumps(plugin)},\n "instances": ['
+    return f"{head}\n{inner}\n ]\n}}\n"
 
 
 def _line(call: Call) -> str:
