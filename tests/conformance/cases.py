@@ -334,8 +334,8 @@ TIGHT: Final = f"fuel = {2**50}\nwall-ms = 700\nhost-calls = 1000\n"
 ENDS: Final[tuple[Limit, ...]] = (
     Limit("fuel", ("spin",), FuelExhausted),
     Limit("deadline", ("spin",), DeadlineExceeded, TIGHT),
-    Limit("memory", ("alloc", "4000"), MemoryLimitExceeded, instead={"python": "MemoryError"}),
-    Limit("stack", ("recurse",), StackExhausted, instead={"python": "RecursionError"}),
+    Limit("memory", ("alloc", "4000"), MemoryLimitExceeded, instead={"python": "MemoryError", "js": "out of memory"}),
+    Limit("stack", ("recurse",), StackExhausted, instead={"python": "RecursionError", "js": "too much recursion"}),
     Limit("output", ("log.flood", "2000"), OutputLimitExceeded),
     Limit("host-calls", ("clock.loop", "2000"), HostCallLimitExceeded, TIGHT),
     Limit("panic", ("panic", "a word of its own"), GuestTrap),

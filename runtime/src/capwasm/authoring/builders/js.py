@@ -46,7 +46,7 @@ _TABLES: Final = {
     "config": ("capwasm:config/config", "[config]"),
     "exec": ("capwasm:exec/commands", "[[exec]]"),
 }
-# Part of the engine → the interface whose table it is served by; without the table it is left out.
+# Part of the engine → the interface by whose table it is served; without the table it is left out.
 _FEATURES: Final = {
     "stdio": "capwasm:log/log",
     "clocks": "capwasm:clock/clock",
@@ -197,7 +197,7 @@ def _build(node: str, tools: Path, sdk: Path, task: Task, source: Path) -> dict[
         "world": world or None,
         "declared": dict(task.declared),
         "tables": {m: {"needs": needs, "table": table} for m, (needs, table) in _TABLES.items()},
-        "features": [word for word, needs in _FEATURES.items() if needs in task.declared],
+        "features": _features(task),
     }
     asked = task.scratch / "request.json"
     asked.write_text(json.dumps(request), encoding="utf-8")
@@ -212,6 +212,17 @@ def _build(node: str, tools: Path, sdk: Path, task: Task, source: Path) -> dict[
     if code or "faults" in told:
         raise _failed(told.get("faults", ()), task)
     return told
+
+
+def _features(task: Task) -> list[str]:
+    """The parts of the engine that what is declared can serve.
+
+    The engine asks for the time as each call begins, so a clock that may be missing is none.
+    """
+    clock = task.manifest.requests.get("clock")
+    sure = clock is not None and not any(asked.optional for asked in clock.asked)
+    found = [word for word, needs in _FEATURES.items() if needs in task.declared]
+    return [word for word in found if word != "clocks" or sure]
 
 
 def _failed(told: Sequence[Mapping[str, str]], task: Task) -> BuildError:
