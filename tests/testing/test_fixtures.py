@@ -18,6 +18,10 @@ def pytest_in(place: Path, test: str, **env: str) -> subprocess.CompletedProcess
     tests = place / "tests"
     tests.mkdir(parents=True, exist_ok=True)
     (tests / "test_it.py").write_text(test)
+    return run_pytest(place, **env)
+
+
+def run_pytest(place: Path, **env: str) -> subprocess.CompletedProcess[str]:
     known = any(e.value == PLUGIN for e in entry_points(group="pytest11"))
     argv = [*([] if known else ["-p", PLUGIN]), "-q", "-W", "error", "-p", "no:cacheprovider"]
     return subprocess.run(
