@@ -1,49 +1,57 @@
-"""Builds the committed Rust guests from their sources, and says which are out of date.
+"""Builds the committed guests from their sources, and says which are out of date.
 
     python tests/guests/build.py            build what is out of date
     python tests/guests/build.py --all      build all
     python tests/guests/build.py --check    only compare digests; needs no toolchain
 
 `digests.json` holds, for each guest, the digest of the component and of everything that it was made
-from: the crate with its lock file, the WIT packages, and the flags.  A plain test compares both, so
-a source that changed without a rebuild is found.  The builds are not promised to be the same byte
-for byte on two machines: the standard library is the one of the compiler at hand.
+from: the crate with its lock file, the WIT packages, and the flags; of a
+project, what `capwasm build` takes.  A plain test compares both, so a source that changed without a
+rebuild is found.  The builds are not promised to be the same byte for byte on two machines: the
+standard library is the one of the compiler at hand.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from capwasm.authoring.builders._cargo import Cargo, find_cargo, rust_tools
+from capwasm.errors import BuildError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DIGESTS = Path(__file__).with_name("digests.json")
 TARGET = "wasm32-wasip2"
 FLAGS = ("build", "--locked", "--release", "--target", TARGET)
-DEBIAN_WASI = Path("/usr/lib/wasm32-wasi")
-DEBIAN_RUSTC = Path("/usr/bin/rustc")
 
 
 @dataclass(frozen=True)
 class Guest:
-    """A crate, the component made of it, and files that are kept as copies beside that.
+    """A plugin's sources, the component made of them, and files that are kept as copies beside that.
 
     Attributes:
-        source: the crate, below the repository.
+        source: a crate, or a project, below the repository.
         wasm: the component, below the repository.
         copies: file of the crate → its copy.
+        abi: whether it is made of capwasm's WIT packages, too.
+        sdk: places of the guest SDK; it is no crate then, but a plugin that `capwasm build` makes.
     """
 
     source: str
     wasm: str
     copies: tuple[tuple[str, str], ...] = ()
+    abi: bool = True
+    sdk: tuple[str, ...] = ()
 
 
 GUESTS = {
@@ -52,6 +60,19 @@ GUESTS = {
         "guest-sdk/examples/demo-weather",
         "runtime/src/capwasm/demo/weather.wasm",
         (("plugin.toml", "runtime/src/capwasm/demo/plugin.toml"),),
+    ),
+    "componentizer": Guest(
+        "guest-sdk/componentizer", "runtime/src/capwasm/authoring/componentizer.wasm", abi=False
+    ),
+    "conformance-rust": Guest(
+        "guest-sdk/conformance/rust",
+        "tests/guests/conformance-rust.wasm",
+        sdk=("guest-sdk/rust/src", "guest-sdk/rust/Cargo.toml"),
+    ),
+    "conformance-c": Guest(
+        "guest-sdk/conformance/c",
+        "tests/guests/conformance-c.wasm",
+        sdk=("guest-sdk/c/include", "guest-sdk/c/src"),
     ),
 }
 
@@ -69,18 +90,22 @@ def say(text: str, *, error: bool = False) -> None:
 def _sources(guest: Guest) -> Iterator[tuple[str, Path]]:
     """Every file that decides what the component is, with the name it goes by."""
     crate = REPOSITORY / guest.source
-    for path in (crate / "Cargo.toml", crate / "Cargo.lock", *crate.glob("src/**/*.rs")):
+    for path in (*crate.glob("Cargo.*"), *crate.glob("src/**/*.rs")):
         yield path.relative_to(crate).as_posix(), path
     for path in crate.glob("wit/*.wit"):
         yield path.relative_to(crate).as_posix(), path
-    for path in (REPOSITORY / "wit").glob("*/*.wit"):
+    for place in map(REPOSITORY.joinpath, guest.sdk):
+        inside = [place] if place.is_file() else place.rglob("*.*")
+        for path in (crate / "plugin.toml", *crate.glob("*.c"), *inside):
+            yield path.relative_to(REPOSITORY).as_posix(), path
+    for path in (REPOSITORY / "wit").glob("*/*.wit") if guest.abi else ():
         yield f"wit/deps/{path.parent.name}/{path.name}", path
 
 
 def source_digest(guest: Guest) -> str:
     """SHA-256 over the flags and over the name and content of every source."""
-    total = hashlib.sha256(" ".join(FLAGS).encode())
-    for name, path in sorted(_sources(guest)):
+    total = hashlib.sha256(b"" if guest.sdk else " ".join(FLAGS).encode())
+    for name, path in sorted(set(_sources(guest))):
         total.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return total.hexdigest()
 
@@ -116,91 +141,17 @@ class Missing(Exception):
     """What the machine lacks, with the commands that bring it."""
 
 
-@dataclass(frozen=True)
-class Toolchain:
-    """How to call cargo."""
-
-    argv: tuple[str, ...]
-    env: dict[str, str]
-    flags: str
-    compiler: str
-    sources: Path
-
-
-def find_toolchain(scratch: Path) -> Toolchain:
+def find_toolchain(scratch: Path) -> Cargo:
     """A rustup target if there is one, else Debian's compiler with its own standard library.
 
     Raises:
         Missing: neither is whole.
     """
-    cargo = shutil.which("cargo")
+    cargo = find_cargo(scratch / "bin")
     if cargo is None:
-        raise Missing("cargo: apt-get install cargo, or https://rustup.rs")
-    if _rustup_has_target():
-        return Toolchain((cargo, *FLAGS), {}, "", _version("rustc"), _sysroot("rustc"))
-    lacking = []
-    library = DEBIAN_RUSTC.exists() and _sysroot(str(DEBIAN_RUSTC)) / "library"
-    if not library or not library.exists() or not DEBIAN_WASI.exists():
-        lacking.append("a standard library: apt-get install rustc-web rust-web-src wasi-libc")
-    linker = shutil.which("wasm-ld") or _newest_wasm_ld()
-    if linker is None:
-        lacking.append("wasm-ld: apt-get install lld-19")
-    if shutil.which("wasm-component-ld") is None:
-        lacking.append("wasm-component-ld: cargo install wasm-component-ld")
-    if lacking or linker is None:
-        raise Missing(
-            "\n  ".join(
-                [
-                    f"no way to build for {TARGET}.  Either: rustup target add {TARGET}",
-                    "or, without rustup's downloads, what is missing of the other way:",
-                    *lacking,
-                ]
-            )
-        )
-    links = scratch / "bin"
-    links.mkdir(parents=True, exist_ok=True)
-    (links / "wasm-ld").unlink(missing_ok=True)
-    (links / "wasm-ld").symlink_to(linker)
-    env = {
-        "PATH": f"{links}{os.pathsep}{os.environ['PATH']}",
-        "RUSTC": str(DEBIAN_RUSTC),
-        "RUSTC_BOOTSTRAP": "1",
-    }
-    argv = (cargo, *FLAGS, "-Z", "build-std=std,panic_abort")
-    rustc = str(DEBIAN_RUSTC)
-    return Toolchain(argv, env, f"-L {DEBIAN_WASI}", _version(rustc), _sysroot(rustc))
-
-
-def _rustup_has_target() -> bool:
-    # `rustup target list` can name a target whose files are gone; the compiler knows better.
-    rustc = shutil.which("rustc")
-    if rustc is None:
-        return False
-    found = subprocess.run(
-        [rustc, "--print", "target-libdir", "--target", TARGET],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return found.returncode == 0 and any(Path(found.stdout.strip()).glob("libstd-*.rlib"))
-
-
-def _sysroot(rustc: str) -> Path:
-    """Where the compiler keeps the sources of the standard library."""
-    found = subprocess.run(
-        [rustc, "--print", "sysroot"], capture_output=True, text=True, check=True
-    )
-    return Path(found.stdout.strip()) / "lib/rustlib/src/rust"
-
-
-def _newest_wasm_ld() -> str | None:
-    found = [p for p in Path("/usr/bin").glob("wasm-ld-*") if p.name[8:].isdecimal()]
-    return str(max(found, key=lambda p: int(p.name[8:]))) if found else None
-
-
-def _version(rustc: str) -> str:
-    found = subprocess.run([rustc, "--version"], capture_output=True, text=True, check=True)
-    return found.stdout.strip()
+        lacking = [f"{t.name}: {t.install}" for t in rust_tools() if t.found is None]
+        raise Missing("\n  ".join([f"no way to build for {TARGET}", *lacking]))
+    return cargo
 
 
 # -- building ------------------------------------------------------------------------------------
@@ -211,30 +162,11 @@ def _cache() -> Path:
     return Path(base) / "rust"
 
 
-def build(name: str, toolchain: Toolchain, scratch: Path) -> dict[str, str]:
+def build(name: str, scratch: Path) -> dict[str, str]:
     """Build one guest, put it where it belongs, and say what to record."""
     guest = GUESTS[name]
-    crate = scratch / "crates" / name
-    shutil.rmtree(crate, ignore_errors=True)
-    for inner, path in _sources(guest):
-        (crate / inner).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, crate / inner)
-    home = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo")
-    # No path of this machine may stand in the component.
-    places = {"cargo": home, "build": scratch, "rust": toolchain.sources}
-    remap = " ".join(f"--remap-path-prefix={path}=/{name}" for name, path in places.items())
-    env = {
-        **os.environ,
-        **toolchain.env,
-        "CARGO_TARGET_DIR": str(scratch / "target"),
-        "RUSTFLAGS": f"{toolchain.flags} {remap}".strip(),
-    }
     say(f"{name}: building (the first time takes minutes)")
-    subprocess.run(toolchain.argv, cwd=crate, env=env, check=True)
-    built = scratch / "target" / TARGET / "release" / f"{name.replace('-', '_')}.wasm"
-    code = built.read_bytes()
-    if any(str(path).encode() in code for path in places.values()):
-        raise SystemExit(f"{name}: a path of this machine stands in the component")
+    code, compiler = _project(guest) if guest.sdk else _crate(name, scratch)
     (REPOSITORY / guest.wasm).parent.mkdir(parents=True, exist_ok=True)
     (REPOSITORY / guest.wasm).write_bytes(code)
     for source, copy in guest.copies:
@@ -243,8 +175,43 @@ def build(name: str, toolchain: Toolchain, scratch: Path) -> dict[str, str]:
     return {
         "wasm": hashlib.sha256(code).hexdigest(),
         "sources": source_digest(guest),
-        "compiler": toolchain.compiler,
+        "compiler": compiler,
     }
+
+
+def _project(guest: Guest) -> tuple[bytes, str]:
+    """The component of a project, as `capwasm build` makes it, and by what."""
+    from capwasm.authoring.project import build_project
+    from capwasm.capsule.container import split
+
+    built = build_project(REPOSITORY / guest.source)
+    with zipfile.ZipFile(io.BytesIO(bytes(split(built.capsule).archive))) as archive:
+        code = archive.read("plugin.wasm")
+    if str(Path.home()).encode() in code or str(REPOSITORY).encode() in code:
+        raise SystemExit(f"{guest.source}: a path of this machine stands in the component")
+    return code, built.tool
+
+
+def _crate(name: str, scratch: Path) -> tuple[bytes, str]:
+    """The component of a crate, and the compiler."""
+    cargo, crate = find_toolchain(scratch), scratch / "crates" / name
+    shutil.rmtree(crate, ignore_errors=True)
+    for inner, path in _sources(GUESTS[name]):
+        (crate / inner).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, crate / inner)
+    env = {
+        **os.environ,
+        **cargo.env,
+        "CARGO_TARGET_DIR": str(scratch / "target"),
+        # No path of this machine may stand in the component.
+        "CARGO_ENCODED_RUSTFLAGS": cargo.rustflags({"build": scratch}),
+    }
+    subprocess.run([*cargo.argv, "--locked"], cwd=crate, env=env, check=True)
+    built = scratch / "target" / TARGET / "release" / f"{name.replace('-', '_')}.wasm"
+    code = built.read_bytes()
+    if any(str(path).encode() in code for path in (scratch, cargo.library, Path.home())):
+        raise SystemExit(f"{name}: a path of this machine stands in the component")
+    return code, cargo.compiler
 
 
 def main() -> int:
@@ -263,15 +230,12 @@ def main() -> int:
         say("\n".join(stale) or "all guests are up to date")
         return 1 if stale else 0
     wanted = options.names or [n for n in GUESTS if options.all or f"{n}:" in "\n".join(stale)]
-    scratch = _cache()
-    try:
-        toolchain = find_toolchain(scratch) if wanted else None
-    except Missing as exc:
-        say(f"missing: {exc}", error=True)
-        return 1
     for name in wanted:
-        assert toolchain is not None
-        entry = build(name, toolchain, scratch)
+        try:
+            entry = build(name, _cache())
+        except (Missing, BuildError) as exc:
+            say(f"{name}: {exc}", error=True)
+            return 1
         recorded = json.loads(DIGESTS.read_text()) if DIGESTS.exists() else {}
         recorded[name] = entry
         DIGESTS.write_text(json.dumps(recorded, indent=2, sort_keys=True) + "\n")

@@ -11,6 +11,8 @@ from types import ModuleType
 
 import pytest
 
+from capwasm.authoring.builders import _cargo
+
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -31,7 +33,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def copied(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of all that the script reads, which a test may change."""
     for guest in script.GUESTS.values():
-        for place in (guest.wasm, guest.source, *(copy for _, copy in guest.copies)):
+        for place in (guest.wasm, guest.source, *guest.sdk, *(copy for _, copy in guest.copies)):
             source, target = REPOSITORY / place, tmp_path / place
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
@@ -104,16 +106,30 @@ def test_refuses_a_guest_that_nothing_is_recorded_of(script: ModuleType, copied:
 def test_says_which_tools_are_missing_and_the_commands(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(script, "_rustup_has_target", lambda: False)
-    monkeypatch.setattr(script, "DEBIAN_WASI", tmp_path / "nothing")
-    monkeypatch.setattr(script, "DEBIAN_RUSTC", tmp_path / "nothing")
-    monkeypatch.setattr(script, "_newest_wasm_ld", lambda: None)
-    monkeypatch.setattr(
-        script.shutil, "which", lambda name: "/usr/bin/cargo" if name == "cargo" else None
-    )
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(_cargo, "DEBIAN_WASI", tmp_path / "nothing")
+    monkeypatch.setattr(_cargo, "_wasm_ld", lambda: None)
 
     with pytest.raises(script.Missing) as caught:
         script.find_toolchain(tmp_path)
 
     for command in ("rustup target add", "apt-get install", "cargo install wasm-component-ld"):
         assert command in str(caught.value)
+
+
+def test_the_committed_components_are_small(script: ModuleType) -> None:
+    for guest in script.GUESTS.values():
+        if guest.wasm.startswith("tests/"):
+            assert (REPOSITORY / guest.wasm).stat().st_size <= 300_000, guest.wasm
+
+
+@pytest.mark.parametrize(
+    "place", ["guest-sdk/rust/src/kv.rs", "guest-sdk/conformance/rust/plugin.toml"]
+)
+def test_refuses_an_sdk_or_a_project_that_changed_without_a_rebuild(
+    script: ModuleType, copied: Path, place: str
+) -> None:
+    with (copied / place).open("a") as file:
+        file.write("\n")
+
+    assert any("conformance-rust" in f and "have changed" in f for f in script.faults())

@@ -46,7 +46,6 @@ macro_rules! plugin {
         $crate::wit_bindgen::generate!({
             path: "wit",
             runtime_path: "::capwasm_guest::wit_bindgen::rt",
-            bitflags_path: "::capwasm_guest::wit_bindgen::bitflags",
             generate_all,
         });
     };
@@ -55,7 +54,6 @@ macro_rules! plugin {
             world: $world,
             path: "wit",
             runtime_path: "::capwasm_guest::wit_bindgen::rt",
-            bitflags_path: "::capwasm_guest::wit_bindgen::bitflags",
             generate_all,
         });
     };

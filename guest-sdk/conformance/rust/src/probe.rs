@@ -159,7 +159,7 @@ fn perform(operation: &str, arguments: &[String]) -> Result<String, Failed> {
         "spin" => loop {
             std::hint::spin_loop();
         },
-        "recurse" => recurse(&[0; 64]).to_string(),
+        "recurse" => recurse(number(0)).to_string(),
         "panic" => panic!("{first}"),
         other => return Err(Failed::Told(format!("no operation {other}"))),
     })
@@ -180,11 +180,10 @@ fn send(method: &str, url: &str, parts: &[String]) -> Result<fetch::Response, Er
     request.send()
 }
 
-/// Calls itself without end, and not as a loop: each call needs what the one before holds.
+/// Calls itself without end, and not as a loop: each call needs its own number afterwards.
 #[allow(unconditional_recursion)]
-fn recurse(held: &[u8; 64]) -> u64 {
-    let more = std::hint::black_box([held[0].wrapping_add(1); 64]);
-    recurse(&more) + u64::from(std::hint::black_box(more)[1])
+fn recurse(number: u64) -> u64 {
+    recurse(number.wrapping_mul(3)).rotate_left(7) ^ number
 }
 
 fn done((): ()) -> String {
