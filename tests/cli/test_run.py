@@ -295,7 +295,9 @@ def test_a_trap_is_told_with_the_plugins_own_functions_and_what_it_printed(shell
     assert "src/lib.rs:" in done.stderr
     assert "[guest.trap]" in done.stderr
     assert "  at " in done.stderr
-    assert "prober" in done.stderr.partition("[guest.trap]")[2]
+    told = done.stderr.partition("[guest.trap]")[2]
+    assert told.partition(": ")[2].startswith("it broke\n    at src/lib.rs:")
+    assert "prober" in told
 
 
 def test_the_functions_of_a_trap_and_the_limit_of_a_stack_are_told(shell: Shell) -> None:

@@ -9,7 +9,11 @@ from capwasm.errors import CapwasmError, Fault, GuestTrap, LimitExceeded
 from capwasm.grants.manifest import Manifest
 from capwasm.limits import CEILING
 
+from .said import Said
+
 __all__ = ["advise"]
+
+_MOST_PLACES: Final = 5
 
 # Code of an error → the word of plugin.toml that asks for more.
 _WORDS: Final = {
@@ -25,8 +29,19 @@ _WORDS: Final = {
 }
 
 
-def advise(error: CapwasmError, manifest: Manifest) -> CapwasmError:
-    """The same error, with what its author can write to mend it."""
+def advise(error: CapwasmError, manifest: Manifest, said: Said | None = None) -> CapwasmError:
+    """The same error, with its place in the author's sources and what the author can write to mend it.
+
+    Args:
+        error: what the call ended with.
+        manifest: the plugin's.
+        said: what the plugin printed during the call.
+    """
+    if isinstance(error, GuestTrap) and said is not None and said.cause:
+        # Python's own frames of WebAssembly say nothing of the plugin.
+        rest = [] if said.python else error.message.split("\n")
+        places = [f"  at {place}" for place in dict.fromkeys(said.places)][:_MOST_PLACES]
+        error.message = "\n".join([said.cause, *places, *rest])
     error.faults = (*error.faults, *_advice(error, manifest))
     return error
 

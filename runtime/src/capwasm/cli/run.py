@@ -19,6 +19,7 @@ from ._progress import CompileLine
 
 if TYPE_CHECKING:
     from capwasm.authoring.devhome import DevHome, Ready, Wishes
+    from capwasm.authoring.said import Said
     from capwasm.caps.log import PluginRecord
     from capwasm.events import Event
 
@@ -109,6 +110,7 @@ class _Trial:
             click.UsageError: the arguments do not fit.
         """
         from capwasm.authoring.advice import advise
+        from capwasm.authoring.said import Said
         from capwasm.errors import GuestError
         from capwasm.runtime import Runtime
 
@@ -118,6 +120,7 @@ class _Trial:
         self._agree(ready)
         self.dev.consent(ready)
         events: list[Event] = []
+        said = Said()
         with (
             _quiet_logger(),
             Runtime.open(
@@ -126,7 +129,7 @@ class _Trial:
                 hook=events.append,
                 on_slow=lambda text: click.echo(text, err=True),
                 on_compile=CompileLine(),
-                on_log=_show_log,
+                on_log=lambda record: _show_log(record, said),
             ) as runtime,
         ):
             try:
@@ -136,7 +139,7 @@ class _Trial:
                     return True
                 called = make_call(plugin, events, self.function, self.args, as_json=self.as_json)
             except GuestError as exc:
-                raise advise(exc, ready.manifest) from None
+                raise advise(exc, ready.manifest, said) from None
         called.show(events, as_json=self.as_json, verbose=self.verbose)
         return called.good
 
@@ -248,13 +251,16 @@ def _pairs(option: str, words: tuple[str, ...]) -> dict[str, str]:
     return pairs
 
 
-def _show_log(record: PluginRecord) -> None:
-    """A record of the plugin's log; what it prints is told as it is."""
+def _show_log(record: PluginRecord, said: Said) -> None:
+    """A record of the plugin's log; of what it prints, what says something to its author."""
     if record.channel == "log":
         fields = "".join(f" {name}={value}" for name, value in record.fields.items())
         line = f"log {record.level}: {record.message}{fields}"
     else:
-        line = f"{record.channel}: {record.message}"
+        text = said.line(record.message) if record.channel == "stderr" else record.message
+        if text is None:
+            return
+        line = f"{record.channel}: {text}"
     console(error=True).print(shown(line), style="cyan", markup=False)
 
 
