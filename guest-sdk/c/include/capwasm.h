@@ -31,7 +31,7 @@
  * output is ONE block of malloc, whatever it holds (a list with its texts, a record with its parts), and
  * capwasm_free() of the pointer that you were given frees all of it.  Text and bytes that you are given
  * are followed by a NUL that isn't counted.  There is no other way in which this header takes or gives
- * memory.  When there is none left, the call ends (abort); no function returns NULL for that.
+ * memory.  When there is none left, the call ends; no function returns NULL for that.
  *
  * Handles.  A file, a secret and a response are open until their `close`, once; a copy is the same
  * handle.  Using one after that ends the call.
@@ -131,6 +131,11 @@ static inline void capwasm_free(const void *block) {
 #else
 #define CAPWASM_PRINTF(format, first)
 #endif
+
+/* malloc and realloc, but when there is no memory left the call ends, and the host knows why.  What they
+ * give is freed with free() or capwasm_free(). */
+void *capwasm_alloc(size_t size);
+void *capwasm_resize(void *block, size_t size);
 
 /* Text made as printf makes it. */
 capwasm_text capwasm_format(const char *format, ...) CAPWASM_PRINTF(1, 2);

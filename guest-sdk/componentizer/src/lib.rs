@@ -1,7 +1,7 @@
-//! The part of a build that needs no compiler: from WIT to C, and from a core module to a component.
+//! The part of a build that needs no compiler: from WIT to C and Go, and from a core module to a component.
 //!
-//! Itself a component, which `capwasm build` runs without any permission; so plugin authors need a
-//! C compiler and nothing else.
+//! Itself a component, which `capwasm build` runs without any permission; so plugin authors need
+//! their compiler and nothing else.
 
 use std::collections::HashMap;
 
@@ -9,8 +9,8 @@ use wasi_preview1_component_adapter_provider::{
     WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
 };
 use wit_bindgen_core::wit_parser::{Resolve, SourceMap, UnresolvedPackageGroup, WorldId, WorldItem};
-use wit_bindgen_core::Files;
-use wit_component::ComponentEncoder;
+use wit_bindgen_core::{Files, WorldGenerator};
+use wit_component::{embed_component_metadata, ComponentEncoder, StringEncoding};
 
 wit_bindgen::generate!({ world: "componentizer", path: "wit" });
 
@@ -26,7 +26,7 @@ impl Guest for Componentizer {
         name: String,
         prefixes: Vec<(String, String)>,
     ) -> Result<Vec<File>, String> {
-        let (mut resolve, world) = parse(packages, world.as_deref())?;
+        let (resolve, world) = parse(packages, world.as_deref())?;
         let mut rename = prefixes;
         short_names(&resolve, world, &mut rename);
         let options = wit_bindgen_c::Opts {
@@ -34,12 +34,30 @@ impl Guest for Componentizer {
             rename_world: Some(name),
             ..Default::default()
         };
-        let mut files = Files::default();
-        options.build().generate(&mut resolve, world, &mut files).map_err(chain)?;
-        Ok(files
-            .iter()
-            .map(|(name, content)| File { name: name.into(), content: content.to_vec() })
-            .collect())
+        generate(&mut *options.build(), resolve, world)
+    }
+
+    fn bind_go(packages: Vec<Vec<File>>, world: Option<String>) -> Result<Vec<File>, String> {
+        let (resolve, world) = parse(packages, world.as_deref())?;
+        let options = wit_bindgen_go::Opts {
+            format: wit_bindgen_go::Format::False,
+            generate_stubs: true,
+            quiet: true,
+            ..Default::default()
+        };
+        generate(&mut *options.build(), resolve, world)
+    }
+
+    fn embed(
+        module: Vec<u8>,
+        packages: Vec<Vec<File>>,
+        world: Option<String>,
+    ) -> Result<Vec<u8>, String> {
+        let (resolve, world) = parse(packages, world.as_deref())?;
+        let mut module = module;
+        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8, false)
+            .map_err(chain)?;
+        Ok(module)
     }
 
     fn componentize(module: Vec<u8>) -> Result<Vec<u8>, String> {
@@ -55,6 +73,19 @@ impl Guest for Componentizer {
             .and_then(|encoder| encoder.encode())
             .map_err(chain)
     }
+}
+
+fn generate(
+    generator: &mut dyn WorldGenerator,
+    mut resolve: Resolve,
+    world: WorldId,
+) -> Result<Vec<File>, String> {
+    let mut files = Files::default();
+    generator.generate(&mut resolve, world, &mut files).map_err(chain)?;
+    Ok(files
+        .iter()
+        .map(|(name, content)| File { name: name.into(), content: content.to_vec() })
+        .collect())
 }
 
 /// The world of the first package, with all that it refers to.
