@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
@@ -231,6 +232,10 @@ class Toy:
         }
 
 
+class Held:
+    """To whom the descriptors of a recipe belong."""
+
+
 class Rig:
     """An instance whose process is a `Peer`, started.  A context manager."""
 
@@ -246,20 +251,18 @@ class Rig:
         self.toy = Toy()
         self.limits = limits or Limits(wall_ms=3_000)
         self.engine = PluginEngine(Capacity(pooled=False))
-        recipe = Recipe("toy.plugin@1.0.0", Spec(kind), {}, (), 1, self.limits.value_bytes)
-        self.closed = 0
+        held = Held()
+        self.held = weakref.ref(held)
+        limit = self.limits.value_bytes
+        recipe = Recipe("toy.plugin@1.0.0", Spec(kind), {}, (), 1, limit, holds=held)
         self.supervisor = Supervisor(
             self.peer,  # type: ignore[arg-type]
             recipe,
             lambda layer: f"without {layer}",
-            self._on_close,
         )
         self.instance = self.new()
         if start:
             self.instance.start()
-
-    def _on_close(self) -> None:
-        self.closed += 1
 
     def new(self) -> ProcessInstance:
         from capwasm.capability import Interface

@@ -144,9 +144,10 @@ def test_crashes_in_a_row_are_counted_and_a_good_call_ends_the_row() -> None:
 
 def test_a_closed_supervisor_starts_nothing_and_lets_go_once() -> None:
     with Rig(returns("x")) as rig:
+        assert rig.held() is not None
         rig.supervisor.close()
         rig.supervisor.close()
-        assert rig.closed == 1
+        assert rig.held() is None
         assert rig.call("run", "x") == "x", "what runs is not stopped by it"
         rig.instance.close()
         assert rig.peer.killed

@@ -102,10 +102,12 @@ class In(Protocol):
 
 
 class UpReader:
-    """The host's side of the window that the shim writes.  Owns the descriptor."""
+    """The host's side of the window that the shim writes.  Closed by itself when nobody has it."""
+
+    fd = -1
 
     def __init__(self, fd: int, size: int) -> None:
-        """Read from that memory file."""
+        """Read from that memory file, whose descriptor is owned from now on, also when this fails."""
         self.fd = fd
         self.size = size
         self._high = 0
@@ -134,6 +136,9 @@ class UpReader:
         if fd >= 0:
             os.close(fd)
 
+    def __del__(self) -> None:
+        self.close()
+
 
 class UpWriter:
     """The shim's side of the window that it writes."""
@@ -149,10 +154,12 @@ class UpWriter:
 
 
 class DownWriter:
-    """The host's side of the window that it writes.  Owns its descriptor and its mapping."""
+    """The host's side of the window that it writes.  Closed by itself when nobody has it."""
+
+    fd = -1
 
     def __init__(self, fd: int, size: int) -> None:
-        """Map that memory file."""
+        """Map that memory file, whose descriptor is owned from now on, also when this fails."""
         self.fd = fd
         self.size = size
         self._map = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
@@ -173,8 +180,12 @@ class DownWriter:
         """Close the mapping and the descriptor, once."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
-            self._map.close()
             os.close(fd)
+            if hasattr(self, "_map"):
+                self._map.close()
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class DownReader:
@@ -197,12 +208,8 @@ def make_up(size: int) -> tuple[UpReader, int]:
     Raises:
         OSError: there is no memory file to be had.
     """
-    fd = _memory("up", size)
-    try:
-        return UpReader(fd, size), os.dup(fd)
-    except BaseException:
-        os.close(fd)
-        raise
+    reader = UpReader(_memory("up", size), size)
+    return reader, os.dup(reader.fd)
 
 
 def make_down(size: int) -> tuple[DownWriter, int]:
@@ -211,17 +218,8 @@ def make_down(size: int) -> tuple[DownWriter, int]:
     Raises:
         OSError: there is no memory file to be had, or no /proc to open it again for reading only.
     """
-    fd = _memory("down", size)
-    try:
-        reading = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return DownWriter(fd, size), reading
-        except BaseException:
-            os.close(reading)
-            raise
-    except BaseException:
-        os.close(fd)
-        raise
+    writer = DownWriter(_memory("down", size), size)
+    return writer, os.open(f"/proc/self/fd/{writer.fd}", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _memory(name: str, size: int) -> int:

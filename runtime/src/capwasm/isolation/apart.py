@@ -128,12 +128,11 @@ def component_apart(
         spec=Spec("component", required=isolation.required, limits=budget(limits, lanes)),
         load=Parcel.of(linked, terms.name, limits).to_load(),
         fds=((CODE, code_of(linked.compiled)),),
+        holds=linked.compiled,
         lanes=lanes,
         value_bytes=limits.value_bytes,
     )
-    supervisor = Supervisor(
-        server, recipe, lambda layer: isolation.line_without([layer]), lambda: None
-    )
+    supervisor = Supervisor(server, recipe, lambda layer: isolation.line_without([layer]))
     code = _ComponentCode(linked)
     return Apart(linked.exports, linked.laned, supervisor, code, serve, linked.imports)
 
@@ -175,16 +174,12 @@ def native_apart(
         ),
         load={"limit": limits.value_bytes},
         fds=(("file", sealed.fd),),
+        holds=sealed,
         lanes=1,
         value_bytes=limits.value_bytes,
         describes=code.check_description,
     )
-    supervisor = Supervisor(
-        server,
-        recipe,
-        lambda layer: isolation.line_without([layer]),
-        sealed.close,
-    )
+    supervisor = Supervisor(server, recipe, lambda layer: isolation.line_without([layer]))
     return Apart(code.exports, (), supervisor, code, NativeServed)
 
 

@@ -86,10 +86,8 @@ class _Lodging:
 
     def close(self) -> None:
         """Give both back, once."""
-        line = self.line
-        if line is not None:
-            self._supervisor.give_back(line)
-            self.line = None
+        self._supervisor.give_back(self)
+        self.line = None
         self._seat.close()
 
 
@@ -135,7 +133,7 @@ class ProcessInstance(Instance):
 
     def _begin(self, store: Any) -> None:
         record = self._call
-        line = self._supervisor.take(record, lambda: self._check(record))
+        line = self._supervisor.take(store, record, lambda: self._check(record))
         store.line = line
         line.owner = self
         if self._code.opens:

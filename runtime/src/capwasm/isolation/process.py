@@ -54,6 +54,7 @@ class Recipe:
         fds: what it gets beside its lanes, each with a name; they stay the recipe's.
         lanes: how many.   value_bytes: `limits.value_bytes`, which decides on the windows.
         describes: whether what it says of itself, once loaded, is acceptable; raises if not.
+        holds: to whom `fds` belong: they are open as long as that is there.
     """
 
     plugin: str
@@ -63,6 +64,7 @@ class Recipe:
     lanes: int
     value_bytes: int
     describes: Callable[[Any], None] = field(default=lambda _said: None)
+    holds: object = None
 
     @property
     def shared(self) -> bool:
@@ -74,8 +76,8 @@ class Line:
     """One lane of a process, with its windows, for one instance at a time.
 
     Attributes:
-        exchange: the calls on it.   taken: whether an instance has it.
-        owner: that instance.
+        exchange: the calls on it.   holder: who has it, or None.
+        owner: the instance that lives there.
     """
 
     def __init__(
@@ -89,7 +91,7 @@ class Line:
         """Made by `ShimProcess.start`."""
         self.process = process
         self.lane = Lane(sock, out, into)
-        self.taken = False
+        self.holder: object = None
         self.owner: Any = None
         self._out, self._into = out, into
         me = weakref.proxy(process)
@@ -121,7 +123,7 @@ class ShimProcess:
         self.why: str | None = None
         self.mourned = False
         self.layers = started.report.applied
-        self._recipe = recipe
+        self._plugin, self._describes = recipe.plugin, recipe.describes
         self._started = started
         self._side = Lane(side, None, None) if side is not None else None
         # Re-entrant, for a signal's handler may interrupt a call.
@@ -182,12 +184,12 @@ class ShimProcess:
         lane = self.lines[0].lane
         match lane.recv(tick):
             case [Kind.HELLO, version, said] if type(version) is int and version == VERSION:
-                self._recipe.describes(said)
+                self._describes(said)
             case [Kind.LOADFAIL, str(), str() as text]:
                 raise LinkError(
                     f"its code can't be loaded: {printable(text[:_MESSAGE_CHARS])}",
                     code="link.instantiate",
-                    context=self._recipe.plugin,
+                    context=self._plugin,
                 )
             case _:
                 raise ProtocolFault("it did not greet as it should")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from capwasm.call import CallRecord
@@ -37,21 +38,18 @@ class Supervisor:
         server: ShimServer,
         recipe: Recipe,
         without: Callable[[Layer], str],
-        on_close: Callable[[], None],
     ) -> None:
         """None yet.
 
         Args:
             server: starts them.
-            recipe: what they are made from.
+            recipe: what they are made from; let go of when none can be started any more.
             without: the line of the policy that would do without a layer.
-            on_close: called once when none can be started any more.
         """
         self.backoff = Backoff(recipe.plugin)
         self._server = server
         self._recipe = recipe
         self._without = without
-        self._on_close = on_close
         self._processes: list[ShimProcess] = []
         self._closed = False
         # Both re-entrant, for a signal's handler may make a call.
@@ -66,10 +64,11 @@ class Supervisor:
 
     # -- lines ----------------------------------------------------------------------------------
 
-    def take(self, record: CallRecord, check: Callable[[], None]) -> Line:
+    def take(self, holder: object, record: CallRecord, check: Callable[[], None]) -> Line:
         """A line for one instance, to a process that has loaded its code.
 
         Args:
+            holder: whose it is, until `give_back`; also where this is interrupted.
             record: of the start.
             check: raises what must end it.
 
@@ -78,30 +77,33 @@ class Supervisor:
             GuestError: `guest.backoff`; or it died, hung or spoke out of turn, which is on `record`.
             LinkError: its code can't be loaded.
         """
-        line = self._free()
+        line = self._free(holder)
         if line is None:
             if not self._recipe.shared:
-                return self._start(record, check)
+                return self._start(holder, record, check)
             with self._starting:
-                line = self._free() or self._start(record, check)
+                line = self._free(holder) or self._start(holder, record, check)
         return line
 
-    def _free(self) -> Line | None:
+    def _free(self, holder: object) -> Line | None:
         with self._lock:
             for process in self._processes if self._recipe.shared else ():
                 if process.alive:
                     for line in process.lines:
-                        if not line.taken:
-                            line.taken = True
+                        if line.holder is None:
+                            line.holder = holder
                             return line
         return None
 
-    def _start(self, record: CallRecord, check: Callable[[], None]) -> Line:
+    def _start(self, holder: object, record: CallRecord, check: Callable[[], None]) -> Line:
         self.backoff.check()
+        # Held until it has started: a number of a descriptor that was closed meanwhile may be that of
+        # anything else by then.
+        recipe = self._recipe
         if self._closed:
-            raise InstanceClosedError("the plugin is closed", context=self._recipe.plugin)
+            raise InstanceClosedError("the plugin is closed", context=recipe.plugin)
         try:
-            process = ShimProcess.start(self._server, self._recipe)
+            process = ShimProcess.start(self._server, recipe)
         except ShimError as exc:
             raise self._with_fix(exc) from exc.__cause__
         # Until here nothing of the guest's was there to take time.
@@ -113,7 +115,7 @@ class Supervisor:
                 raise self.ended(process, record, exc) from None
             line = process.lines[0]
             with self._lock:
-                line.taken = True
+                line.holder = holder
                 self._processes.append(process)
             return line
         except BaseException:
@@ -130,18 +132,22 @@ class Supervisor:
         ]
         return ShimError(error.message, code=error.code, context=self._recipe.plugin, faults=faults)
 
-    def give_back(self, line: Line) -> None:
-        """The instance on it has ended.  Called again, does what an interrupt left undone."""
-        process = line.process
+    def give_back(self, holder: object) -> None:
+        """The instance has ended that holds so.  Called again, does what an interrupt left undone."""
+        for process in self.processes:
+            for line in [each for each in process.lines if each.holder is holder]:
+                self._give_back(line, process)
+
+    def _give_back(self, line: Line, process: ShimProcess) -> None:
         line.owner = None
         if process.alive:
             self._clear(line, process)
         with self._lock:
-            line.taken = False
             over = not (process.alive and self._recipe.shared and not self._closed)
-            over = over and not any(each.taken for each in process.lines)
-            if over and process in self._processes:
+            over = over and not any(e.holder is not None for e in process.lines if e is not line)
+            if over:
                 self._processes.remove(process)
+            line.holder = None  # the last: from here on it is another's
         if over:
             process.close()
 
@@ -152,7 +158,7 @@ class Supervisor:
         elif line.exchange.busy:
             # What it would say next is anybody's guess.
             process.kill("a call into it did not end as it should")
-        elif line.taken:
+        else:
             try:
                 line.lane.begin()
                 line.lane.send((Kind.CLOSE,))
@@ -206,13 +212,12 @@ class Supervisor:
     def close(self) -> None:
         """Start no more, and end those that serve nobody; the others end with their instances."""
         with self._lock:
-            first, self._closed = not self._closed, True
-            idle = [p for p in self._processes if not any(line.taken for line in p.lines)]
+            self._closed = True
+            self._recipe = replace(self._recipe, fds=(), holds=None)
+            idle = [p for p in self._processes if all(line.holder is None for line in p.lines)]
             self._processes = [p for p in self._processes if p not in idle]
         for process in idle:
             process.close()
-        if first:
-            self._on_close()
 
 
 def _told_to_end(record: CallRecord) -> BaseException | None:
