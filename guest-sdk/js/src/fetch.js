@@ -157,7 +157,8 @@ export async function fetch(input, init = {}) {
   const url = String(request ? request.url : input);
   const method = (init.method ?? request?.method ?? "GET").toUpperCase();
   const headers = new Headers(init.headers ?? request?.headers ?? []);
-  init.signal?.throwIfAborted();
+  // The engine's own `throwIfAborted` ends the call.
+  if (init.signal?.aborted) throw init.signal.reason;
   const redirects = REDIRECTS[init.redirect ?? "follow"];
   if (!redirects) throw new TypeError(`redirect is follow, manual or error, not ${init.redirect}`);
   const body = await bodyOf(init.body ?? (request?.body ? request : undefined), headers);
