@@ -1,7 +1,7 @@
 """Makes the bindings of the Go SDK from wit/.
 
-    python guest-sdk/go/generate.py            write src/internal/wit
-    python guest-sdk/go/generate.py --check    only say what differs; needs gofmt, as writing does
+python guest-sdk/go/generate.py            write src/internal/wit
+python guest-sdk/go/generate.py --check    only say what differs; needs gofmt, as writing does
 """
 
 from __future__ import annotations
@@ -37,7 +37,11 @@ def made() -> dict[str, str]:
         text = content.decode().replace('"wit_component/', f'"{MODULE}/internal/wit/')
         if name.endswith(".go"):
             text = subprocess.run(
-                ["gofmt"], input=text, capture_output=True, text=True, check=True
+                ["gofmt"],
+                input=text,
+                capture_output=True,
+                text=True,
+                check=True,
             ).stdout
         files[name] = text
     return files

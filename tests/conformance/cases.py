@@ -293,10 +293,10 @@ REFUSES: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
     (("no.such", ), "no operation no.such"),
 )  # fmt: skip
 
-# The same plugin, with nothing granted but the seed that Python draws when it starts: every other
-# table is asked for as optional.
-BARE: Final = "[random]\n"
-BARE_POLICY: Final = '[plugins."test.guest".random]\n'
+# The same plugin, with nothing granted but the seed that Python and Go draw when they start, and the
+# clock that Go reads then: every other table is asked for as optional.
+BARE: Final = "[clock]\n[random]\n"
+BARE_POLICY: Final = '[plugins."test.guest".clock]\n[plugins."test.guest".random]\n'
 UNGRANTED: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
     (("fs.read", "/data/a.txt"), "denied"),
     (("fetch", "GET", "http://127.0.0.1:PORT/open/x"), "denied"),
@@ -334,8 +334,18 @@ TIGHT: Final = f"fuel = {2**50}\nwall-ms = 700\nhost-calls = 1000\n"
 ENDS: Final[tuple[Limit, ...]] = (
     Limit("fuel", ("spin",), FuelExhausted),
     Limit("deadline", ("spin",), DeadlineExceeded, TIGHT),
-    Limit("memory", ("alloc", "4000"), MemoryLimitExceeded, instead={"python": "MemoryError", "js": "out of memory"}),
-    Limit("stack", ("recurse",), StackExhausted, instead={"python": "RecursionError", "js": "too much recursion"}),
+    Limit(
+        "memory",
+        ("alloc", "4000"),
+        MemoryLimitExceeded,
+        instead={"python": "MemoryError", "js": "out of memory", "go": "out of memory"},
+    ),
+    Limit(
+        "stack",
+        ("recurse",),
+        StackExhausted,
+        instead={"python": "RecursionError", "js": "too much recursion"},
+    ),
     Limit("output", ("log.flood", "2000"), OutputLimitExceeded),
     Limit("host-calls", ("clock.loop", "2000"), HostCallLimitExceeded, TIGHT),
     Limit("panic", ("panic", "a word of its own"), GuestTrap),

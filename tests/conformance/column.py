@@ -115,7 +115,6 @@ def _world(policy: str) -> Iterator[tuple[World, Origin]]:
 
 def _load(world: World, code: bytes, manifest: str, version: str = "1.0.0") -> Plugin:
     rest = "".join(text for word, text in OPTIONAL.items() if word not in manifest)
-    # Python draws its seed when it starts.
     return world.load(code, manifest + rest, version=version)
 
 

@@ -95,6 +95,13 @@ type Result[T, E any] = types.Result[T, E]
 // Unit is the value of a result without one.
 type Unit = types.Unit
 
+// Tuple2 to Tuple4 are WIT's tuples, where they stand within another type or are parameters: F0, F1, ….
+type (
+	Tuple2[A, B any]       = types.Tuple2[A, B]
+	Tuple3[A, B, C any]    = types.Tuple3[A, B, C]
+	Tuple4[A, B, C, D any] = types.Tuple4[A, B, C, D]
+)
+
 // Some is an Option with a value.
 func Some[T any](value T) Option[T] { return types.Some(value) }
 
