@@ -19,7 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "new": ("new", "Make a plugin's project that builds as it is."),
     "build": ("build", "Make a component of a project's sources, and a capsule of it."),
     "test": ("test", "Build a project if need be, and run its tests."),
-    "run": ("run", "Try a plugin out, in a home of its own, with just what it asks for."),
+    "run": ("run", "Try a plugin out, with just what it asks for."),
     "keygen": ("capsule", "Make a key that signs capsules."),
     "pack": ("capsule", "Make a capsule of a directory."),
     "sign": ("capsule", "Add a signature to a capsule."),

@@ -27,8 +27,7 @@ INSTALL = 'pip install "capwasm[testing]"'
     epilog=epilog(
         "capwasm test",
         "capwasm test greeter -k counts -x",
-        codes="those of pytest: 0 all passed, 1 some failed, 2 wrong usage, 5 no tests;"
-        " 1 also if it can't be built, 130 interrupted",
+        codes="0 all passed, 1 some failed or it can't be built, 2 wrong usage, 5 no tests, 130 interrupted",
     ),
 )
 @json_option
