@@ -157,6 +157,7 @@ def _words(new: New, title: str) -> dict[str, str]:
         "__PASCAL__": "".join(part.capitalize() for part in new.name.split("-")),
         "__ID__": new.plugin_id,
         "__NAMESPACE__": namespace,
+        "__SPACE__": namespace.replace("-", "_"),
         "__PACKAGE__": f"{namespace}:{new.name}",
         "__TITLE__": title,
         "__CAPWASM__": version("capwasm"),

@@ -12,7 +12,7 @@ import time
 import uuid
 
 import capwasm_guest
-from capwasm_guest import clock, config, fetch, kv, log, plugin, random, secrets
+from capwasm_guest import clock, config, fetch, fs, kv, log, plugin, random, secrets
 from capwasm_guest import exec as commands
 from helper import DOUBLE
 
