@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
-from typing import Any
+import tracemalloc
+from pathlib import Path
+from typing import Any, cast
 
 import msgpack
 import pytest
 
+from capwasm.call import CallRecord
 from capwasm.errors import GuestCrashed, HostCallLimitExceeded
+from capwasm.handles import Handle, Lease
+from capwasm.isolation.native import NativeServed
 from capwasm.limits import Limits
+from capwasm_shim.frames import Lane, ProtocolFault, pair
 
 from .peer import Rig, asks, returns
 
@@ -72,3 +79,69 @@ def test_refuses_a_result_that_it_does_not_have(says: tuple[str, Any]) -> None:
         assert caught.value.code == "guest.protocol"
         assert rig.peer.killed
     assert all(thing.closed == 1 for thing in rig.toy.things)
+
+
+@pytest.mark.case("RES-12")
+def test_a_call_within_another_ends_with_that_one_also_after_its_start() -> None:
+    outer = CallRecord("outer", "f", Limits(wall_ms=50))
+    inner = CallRecord("inner", "g", Limits(wall_ms=60_000))
+    inner.outer = outer
+    inner.restart()
+    assert inner.deadline == outer.deadline
+    assert inner.remaining() < 1
+
+
+# -- to cost more than it may -------------------------------------------------------------------------
+
+
+@pytest.mark.case("IPC-04")
+def test_arrays_that_are_claimed_and_not_there_cost_nothing() -> None:
+    """Old releases of msgpack kept what was made of half a frame, for good."""
+    ours, theirs = pair()
+    lane = Lane(ours, None, None)
+    text = b"\xdb" + (50_000).to_bytes(4, "big") + b"a" * 50_000
+    tracemalloc.start()
+    try:
+        for _ in range(40):
+            theirs.send(b"\x92\x91\x92" + text + b"\xc1")
+            with pytest.raises(ProtocolFault):
+                lane.recv()
+            theirs.send((b"\xdd" + (60_000).to_bytes(4, "big")) * 1000 + bytes(50_000))
+            with pytest.raises(ProtocolFault):
+                lane.recv()
+        assert tracemalloc.get_traced_memory()[0] < 1 << 20
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
+        lane.close()
+        theirs.close()
+
+
+@pytest.mark.case("IPC-08", "IPC-09")
+def test_refuses_descriptors_to_who_does_not_take_them() -> None:
+    ours, theirs = pair()
+    host, shim = Lane(ours, None, None), Lane(theirs, None, None, descriptors=True)
+    with Path("/dev/null").open() as file:
+        for _ in range(3):
+            host.send([1], [file.fileno()])
+            shim.recv()
+            os.close(*shim.received)
+        host.send([1])
+        with pytest.raises(ProtocolFault, match="take them"):
+            host.send([1], [file.fileno()])
+    host.close()
+    shim.close()
+
+
+@pytest.mark.case("RES-14")
+def test_what_was_given_for_good_is_noted_once_a_grant() -> None:
+    class File(Handle):
+        def read_only(self) -> int:
+            return -1
+
+    served = NativeServed(cast("Any", None))
+    first, second = Lease(), Lease()
+    for _ in range(3):
+        for lease in (first, second):
+            served._descriptor(cast("Any", File(lease)))
+    assert served.leases == [first, second]

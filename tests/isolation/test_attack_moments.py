@@ -130,7 +130,7 @@ def test_a_line_that_was_given_back_is_not_taken_from_the_next() -> None:
         other.close()
 
 
-@pytest.mark.case("LIFE-10")
+@pytest.mark.case("LIFE-13")
 def test_an_end_while_a_process_starts_closes_no_descriptor_that_it_is_given() -> None:
     class Ending(Peer):
         def start(

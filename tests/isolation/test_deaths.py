@@ -90,8 +90,7 @@ def works(plugin: Any) -> bool:
 
 
 def is_native(plugin: Any) -> bool:
-    functions = plugin.functions if isinstance(plugin, Plugin) else plugin._functions
-    return any(export.name == "handle" for export in functions)
+    return any(export.name == "handle" for export in plugin.functions)
 
 
 def supervisor(plugin: Plugin) -> Supervisor:

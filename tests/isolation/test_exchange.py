@@ -27,8 +27,8 @@ from capwasm.errors import (
     HostCallLimitExceeded,
     InstanceClosedError,
     InternalError,
-    LimitExceeded,
     LinkError,
+    RecursionLimitExceeded,
     ValueLimitExceeded,
 )
 from capwasm.limits import Limits
@@ -282,7 +282,9 @@ def descriptors() -> list[Path]:
     [
         ("guest.trap", GuestTrap),
         ("limit.fuel", FuelExhausted),
-        ("limit.deadline", LimitExceeded),
+        ("limit.deadline", GuestTrap),
+        ("limit.host-calls", GuestTrap),
+        ("limit.recursion", RecursionLimitExceeded),
         ("internal", InternalError),
         ("grant.denied", GuestTrap),
         ("audit.sink", GuestTrap),

@@ -26,6 +26,7 @@ import os
 import select
 import socket
 import struct
+import termios
 from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Final, Protocol
@@ -324,9 +325,12 @@ class Lane:
 
         Raises:
             ValueError: it doesn't fit the window.
-            ProtocolFault: the peer never reads (IPC-08).
+            ProtocolFault: the peer never reads (IPC-08), or has not read what came before descriptors.
             PeerClosed: it is gone.
         """
+        # Those on their way count as open files of this user, for all of its processes together.
+        if fds and fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4)) != bytes(4):
+            raise ProtocolFault("it asks for descriptors and does not take them")
         data = self._packer.pack(frame)
         if len(data) > MAX_FRAME:
             data = self._packer.pack((frame[0] | _BIG, self.put(data)))
@@ -459,7 +463,13 @@ class Lane:
         except ProtocolFault:
             raise
         # What the package raises for bad input is of many kinds, and no kind of ours (IPC-01..05).
-        except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as exc:
+        except (
+            ValueError,
+            TypeError,
+            msgpack.UnpackException,
+            RecursionError,
+            MemoryError,
+        ) as exc:
             raise ProtocolFault(f"not msgpack: {type(exc).__name__}") from None
         if not isinstance(frame, list):
             raise ProtocolFault("a frame is an array")

@@ -115,6 +115,8 @@ class CallRecord:
         """Start the clock anew: what came before was not the guest's to answer for."""
         self.started = monotonic()
         self.deadline = self.started + self.limits.wall_ms / 1000
+        if self.outer is not None:
+            self.deadline = min(self.deadline, self.outer.deadline)
 
     # -- time ----------------------------------------------------------------------------------
 

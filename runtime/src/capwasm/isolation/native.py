@@ -123,7 +123,8 @@ class NativeServed:
 
     def _descriptor(self, file: File) -> Descriptor:
         fd = file.read_only()
-        self.leases.append(file.lease)
+        if not any(lease is file.lease for lease in self.leases):
+            self.leases.append(file.lease)
         return Descriptor(fd)
 
     def _refused(self, interface: str, name: str) -> Callable[..., NoReturn]:

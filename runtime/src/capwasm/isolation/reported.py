@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 from capwasm.errors import (
-    CODES,
     CapwasmError,
     FuelExhausted,
     GuestTrap,
     HandleLimitExceeded,
     InstancesExceeded,
     InternalError,
-    LimitExceeded,
     LinkError,
     MemoryLimitExceeded,
+    RecursionLimitExceeded,
     StackExhausted,
     TableLimitExceeded,
     ValueLimitExceeded,
@@ -37,6 +36,7 @@ _SAID: Final[dict[str, type[CapwasmError]]] = {
         MemoryLimitExceeded,
         TableLimitExceeded,
         StackExhausted,
+        RecursionLimitExceeded,
         HandleLimitExceeded,
         InstancesExceeded,
         ValueLimitExceeded,
@@ -74,8 +74,6 @@ def reported(returned: Returned, plugin: str, *, starting: bool, converts: bool)
         return LinkError(text, code=_AT_START, context=plugin)
     if word in _SAID:
         return _SAID[word](text, context=plugin)
-    if word in CODES and word.startswith("limit."):
-        return LimitExceeded(text, code=word, context=plugin)
     # Whatever else it may say, it has failed.
     return GuestTrap(text, context=plugin)
 
