@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from capwasm.errors import GrantDeniedError
+from capwasm.authoring.project import build_cache
+from capwasm.errors import BuildError, GrantDeniedError
+from capwasm.home import make_private
 from capwasm.testing import Answer, Bench, BenchError, Request, UnansweredError
 from tests.testing.conftest import run
 
@@ -135,6 +139,17 @@ def test_what_is_no_answer_is_refused(prober: Bench) -> None:
         run(prober, "fetch", "GET", f"{API}/a")
 
 
+def test_an_answer_that_fails_fails_the_test(prober: Bench) -> None:
+    def handler(request: Request) -> Answer:
+        assert request.method == "PUT"
+        return Answer()
+
+    prober.fetch.answer(f"{API}/a", handler)
+    with pytest.raises(BenchError, match="AssertionError") as failed:
+        run(prober, "fetch", "GET", f"{API}/a")
+    assert isinstance(failed.value.__cause__, AssertionError)
+
+
 # -- clock and random ---------------------------------------------------------------------------
 
 
@@ -210,3 +225,59 @@ def test_a_directory_by_its_path_is_never_given(make: Any) -> None:
     bench = make('[[fs]]\nmount = "/etc"\npath = "/etc"\naccess = "read"\n', secrets={}, config={})
     with pytest.raises(GrantDeniedError):
         _ = bench.plugin
+
+
+def test_what_it_does_not_ask_is_not_given(make: Any) -> None:
+    for options in ({"secrets": {"other": "x"}}, {"config": {"other": "x"}}, {"binds": {"x": "/"}}):
+        with pytest.raises(BuildError, match="it is given what it does not ask"):
+            _ = make(**options).plugin
+
+
+# -- the operator's part ------------------------------------------------------------------------
+
+COMMAND = """
+[[plugins."test.guest".exec]]
+command = "count"
+program = "/usr/bin/wc"
+arguments = ["-c"]
+"""
+
+
+def test_a_command_is_what_the_policy_of_the_test_says(make: Any) -> None:
+    asked = '[log]\n[[exec]]\ncommand = "count"\n'
+    options: dict[str, Any] = {"secrets": {}, "config": {}}
+    assert "5" in run(make(asked, policy=COMMAND, **options), "exec", "count", "hello")
+    with pytest.raises(GrantDeniedError):
+        _ = make(asked, **options).plugin
+
+
+def test_a_denial_of_the_operator_is_tried_out(make: Any) -> None:
+    asked = '[log]\n[[net]]\nallow = "https://api.example.com/"\noptional = true\n'
+    denied = '[[deny.net]]\nallow = "https://api.example.com/"\n'
+    bench = make(asked, policy=denied, secrets={}, config={})
+    bench.fetch.answer(f"{API}/", body="x")
+    assert run(bench, "fetch", "GET", f"{API}/") == "denied"
+    assert "net" not in bench.granted
+
+
+# -- a language's runtime -----------------------------------------------------------------------
+
+
+@pytest.mark.toolchain("componentize-py")
+@pytest.mark.skipif(find_spec("componentize_py") is None, reason="componentize-py is missing")
+def test_a_plugin_in_python_is_the_same_in_each_run(tmp_path: Path) -> None:
+    from tests.builds import compiled, component, share
+
+    example = Path(__file__).parents[2] / "guest-sdk/python/examples/weather"
+    (tmp_path / "plugin.wasm").write_bytes(component(example))
+    (tmp_path / "plugin.toml").write_bytes((example / "plugin.toml").read_bytes())
+    cassette = tmp_path / "oslo.json"
+    make_private(build_cache() / "compiled")
+    share(compiled(), build_cache() / "compiled")
+    with Bench(tmp_path, secrets={"acme-token": "t0p-s3cret"}) as bench, bench.record(cassette):
+        bench.fetch.answer("https://api.acme.example/*", json={"celsius": 3, "summary": "rain"})
+        was = bench.call("forecast", "Oslo").unwrap()
+        bench.assert_only_used("net", "kv", "log", "random", "secret", "config")
+    assert "t0p-s3cret" not in cassette.read_text()
+    with Bench(tmp_path) as bench, bench.replay(cassette):
+        assert bench.call("forecast", "Oslo").unwrap().summary == was.summary == "rain"

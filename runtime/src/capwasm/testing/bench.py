@@ -71,6 +71,7 @@ class Bench:
         config: Mapping[str, str] | None = None,
         secrets: Mapping[str, bytes | str] | None = None,
         binds: Mapping[str, str | PathLike[str]] | None = None,
+        policy: str = "",
         seed: bytes = SEED,
         module: str = "plugin",
     ) -> None:
@@ -81,11 +82,13 @@ class Bench:
             config: setting → value.
             secrets: name → value.
             binds: name of a directory → the directory; an empty one of the bench's own if not given.
+            policy: tables of a `policy.toml` that are added to what allows all that it asks: a
+                denial, or what only an operator can say, such as what a command is.
             seed: of the random bytes.
             module: the Python module of a project in Python.
         """
         self.source = Path(source)
-        self._module = module
+        self._module, self._policy = module, policy
         self.clock = SteppedTime()
         self.logs: list[PluginRecord] = []
         self.events: list[Event] = []
@@ -95,6 +98,7 @@ class Bench:
         self._wishes = Wishes(
             {name: Path(path).absolute() for name, path in (binds or {}).items()},
             dict(config or {}),
+            values,
         )
         self._random = SeededBytes(seed)
         self._redactor = Redactor()
@@ -341,6 +345,8 @@ class Bench:
             self._dev = dev = stack.enter_context(throwaway_home())
             ready = dev.prepare(capsule, self._wishes)
             dev.consent(ready)
+            with dev.home.policy_file.open("a", encoding="utf-8") as file:
+                file.write(f"\n{self._policy}\n")
             self._capsule = ready.capsule
             self._places = {
                 name: self._wishes.binds.get(name) or dev.files / name
@@ -398,7 +404,7 @@ class Bench:
             told = cause_of(exc, BenchError)
             if told is None:
                 raise
-            raise told.with_traceback(None) from None
+            raise told.with_traceback(None) from told.__cause__
 
 
 class _Book:

@@ -154,6 +154,7 @@ class Fetches:
 
         Raises:
             UnansweredError: there is none.
+            BenchError: the test's own function failed.
         """
         with self._lock:
             self.requests.append(request)
@@ -166,7 +167,10 @@ class Fetches:
                 f"the plugin fetched {request.method} {url}, and the test has no answer:\n"
                 f'    bench.fetch.answer("{url}", json=...)'
             )
-        return rule.handler(request)
+        try:
+            return rule.handler(request)
+        except Exception as exc:
+            raise BenchError(f"the answer to {self._mask(request.url)} failed: {exc!r}") from exc
 
 
 def _pattern(url: str) -> str:
