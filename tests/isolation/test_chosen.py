@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,6 +78,15 @@ def test_anyone_can_have_it_run_in_a_process(
 
     assert apart(plugin)
     assert loaded(world)["process"] == [by]
+
+
+@pytest.mark.parametrize("word", ["Process", "proces", "", None, True])
+def test_refuses_a_wish_for_a_place_that_there_is_not(world: World, word: Any) -> None:
+    capsule = world.capsule(guest("hostile"))
+    world.consent(capsule)
+    with pytest.raises(ValueError, match="isolation must be one of in-process, process"):
+        world.runtime.load(capsule, isolation=word)
+    assert world.runtime.plugins == ()
 
 
 def test_refuses_native_code_by_default_and_the_line_lets_it_run(world: World) -> None:

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from capwasm_shim.layers import Layer
 
@@ -52,10 +52,18 @@ class AtMost:
     Attributes:
         limits: the upper bounds.
         isolation: `process` for a process of its own.
+
+    Raises:
+        ValueError: `isolation` is no such word; a wish for more must not get lost in a slip.
     """
 
     limits: Limits = CEILING
     isolation: Place = "in-process"
+
+    def __post_init__(self) -> None:
+        """Refuse what would be taken for no wish."""
+        if self.isolation not in get_args(Place):
+            raise ValueError(f"isolation must be one of {', '.join(get_args(Place))}")
 
     def of(self, grants: Grants) -> Grants:
         """The grants that are left."""

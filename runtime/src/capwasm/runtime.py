@@ -287,6 +287,7 @@ class Runtime:
             LinkError: it imports what it does not declare.
             GuestError: its start failed.
             AuditError: the load can't be recorded, and so does not happen.
+            ValueError: `isolation` is none of its words.
         """
 
         def prove() -> VerifiedArtifact:
