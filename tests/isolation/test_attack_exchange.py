@@ -18,6 +18,7 @@ from capwasm.handles import Handle, Lease
 from capwasm.isolation.native import NativeServed
 from capwasm.limits import Limits
 from capwasm_shim.frames import Lane, ProtocolFault, pair
+from capwasm_shim.protocol import Outcome
 
 from .peer import Rig, asks, returns
 
@@ -89,6 +90,17 @@ def test_a_call_within_another_ends_with_that_one_also_after_its_start() -> None
     inner.restart()
     assert inner.deadline == outer.deadline
     assert inner.remaining() < 1
+
+
+@pytest.mark.case("LOG-07", "IPC-10")
+def test_refuses_to_blame_the_caller_once_it_has_asked_for_something() -> None:
+    misused = ["type", "argument text: no"]
+    with Rig(asks(0, 0, [1]), returns(misused, outcome=Outcome.MISUSED)) as rig:
+        rig.toy.opens = True
+        with pytest.raises(GuestCrashed) as caught:  # which is on record, as no misuse is
+            rig.call("run", "x")
+        assert caught.value.code == "guest.protocol"
+        assert rig.peer.killed
 
 
 # -- to cost more than it may -------------------------------------------------------------------------

@@ -210,9 +210,9 @@ class ProcessInstance(Instance):
             raise record.failure
         if returned.outcome == Outcome.VALUE:
             return decode(returned.value)
-        error = reported(
-            returned, record.plugin, starting=self._started is None, converts=self._code.opens
-        )
+        # A call that is the caller's fault is not on record; so nothing may have come of it.
+        unspent = self._code.opens and not record.host_calls
+        error = reported(returned, record.plugin, starting=self._started is None, converts=unspent)
         # Found when the guest had returned as it should, and it lives on: as in process.
         sound = self._code.opens and returned.memory and isinstance(error, ValueLimitExceeded)
         if isinstance(error, CapwasmError) and not sound:

@@ -54,7 +54,7 @@ def reported(returned: Returned, plugin: str, *, starting: bool, converts: bool)
         plugin: for the error's context.
         starting: whether it was the start of the instance.
         converts: whether values are converted there once more, so that a fault of the caller's may be
-            found there.  Else it may not say so: such a fault is not on record.
+            found there, before anything was asked.  Else it may not say so: it is not on record.
 
     Raises:
         ProtocolFault: it said what it may not.
