@@ -157,6 +157,8 @@ export async function fetch(input, init = {}) {
   const url = String(request ? request.url : input);
   const method = (init.method ?? request?.method ?? "GET").toUpperCase();
   const headers = new Headers(init.headers ?? request?.headers ?? []);
+  // The engine's `Request` says how long its body is; that is the host's to say.
+  if (request) headers.delete("content-length");
   // The engine's own `throwIfAborted` ends the call.
   if (init.signal?.aborted) throw init.signal.reason;
   const redirects = REDIRECTS[init.redirect ?? "follow"];
