@@ -9,11 +9,11 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from capwasm._shipped import wit_packages
 from capwasm.authoring.componentizer import bind_go
+from capwasm.authoring.project import build_cache
 
 HERE = Path(__file__).resolve().parent
 TARGET = HERE / "src/internal/wit"
@@ -29,8 +29,7 @@ def made() -> dict[str, str]:
         for name in order
     ]
     files = {}
-    with tempfile.TemporaryDirectory() as cache:
-        bound = bind_go(packages, "capabilities", Path(cache))
+    bound = bind_go(packages, "capabilities", build_cache() / "go/tool")
     for name, content in bound.items():
         if "/" not in name:  # go.mod, and the main package that exports nothing
             continue

@@ -246,7 +246,8 @@ def test_the_bindings_of_the_sdk_are_those_of_the_wit() -> None:
     spec = importlib.util.spec_from_file_location(
         "generate", REPOSITORY / "guest-sdk/go/generate.py"
     )
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
 
