@@ -75,6 +75,7 @@ def sources_of(project: Path) -> list[Path]:
         places += [
             *(authoring / "builders").glob(f"{builder.name}*"),
             REPOSITORY / "guest-sdk" / builder.name / "src",
+            REPOSITORY / "guest-sdk" / builder.name / "include",
             REPOSITORY / "guest-sdk" / builder.name / "build",
         ]
     return places

@@ -143,7 +143,7 @@ def _call(function: str, *args: Any, cache: Path | None) -> Any:
         result, _ = instance.call(linked.exports.find(function), args)
     if isinstance(result, Ok):
         return result.value
-    raise BuildError(str(result.value).strip())
+    raise BuildError(str(result.error).strip())
 
 
 def without_debug(module: bytes) -> bytes:

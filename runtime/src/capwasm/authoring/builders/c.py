@@ -47,7 +47,16 @@ _COMPILE: Final = (
     "-Werror=implicit-function-declaration",
 )
 _LINK: Final = ("-mexec-model=reactor", "-Oz", "-g", "-Wl,-z,stack-size=1048576")
-_LACKING: Final = re.compile(r"undefined symbol: (exports_\w+)")
+# What the linker says of a function of the world that is not there, or not in its shape.
+_UNFIT: Final = re.compile(r"(undefined symbol|function signature mismatch): (exports_\w+)")
+_WHY: Final = {
+    "undefined symbol": "is defined nowhere",
+    "function signature mismatch": "has another signature here; with plugin.h included, the"
+    " compiler says where",
+}
+# The linker's words for an object, and what says nothing that the lines before did not.
+_LINKER: Final = re.compile(r"^(?:\S*wasm-ld\S*: )?(?:error: )?(?:wasm-ld: )?(\S+\.c)\.o: ")
+_NOISE: Final = re.compile(r"^\d+ (error|warning)s?.* generated\.$|linker command failed")
 _SHOWN_LINES: Final = 40
 
 
@@ -158,7 +167,7 @@ class C:
         own = [p for p in (task.project / _FLAGS_FILE,) if p.is_file()]
         flags = [line.strip() for p in own for line in p.read_text("utf-8").splitlines()]
         ours = [sdk / "src/capwasm.c", *sdk.glob("src/bindings/*.c"), made / f"{HEADER}.c"]
-        objects = [run.compile(p, p.name, include) for p in ours]
+        objects = [run.compile(p, f"{p.name}.ours", include) for p in ours]
         for path in c_sources(task.project):
             inner = path.relative_to(task.project).as_posix()
             objects.append(run.compile(Path(inner), inner, [*include, *filter(None, flags)]))
@@ -188,7 +197,6 @@ def _write_glue(task: Task) -> Path:
     kept = task.cache / "headers" / task.manifest.id
     kept.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(made / f"{HEADER}.h", kept / f"{HEADER}.h")
-    task.say(f"for your editor: -I{kept} -I{guest_sdk('c') / 'include'}")
     return made
 
 
@@ -212,32 +220,33 @@ class _Run:
 
     def compile(self, source: Path, name: str, flags: Sequence[str]) -> Path:
         """One source to an object."""
-        target = self._objects / f"{name.replace('/', '.')}.o"
-        if target.exists():  # src/plugin.c and the glue's
-            target = self._objects / f"{len(list(self._objects.iterdir()))}.{target.name}"
+        target = self._objects / f"{name}.o"
+        target.parent.mkdir(parents=True, exist_ok=True)
         self._call([*_COMPILE, *flags, "-c", str(source), "-o", str(target)])
         return target
 
     def link(self, objects: Sequence[Path], header: Path) -> bytes:
         """All objects to a core module."""
-        core = self._task.scratch / "core.wasm"
+        core = self._task.scratch / "plugin.wasm"
         try:
-            self._call([*_LINK, *map(str, objects), "-o", str(core)])
+            told = self._call([*_LINK, *map(str, objects), "-o", str(core)])
         except BuildError as exc:
-            lacking = sorted(set(_LACKING.findall(exc.message)))
-            if not lacking:
+            if not _UNFIT.search(exc.message):
                 raise
+            told = exc.message.splitlines()
+        unfit = {m[2]: m[1] for line in told if (m := _UNFIT.search(line))}
+        if unfit:
             text = header.read_text("utf-8")
             raise BuildError(
-                "the sources lack what wit/ exports",
-                context=exc.context,
+                "the sources don't have what wit/ exports",
+                context=str(self._task.project),
                 faults=[
-                    Fault(name, "is defined nowhere", _declared(name, text)) for name in lacking
+                    Fault(name, _WHY[said], _declared(name, text)) for name, said in unfit.items()
                 ],
-            ) from None
+            )
         return core.read_bytes()
 
-    def _call(self, words: Sequence[str]) -> None:
+    def _call(self, words: Sequence[str]) -> list[str]:
         argv = [*self._compiler.argv, *words]
         task = self._task
         process = subprocess.Popen(  # noqa: S603 - no shell
@@ -268,14 +277,17 @@ class _Run:
             raise BuildError(text, context=str(task.project))
         for line in told:
             task.say(line)
+        return told
 
     def _tidy(self, output: str) -> list[str]:
         """What it said, in the author's terms: no path of the build, no count of errors."""
         for place in ("objects", "made"):
             output = output.replace(f"{self._task.scratch}/{place}/", "")
         output = output.replace(f"{guest_sdk('c')}/", "")
-        lines = [line.rstrip() for line in output.splitlines() if line.strip()]
-        return [n for n in lines if not re.fullmatch(r"\d+ (error|warning)s?.* generated\.", n)]
+        lines = [
+            _LINKER.sub(r"\1: ", line.rstrip()) for line in output.splitlines() if line.strip()
+        ]
+        return [line for line in lines if not _NOISE.search(line)]
 
 
 def _declared(name: str, header: str) -> str:
