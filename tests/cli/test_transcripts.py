@@ -33,7 +33,7 @@ PROGRAM = "import sys; sys.argv[0] = 'capwasm'; from capwasm.cli import main; ma
 
 # What depends on the machine, or on what was compiled before: left out of the page.
 _LEFT_OUT = re.compile(
-    r"(platform |rootdir: |configfile: |plugins: |cachedir: |compil(ing|ed) |waiting for another"
+    r"(platform |rootdir: |configfile: |plugins: |cachedir: |compil(ing|ed) |waiting for another|installing "
     r"|\s*(Compiling|Downloading|Downloaded|Updating|Locking|Adding|Finished|Blocking) ).*"
 )
 # What differs from run to run, and how it is written for the comparison.
