@@ -1,7 +1,7 @@
 """The reference of every word is made from what parses the words.
 
-`python -m tests.house.test_reference --write` fills the tables of docs/manifest.md, policy.md and
-isolation.md.
+`python -m tests.house.test_reference --write` fills the tables of docs/manifest.md, policy.md,
+isolation.md and permissions.md.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from typing import Any
 
 import pytest
 
+from capwasm._shipped import wit_packages
 from capwasm.caps import standard_capabilities
+from capwasm.engine.abi import table as table_of_functions
+from capwasm.engine.witdoc import wit_docs
 from capwasm.grants.manifest import parse_manifest
 from capwasm.grants.policy import Policy
 from capwasm.grants.schema import manifest_schema, policy_schema
@@ -24,7 +27,7 @@ from capwasm_shim.layers import DEFAULT_REQUIRED, Layer
 from capwasm_shim.probe import _STOPS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = ("manifest.md", "policy.md", "isolation.md")
+PAGES = ("manifest.md", "policy.md", "isolation.md", "permissions.md")
 _PART = re.compile(r"<!-- made: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
@@ -32,6 +35,8 @@ def made(which: str) -> str:
     """The tables of one part of a page."""
     if which == "layers":
         return layers()
+    if which == "permissions":
+        return permissions()
     known = standard_capabilities()
     manifest, policy = manifest_schema(known), policy_schema(known)
     if which in ("plugin", "limits"):
@@ -53,6 +58,67 @@ def made(which: str) -> str:
         head = f"[[{capability.name}]]" if capability.repeated else f"[{capability.name}]"
         parts.append(f"### {head}: {capability.title}\n\n{table(form.get('items', form), schema)}")
     return "\n".join(parts)
+
+
+# One table of each kind that differs in risk.
+ASKED = {
+    "clock": ["[clock]"],
+    "random": ["[random]"],
+    "config": ['[config]\nkeys = ["units"]'],
+    "log": ["[log]"],
+    "kv": ["[kv]"],
+    "fs": [
+        '[[fs]]\nmount = "/data"\nbind = "reports"\naccess = "read"',
+        '[[fs]]\nmount = "/data"\nbind = "reports"\naccess = "read-write"\nquota = "10MiB"',
+    ],
+    "secret": [
+        '[[secret]]\nname = "api-token"\nuse = "inject"\nfor = ["https://api.example.com"]\n'
+        'header = "Authorization: Bearer {}"',
+        '[[secret]]\nname = "api-token"\nuse = "reveal"',
+    ],
+    "net": ['[[net]]\nallow = "https://api.example.com/v1/*"\nmethods = ["GET"]'],
+    "exec": ['[[exec]]\ncommand = "thumbnail"'],
+}
+HEAD = b"""schema = 1
+[plugin]
+id = "acme.example"
+name = "Example"
+version = "1.0.0"
+requires-core = ">=0"
+kind = "component"
+"""
+
+
+def permissions() -> str:
+    """Each capability: its risks, with the tables that ask for them, and its functions."""
+    known, packages = standard_capabilities(), wit_packages()
+    parts = []
+    for capability in known:
+        lines = [f"## {capability.title}", ""]
+        for text in ASKED[capability.name]:
+            manifest = parse_manifest(HEAD + text.encode(), known)
+            (asked,) = manifest.requests[capability.name].asked
+            for clause in asked.clauses:
+                risk, why = capability.risk(clause)
+                lines += [f"**{risk.value}**: {clause.describe()}. {why}", ""]
+            lines += [*(f"    {line}" for line in text.splitlines()), ""]
+        for interface in capability.interfaces:
+            name = interface.partition("@")[0]
+            package = name.partition("/")[0].removeprefix("capwasm:")
+            found = wit_docs(packages[package].values())
+            lines += [f"`{interface}`:", ""]
+            for function in table_of_functions()[name]:
+                said = found.get((interface, *path_of(function)), "")
+                assert said, f"{interface}: {function}"
+                lines.append(f"- `{function}`: {said.split('. ')[0].rstrip('.')}.")
+            lines.append("")
+        parts.append("\n".join(lines))
+    return "\n".join(parts)
+
+
+def path_of(function: str) -> tuple[str, ...]:
+    """`[method]file.read` as WIT nests it: `file`, `read`."""
+    return tuple(function.rpartition("]")[2].split("."))
 
 
 def layers() -> str:
@@ -119,7 +185,14 @@ def test_the_page_is_up_to_date(page: str) -> None:
     )
 
 
-@pytest.mark.parametrize("page", PAGES)
+def test_the_catalogue_has_each_capability_with_each_of_its_risks() -> None:
+    assert list(ASKED) == [c.name for c in standard_capabilities()]
+    page = (DOCS / "permissions.md").read_text(encoding="utf-8")
+    for risk in ("low", "medium", "high"):
+        assert f"**{risk}**: " in page
+
+
+@pytest.mark.parametrize("page", PAGES[:3])
 def test_every_word_has_a_meaning(page: str) -> None:
     rows = [line for line in filled(page).splitlines() if line.startswith("| `")]
 
