@@ -207,7 +207,7 @@ def _end(plugin: Plugin, limit: Limit, language: str, cell: Cell) -> None:
         assert type(ended) is (GuestTrap if own else limit.error), f"{type(ended)}: {ended}"
         if own:
             assert [line for line in logged if own in line], logged
-            cell.shown = f"The language's own `{own}` comes first, which a plugin may catch."
+            cell.shown = f"The language's own `{own}` comes before the engine's limit."
         # The next call is served as if nothing had been.
         assert plugin.call("echo-u8", 7) == 7
 
