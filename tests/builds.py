@@ -76,7 +76,7 @@ def sources_of(project: Path) -> list[Path]:
             *(authoring / "builders").glob(f"{builder.name}*"),
             REPOSITORY / "guest-sdk" / builder.name / "src",
             REPOSITORY / "guest-sdk" / builder.name / "include",
-            REPOSITORY / "guest-sdk" / builder.name / "build",
+            REPOSITORY / "guest-sdk" / builder.name / "tools",
         ]
     return places
 

@@ -119,7 +119,7 @@ class JavaScript:
                 context=str(task.project),
             )
         sdk = guest_sdk("js").resolve()
-        tools = _tools(task, sdk / "build")
+        tools = _tools(task, sdk / "tools")
         started = time.monotonic()
         write_world(task.project, task.scratch / "wit", task.declared)
         told = _build(node[0], tools, sdk, task, source.resolve())
