@@ -94,11 +94,11 @@ async function exportsOf() {
 /** What stands in place of globals of the engine's that can't do, or should not do, what they seem to. */
 function globals() {
   const has = (name) => name in declared;
-  const found = [has("capwasm:fetch/client") ? "build/fetch.js" : "build/nofetch.js"];
-  if (has("capwasm:log/log")) found.push("build/console.js");
-  if (!features.includes("random")) found.push("build/norandom.js");
+  const found = [has("capwasm:fetch/client") ? "tools/fetch.js" : "tools/nofetch.js"];
+  if (has("capwasm:log/log")) found.push("tools/console.js");
+  if (!features.includes("random")) found.push("tools/norandom.js");
   if (features.includes("clocks")) return found;
-  return [...found, has("capwasm:clock/clock") ? "build/hostclock.js" : "build/noclock.js"];
+  return [...found, has("capwasm:clock/clock") ? "tools/hostclock.js" : "tools/noclock.js"];
 }
 
 function entry(names) {
@@ -110,7 +110,7 @@ function entry(names) {
   });
   return [
     ...globals().map((path) => `import ${from(path)};`),
-    `import { guard, lines } from ${from("build/glue.js")};`,
+    `import { guard, lines } from ${from("tools/glue.js")};`,
     `import * as plugin from ${JSON.stringify(source)};`,
     ...given,
     "export { lines as $lines };",

@@ -203,7 +203,7 @@ def _build(node: str, tools: Path, sdk: Path, task: Task, source: Path) -> dict[
     asked.write_text(json.dumps(request), encoding="utf-8")
     # Nothing of this environment decides what is built.
     env = {"PATH": "", "HOME": str(task.scratch), "TMPDIR": str(task.scratch), "LC_ALL": "C.UTF-8"}
-    argv = [node, str(sdk / "build/build.mjs"), str(tools.resolve()), str(asked)]
+    argv = [node, str(sdk / "tools/build.mjs"), str(tools.resolve()), str(asked)]
     code, output, said = _run(argv, task.scratch, env)
     try:
         told: dict[str, Any] = json.loads(output)
