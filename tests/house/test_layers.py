@@ -32,7 +32,7 @@ FLOORS: list[set[str]] = [
     {"grants"},
     {"registry"},
     {"caps", "engine"},
-    {"jsonvalues", "keeping", "traps", "web"},
+    {"binding", "jsonvalues", "keeping", "traps", "web"},
     {"wasi", "repository", "oci", "revocation"},
     {"instance", "serving", "strict", "learning"},
     {"isolation"},

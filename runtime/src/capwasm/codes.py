@@ -85,6 +85,7 @@ CODES: dict[str, str] = {
     "link.undeclared-import": "The component imports an interface that its manifest doesn't declare.",
     "link.unknown-import": "The component imports something that this runtime does not offer.",
     "link.instantiate": "The component could not be instantiated.",
+    "link.binding": "A plugin's functions are not those that a generated module was made of.",
     # guest
     "guest.trap": "The plugin trapped.",
     "guest.closed": "The instance or plugin is closed.",

@@ -27,7 +27,7 @@ from capwasm.engine.types import (
 from capwasm.errors import CapwasmError
 from capwasm.record.redact import printable
 
-__all__ = ["anatomy"]
+__all__ = ["anatomy", "types_of"]
 
 _CORE: Final = b"\0asm\x01\0\0\0"
 # Section ids of a component.
@@ -51,7 +51,7 @@ def anatomy(code: bytes) -> dict[str, Any]:
         found = {"modules": 0, "code": 0, "data": 0, "custom": 0, "other": 0}
         _measure(memoryview(code), found, Entries(), 0)
         report["sections"] = found
-        types = _types(skeleton(code))
+        types = types_of(code)
     except OddBinary as exc:
         return report | {"fault": f"it is not framed as a component is: {exc}"}
     except CapwasmError as exc:
@@ -72,9 +72,15 @@ def anatomy(code: bytes) -> dict[str, Any]:
     return report
 
 
-def _types(bones: bytes) -> ComponentTypes | None:
+def types_of(code: bytes) -> ComponentTypes | None:
+    """What a component imports and exports; None if it has types that capwasm does not know.
+
+    Raises:
+        ArtifactError: it is no component.
+        OddBinary: it is not framed as one is.
+    """
     with closing(PluginEngine()) as engine:
-        return Compiler(engine, None, lane=False).compile(bones).types
+        return Compiler(engine, None, lane=False).compile(skeleton(code)).types
 
 
 def _measure(code: memoryview, found: dict[str, int], entries: Entries, depth: int) -> None:

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "build": ("build", "Make a component of a project's sources, and a capsule of it."),
     "test": ("test", "Build a project if need be, and run its tests."),
     "run": ("run", "Try a plugin out, with just what it asks for."),
+    "bindgen": ("bindgen", "Write a typed Python module for a plugin's functions."),
     "keygen": ("capsule", "Make a key that signs capsules."),
     "pack": ("capsule", "Make a capsule of a directory."),
     "sign": ("capsule", "Add a signature to a capsule."),

@@ -16,7 +16,7 @@ from typing import Any
 
 from .types import Enum, Flags, Record, ValType
 
-__all__ = ["Classes", "field_name"]
+__all__ = ["Classes", "class_name", "draft_of", "enum_name", "field_name"]
 
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9]*(-[A-Za-z0-9]+)*")
 
@@ -33,10 +33,34 @@ def field_name(word: str) -> str:
     return f"{name}_" if keyword.iskeyword(name) else name
 
 
-def _class_name(word: str) -> str:
+def enum_name(word: str) -> str:
+    """The member for a word of an enum or of flags: `dark-blue` → `DARK_BLUE`.
+
+    Raises:
+        ValueError: not a kebab word.
+    """
+    return field_name(word).rstrip("_").upper()
+
+
+def class_name(word: str) -> str:
+    """The class for a WIT type: `max-size` → `MaxSize`.
+
+    Raises:
+        ValueError: not a kebab word.
+    """
     if not _WORD.fullmatch(word):
         raise ValueError(f"not a WIT name: {word[:60]!r}")
     return "".join(part[:1].upper() + part[1:] for part in word.split("-"))
+
+
+def draft_of(final: type[Any]) -> type[Any]:
+    """A twin of a frozen dataclass with slots that is not frozen, to make its instances fast.
+
+    A frozen dataclass sets each field through a call; this one sets them at once.  Who makes an
+    instance of it sets its `__class__` to the other before anybody else sees it.
+    """
+    fields = [(f.name, Any) for f in dataclasses.fields(final)]
+    return dataclasses.make_dataclass(final.__name__, fields, slots=True, eq=False)
 
 
 class Classes:
@@ -53,7 +77,7 @@ class Classes:
 
         def make() -> type[Any]:
             fields = [(field_name(n), Any) for n, _ in type_.fields]
-            name = _class_name(type_.name or hint)
+            name = class_name(type_.name or hint)
             made = dataclasses.make_dataclass(name, fields, frozen=True, slots=True)
             made.__doc__ = f"WIT: `{Record(None, type_.fields)}`."
             return made
@@ -61,27 +85,19 @@ class Classes:
         return self._once(type_, make)
 
     def draft(self, type_: Record, hint: str) -> type[Any]:
-        """A twin of the record's class that is not frozen, to make instances of that class fast.
-
-        A frozen dataclass sets each field through a call; this one sets them at once.  Who makes an
-        instance of it sets its `__class__` to the record's before anybody else sees it.
-        """
+        """The `draft_of` the record's class."""
         final = self.record(type_, hint)
 
-        def make() -> type[Any]:
-            fields = [(f.name, Any) for f in dataclasses.fields(final)]
-            return dataclasses.make_dataclass(final.__name__, fields, slots=True, eq=False)
-
-        return self._once(type_, make, self._drafts)
+        return self._once(type_, lambda: draft_of(final), self._drafts)
 
     def words(self, type_: Enum | Flags, hint: str) -> dict[str, StrEnum]:
         """Word to member of the `StrEnum` for an enum or flags type; members are UPPER_CASE."""
 
         def make() -> type[Any]:
             names = type_.cases if isinstance(type_, Enum) else type_.names
-            members = [(field_name(n).rstrip("_").upper(), n) for n in names]
+            members = [(enum_name(n), n) for n in names]
             enum: Any = StrEnum
-            made: type[Any] = enum(_class_name(type_.name or hint), members)
+            made: type[Any] = enum(class_name(type_.name or hint), members)
             made.__doc__ = f"WIT: `{type_}`."
             return made
 

@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 from capwasm.capsule.legacy import Proven
 from capwasm.capsule.verify import VerifiedArtifact
 
-__all__ = ["MAX_WIT_BYTES", "Docs", "wit_docs", "wit_texts"]
+__all__ = ["MAX_WIT_BYTES", "Docs", "wit_docs", "wit_files", "wit_texts"]
 
 Docs: TypeAlias = Mapping[tuple[str, ...], str]
 """From a path (interface, or "" for the world itself; item; field or case) to its text."""
@@ -42,7 +42,11 @@ _KINDS: Final = frozenset(
 
 def wit_texts(artifact: Proven) -> list[str]:
     """The WIT files of a capsule, as long as they are of a sane size together."""
-    members = artifact.members if isinstance(artifact, VerifiedArtifact) else {}
+    return wit_files(artifact.members) if isinstance(artifact, VerifiedArtifact) else []
+
+
+def wit_files(members: Mapping[str, bytes | memoryview]) -> list[str]:
+    """The WIT files among these, by the names that they have in a capsule."""
     found, left = [], MAX_WIT_BYTES
     for name in sorted(members):
         if name.startswith("wit/") and name.endswith(".wit"):
