@@ -64,6 +64,9 @@ GUESTS = {
     "componentizer": Guest(
         "guest-sdk/componentizer", "runtime/src/capwasm/authoring/componentizer.wasm", abi=False
     ),
+    # As others make them: one knows the standard library alone, one a WIT package of its own.
+    "wordcount": Guest("tests/guests/rust/wordcount", "tests/guests/wordcount.wasm", abi=False),
+    "slugs": Guest("tests/guests/rust/slugs", "tests/guests/slugs.wasm", abi=False),
     "conformance-rust": Guest(
         "guest-sdk/conformance/rust",
         "tests/guests/conformance-rust.wasm",
