@@ -21,7 +21,15 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 if TYPE_CHECKING:
     from .call import CallRecord
 
-__all__ = ["GUEST_STACK_BYTES", "LOCAL", "PROVEN", "WORKER_STACK_BYTES", "Here", "Workers", "stack_for"]
+__all__ = [
+    "GUEST_STACK_BYTES",
+    "LOCAL",
+    "PROVEN",
+    "WORKER_STACK_BYTES",
+    "Here",
+    "Workers",
+    "stack_for",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
