@@ -72,8 +72,10 @@ ASKED = {
         '[[fs]]\nmount = "/data"\nbind = "reports"\naccess = "read-write"\nquota = "10MiB"',
     ],
     "secret": [
-        '[[secret]]\nname = "api-token"\nuse = "inject"\nfor = ["https://api.example.com"]\n'
-        'header = "Authorization: Bearer {}"',
+        (
+            '[[secret]]\nname = "api-token"\nuse = "inject"\nfor = ["https://api.example.com"]\n'
+            'header = "Authorization: Bearer {}"'
+        ),
         '[[secret]]\nname = "api-token"\nuse = "reveal"',
     ],
     "net": ['[[net]]\nallow = "https://api.example.com/v1/*"\nmethods = ["GET"]'],
