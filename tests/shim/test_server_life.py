@@ -386,7 +386,7 @@ def test_what_a_process_has_left_behind_dies_with_it(
     spec = Spec(
         kind="exec",
         layers=tuple(layer for layer in Layer if layer not in without),
-        limits=Limits(threads=8, files=64),
+        limits=Limits(threads=8, processes=8, files=64),
         # In the background: dash gives the first of a pipe a /dev/null, and here is none.
         argv=(shell, "-c", f": | (trap '' HUP TERM; exec {sleep} 300) & read line"),
         binds=tuple(p for p in ("/usr", "/lib", "/lib64") if Path(p).is_dir()),

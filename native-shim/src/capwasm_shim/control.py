@@ -72,8 +72,14 @@ def receive(sock: socket.socket) -> tuple[list[Any], list[int]]:
         OSError: as of `recvmsg`.
     """
     try:
-        data, items, flags, _ = sock.recvmsg(MAX_MESSAGE + 1, _ROOM, socket.MSG_CMSG_CLOEXEC)
-    except (ConnectionResetError, BrokenPipeError):
+        data, items, flags, _ = _take(sock)
+    except ConnectionResetError:
+        # The kernel tells first that the other end left something unread, and then what it had said.
+        try:
+            data, items, flags, _ = _take(sock)
+        except OSError:
+            raise EOFError from None
+    except BrokenPipeError:
         raise EOFError from None
     fds = array.array("i")
     for level, kind, payload in items:
@@ -90,6 +96,10 @@ def receive(sock: socket.socket) -> tuple[list[Any], list[int]]:
             os.close(fd)
         raise
     return message, list(fds)
+
+
+def _take(sock: socket.socket) -> tuple[bytes, list[tuple[int, int, bytes]], int, Any]:
+    return sock.recvmsg(MAX_MESSAGE + 1, _ROOM, socket.MSG_CMSG_CLOEXEC)
 
 
 def _parse(data: bytes) -> list[Any]:

@@ -31,6 +31,7 @@ __all__ = [
     "language_of",
     "read_manifest",
     "ready_capsule",
+    "size_of",
 ]
 
 Telling = Callable[[str], AbstractContextManager[None]]
@@ -49,6 +50,11 @@ class Built:
     permissions: list[dict[str, Any]]
     warnings: list[str]
     seconds: dict[str, float] = field(default_factory=dict)
+
+
+def size_of(count: int) -> str:
+    """A number of bytes, for people: `28 kB`, `18.4 MB`."""
+    return f"{count / 1e6:.1f} MB" if count >= 1_000_000 else f"{count / 1e3:.0f} kB"
 
 
 def build_cache() -> Path:
@@ -170,7 +176,7 @@ def build_project(
         code, tool, seconds["build"] = component.code, component.tool, component.seconds
     members["plugin.wasm"] = code
     started = time.monotonic()
-    with telling(f"checking its imports ({len(code) / 1e6:.1f} MB to compile, once)"):
+    with telling(f"checking its imports ({size_of(len(code))} to compile, once)"):
         imports = check_imports(code, manifest, capabilities, cache or build_cache() / "compiled")
     seconds["check"] = time.monotonic() - started
     built = Built(

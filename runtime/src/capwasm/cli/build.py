@@ -98,12 +98,12 @@ def build(
 def _print(built: Built, data: dict[str, Any]) -> None:
     from rich.text import Text
 
+    from capwasm.authoring.project import size_of
+
     out = console()
     head = f"{shown(built.manifest.id)} {shown(built.manifest.version)}"
     took = ", ".join(f"{name} {value:.1f} s" for name, value in built.seconds.items())
-    out.print(
-        Text.assemble((head, "bold"), f"  component {built.code_bytes / 1e6:.1f} MB ({took})")
-    )
+    out.print(Text.assemble((head, "bold"), f"  component {size_of(built.code_bytes)} ({took})"))
     show_permissions(built.permissions)
     for warning in built.warnings:
         out.print(Text.assemble(("warning ", "yellow"), warning))
