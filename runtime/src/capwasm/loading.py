@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from capwasm_shim.layers import Layer
 
@@ -30,7 +30,6 @@ from .grants.policy import Policy
 from .grants.resolve import Grants, resolve
 from .home import make_private
 from .instance import Served
-from .isolation.apart import Apart, component_apart, native_apart
 from .isolation.server import ShimServer
 from .lifecycle import Overseer
 from .limits import CEILING, Limits
@@ -41,6 +40,9 @@ from .serving import Serving, Terms
 from .strict import StrictRoom, strict_grants
 from .threads import Workers
 from .wasi import unserved_reason
+
+if TYPE_CHECKING:
+    from .isolation.apart import Apart
 
 __all__ = ["AtMost", "Loader"]
 
@@ -186,7 +188,7 @@ class Loader:
             raise
         if not plugin.alive:
             self.overseer.admit(subject, grants)
-        if isinstance(opener.code, Apart):
+        if not isinstance(opener.code, Linked):
             self._record_layers(plugin, opener.code)
         return plugin
 
@@ -204,6 +206,9 @@ class Loader:
     def _code(self, proven: Proven, grants: Grants, terms: Terms) -> Linked | Apart:
         """What is to run, and where."""
         isolation = grants.isolation
+        if isolation.process or proven.kind == "native":
+            # Not at start-up: most cores have no plugin in a process of its own.
+            from .isolation.apart import component_apart, native_apart
         # Everything is opened once here, so that a load fails where a call would.
         with contextlib.closing(Serving(terms)) as serving:
             if proven.kind == "native":

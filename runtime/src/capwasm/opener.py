@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .engine.engine import PluginEngine
 from .engine.exports import ExportTable
 from .engine.link import Linked
 from .grants.resolve import Grants
 from .instance import Instance, Served
-from .isolation.apart import Apart
 from .keeping import Books
 from .serving import Terms
+
+if TYPE_CHECKING:
+    from .isolation.apart import Apart
 
 __all__ = ["Opener"]
 
@@ -44,11 +47,11 @@ class Opener:
             InstancesExceeded: the runtime holds as many instances as it may.
         """
         code, terms = self.code, self.terms
-        if isinstance(code, Apart):
-            return code.prepare(self.engine, terms, books)
-        return Instance(self.engine, code, terms.name, terms.limits, self.serve(terms), books)
+        if isinstance(code, Linked):
+            return Instance(self.engine, code, terms.name, terms.limits, self.serve(terms), books)
+        return code.prepare(self.engine, terms, books)
 
     def close(self) -> None:
         """No instance is wanted any more; what runs is not stopped by this."""
-        if isinstance(self.code, Apart):
+        if not isinstance(self.code, Linked):
             self.code.close()
