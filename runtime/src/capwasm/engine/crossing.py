@@ -14,6 +14,7 @@ from .types import ResourceId
 __all__ = [
     "BadValue",
     "Boundary",
+    "Budget",
     "EngineFault",
     "GuestResource",
     "HostKind",
@@ -69,6 +70,29 @@ class Boundary:
     handles: HandleTable
     kinds: Mapping[ResourceId, HostKind]
     value_bytes: int
+
+
+class Budget:
+    """What may still cross, of a limit: a base for what a crossing is done with.
+
+    Attributes:
+        left: bytes that may still cross.   limit: of how many.
+    """
+
+    __slots__ = ("left", "limit")
+
+    left: int
+    limit: int
+
+    def charge(self, size: int) -> None:
+        """Count bytes that cross.
+
+        Raises:
+            ValueLimitExceeded: more than the limit.
+        """
+        self.left -= size
+        if self.left < 0:
+            raise over_limit(self.limit)
 
 
 class GuestResource:

@@ -18,7 +18,7 @@ from capwasm.errors import CapError
 from capwasm.handles import Handle
 
 from . import capi
-from .crossing import Boundary, over_limit
+from .crossing import Boundary, Budget, over_limit
 
 __all__ = ["Frame", "Frames"]
 
@@ -29,7 +29,7 @@ _KEPT = 16
 _NOWHERE = cast("Boundary", None)
 
 
-class Frame:
+class Frame(Budget):
     """The memory of one crossing.  Used by one thread at a time, and again after it was given back.
 
     Attributes:
@@ -52,8 +52,6 @@ class Frame:
         "buf",
         "context",
         "extra",
-        "left",
-        "limit",
         "result",
         "start",
         "top",
@@ -85,16 +83,6 @@ class Frame:
         self._moved: list[Any] = []  # the guest's own resources that go back to it
 
     # -- memory --------------------------------------------------------------------------------
-
-    def charge(self, size: int) -> None:
-        """Count bytes that cross.
-
-        Raises:
-            ValueLimitExceeded: more than the limit.
-        """
-        self.left -= size
-        if self.left < 0:
-            raise over_limit(self.limit)
 
     def alloc(self, size: int) -> tuple[bytearray, int, int]:
         """`size` bytes (a multiple of 8): the buffer, the offset in it, the address.

@@ -27,7 +27,7 @@ from capwasm.values import Variant as VariantValue
 from . import checks
 from . import types as t
 from .classes import Classes, field_name
-from .crossing import BadValue, Boundary, EngineFault, GuestResource, over_limit
+from .crossing import BadValue, Boundary, Budget, EngineFault, GuestResource
 from .lift import FORMATS, WIDTHS
 
 __all__ = ["Session", "Value", "lift", "lower"]
@@ -40,7 +40,7 @@ _Name = ffi.wasm_byte_vec_t
 _MEMBERS = {"bool": "boolean", "char": "character"}
 
 
-class Session:
+class Session(Budget):
     """One crossing: its budget and its handles, as `frame.Frame` is for the fast way."""
 
     def __init__(self, store: Any, boundary: Boundary, classes: Classes) -> None:
@@ -67,16 +67,6 @@ class Session:
         memory = (of * max(1, count))()
         self.keep.append(memory)
         return memory
-
-    def charge(self, size: int) -> None:
-        """Count bytes that cross.
-
-        Raises:
-            ValueLimitExceeded: more than the limit.
-        """
-        self.left -= size
-        if self.left < 0:
-            raise over_limit(self.limit)
 
     def refill(self) -> None:
         """The other direction begins."""

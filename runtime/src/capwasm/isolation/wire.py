@@ -30,7 +30,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from capwasm.engine import types as t
-from capwasm.engine.crossing import over_limit
+from capwasm.engine.crossing import Budget
 
 __all__ = ["Crossing", "Handles"]
 
@@ -55,7 +55,7 @@ class Handles(Protocol):
         """
 
 
-class Crossing:
+class Crossing(Budget):
     """One crossing: its budget, its handles, its place for large bytes.
 
     Attributes:
@@ -63,7 +63,7 @@ class Crossing:
         put: what stands for bytes in a frame; see `Lane.put`.
     """
 
-    __slots__ = ("handles", "left", "limit", "put")
+    __slots__ = ("handles", "put")
 
     def __init__(
         self, limit: int, handles: Handles, put: Callable[[Any], Any] = lambda data: data
@@ -72,13 +72,3 @@ class Crossing:
         self.left = self.limit = limit
         self.handles = handles
         self.put = put
-
-    def charge(self, size: int) -> None:
-        """Count bytes that cross.
-
-        Raises:
-            ValueLimitExceeded: more than the limit.
-        """
-        self.left -= size
-        if self.left < 0:
-            raise over_limit(self.limit)

@@ -24,7 +24,7 @@ from wasmtime import _bindings as bindings
 from wasmtime import _ffi as ffi
 
 from capwasm.engine import capi
-from capwasm.engine.crossing import EngineFault, over_limit
+from capwasm.engine.crossing import Budget, EngineFault, over_limit
 from capwasm.errors import InstancesExceeded, InternalError
 
 from .layout import BASE
@@ -80,7 +80,7 @@ _run_holding = _bind(ctypes.PYFUNCTYPE)
 _run_releasing = _bind(ctypes.CFUNCTYPE)
 
 
-class Codec:
+class Codec(Budget):
     """The memory of one crossing.  Used by one thread at a time, and again after it was given back.
 
     Attributes:
@@ -108,8 +108,6 @@ class Codec:
         "buf",
         "frame",
         "high",
-        "left",
-        "limit",
         "low",
         "result",
         "top",
@@ -166,16 +164,6 @@ class Codec:
         if limit != self.limit:
             self.limit = limit
             self._cap = min(self._size, most_bytes(limit))
-
-    def charge(self, size: int) -> None:
-        """Count bytes that cross.
-
-        Raises:
-            ValueLimitExceeded: more than the limit.
-        """
-        self.left -= size
-        if self.left < 0:
-            raise over_limit(self.limit)
 
     def open(self, at: int, size: int) -> None:
         """Lay out a block at `at`, whose first `size` bytes are zero.
