@@ -25,6 +25,7 @@ from capwasm.authoring.world import write_world
 from capwasm.errors import BuildError, Fault
 
 from . import Component, Task, Tool
+from ._tool import run
 
 if TYPE_CHECKING:
     from capwasm.grants.manifest import Manifest
@@ -249,28 +250,15 @@ class _Run:
     def _call(self, words: Sequence[str]) -> list[str]:
         argv = [*self._compiler.argv, *words]
         task = self._task
-        process = subprocess.Popen(  # noqa: S603 - no shell
+        said = run(
             argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
             cwd=task.project,
             env=self._env,
+            seconds=TIMEOUT_SECONDS,
+            name=self._compiler.name,
         )
-        try:
-            output, _ = process.communicate(timeout=TIMEOUT_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            raise BuildError(
-                f"{self._compiler.name} was stopped after {TIMEOUT_SECONDS} s"
-            ) from None
-        except BaseException:
-            process.kill()
-            process.communicate()
-            raise
-        told = self._tidy(output.decode("utf-8", "replace"))
-        if process.returncode != 0:
+        told = self._tidy(said.output)
+        if said.code != 0:
             shown = told[:_SHOWN_LINES]
             more = [f"and {len(told) - len(shown)} lines more"] if len(told) > len(shown) else []
             text = "\n".join([*shown, *more]) or f"{self._compiler.name} ended without a word"

@@ -24,6 +24,7 @@ from capwasm.errors import BuildError, Fault, ManifestError
 
 from . import Component, Task, Tool
 from ._goglue import GLUE, Glue, make_glue
+from ._tool import run
 
 if TYPE_CHECKING:
     from capwasm.grants.manifest import Manifest
@@ -262,26 +263,10 @@ def _run(argv: list[str], glue: Glue, task: Task) -> None:
         "GOWORK": "off",
         "GOFLAGS": "",
     }
-    process = subprocess.Popen(  # noqa: S603 - no shell
-        argv,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        cwd=task.project,
-        env={**_environment(), **target},
-    )
-    try:
-        output, _ = process.communicate(timeout=TIMEOUT_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        raise BuildError(f"go was stopped after {TIMEOUT_SECONDS} s") from None
-    except BaseException:
-        process.kill()
-        process.communicate()
-        raise
-    if process.returncode != 0:
-        raise _told(output.decode("utf-8", "replace"), glue, task)
+    env = {**_environment(), **target}
+    said = run(argv, cwd=task.project, env=env, seconds=TIMEOUT_SECONDS, name="go")
+    if said.code != 0:
+        raise _told(said.output, glue, task)
 
 
 def _told(output: str, glue: Glue, task: Task) -> BuildError:

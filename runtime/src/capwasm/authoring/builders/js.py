@@ -23,6 +23,7 @@ from capwasm.authoring.world import write_world
 from capwasm.errors import BuildError, Fault
 
 from . import Component, Task, Tool
+from ._tool import Said, run
 
 if TYPE_CHECKING:
     from capwasm.grants.manifest import Manifest
@@ -171,11 +172,11 @@ def _tools(task: Task, ours: Path) -> Path:
             shutil.copyfile(file, fresh / file.name)
         # A script of a package would run with all that the author may do.
         argv = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-        code, _, said = _run(argv, fresh, os.environ)
-        if code:
+        said = _run(argv, fresh, os.environ)
+        if said.code:
             raise BuildError(
                 "npm could not install what builds JavaScript plugins; in a copy of "
-                f"{ours}, this should work: {' '.join(argv[:3])}\n{_tail(said, 12)}",
+                f"{ours}, this should work: {' '.join(argv[:3])}\n{_tail(said.errors, 12)}",
                 code="build.toolchain",
             )
         # Beside its place first: another file system may lie between the two.
@@ -204,12 +205,12 @@ def _build(node: str, tools: Path, sdk: Path, task: Task, source: Path) -> dict[
     # Nothing of this environment decides what is built.
     env = {"PATH": "", "HOME": str(task.scratch), "TMPDIR": str(task.scratch), "LC_ALL": "C.UTF-8"}
     argv = [node, str(sdk / "tools/build.mjs"), str(tools.resolve()), str(asked)]
-    code, output, said = _run(argv, task.scratch, env)
+    said = _run(argv, task.scratch, env)
     try:
-        told: dict[str, Any] = json.loads(output)
+        told: dict[str, Any] = json.loads(said.output)
     except ValueError:
-        raise BuildError(_tail(said, 40), context=str(task.project)) from None
-    if code or "faults" in told:
+        raise BuildError(_tail(said.errors, 40), context=str(task.project)) from None
+    if said.code or "faults" in told:
         raise _failed(told.get("faults", ()), task)
     return told
 
@@ -237,27 +238,8 @@ def _failed(told: Sequence[Mapping[str, str]], task: Task) -> BuildError:
     return BuildError("the sources don't build", context=str(task.project), faults=faults)
 
 
-def _run(argv: list[str], cwd: Path, env: Mapping[str, str]) -> tuple[int, str, str]:
-    process = subprocess.Popen(  # noqa: S603 - fixed argv, no shell
-        argv,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=cwd,
-        env=dict(env),
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-    )
-    try:
-        output, said = process.communicate(timeout=TIMEOUT_SECONDS)
-    except BaseException as exc:
-        process.kill()
-        process.communicate()
-        if isinstance(exc, subprocess.TimeoutExpired):
-            raise BuildError(f"{argv[0]} was stopped after {TIMEOUT_SECONDS} s") from None
-        raise
-    return process.returncode, output, said
+def _run(argv: list[str], cwd: Path, env: Mapping[str, str]) -> Said:
+    return run(argv, cwd=cwd, env=env, seconds=TIMEOUT_SECONDS, name=argv[0], apart=True)
 
 
 def _tail(text: str, most: int) -> str:

@@ -11,7 +11,6 @@ import ast
 import os
 import re
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ from capwasm.authoring.world import BINDING_NAMES, write_world
 from capwasm.errors import BuildError, Fault, ManifestError
 
 from . import Component, Task, Tool
+from ._tool import run
 
 if TYPE_CHECKING:
     from capwasm.grants.manifest import Manifest
@@ -189,26 +189,10 @@ def _run(argv: list[str], scratch: Path, project: Path) -> None:
     env = {"PATH": "", "HOME": str(scratch), "TMPDIR": str(scratch), "LC_ALL": "C.UTF-8"}
     if os.name == "nt":  # pragma: no cover
         env["SYSTEMROOT"] = os.environ.get("SYSTEMROOT", "")
-    process = subprocess.Popen(  # noqa: S603 - fixed argv, no shell
-        [sys.executable, "-I", "-c", _RUN, *argv],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        cwd=scratch,
-        env=env,
-    )
-    try:
-        output, _ = process.communicate(timeout=TIMEOUT_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        raise BuildError(f"{TOOL} was stopped after {TIMEOUT_SECONDS} s") from None
-    except BaseException:
-        process.kill()
-        process.communicate()
-        raise
-    if process.returncode != 0:
-        raise _told(output.decode("utf-8", "replace"), scratch, project)
+    argv = [sys.executable, "-I", "-c", _RUN, *argv]
+    said = run(argv, cwd=scratch, env=env, seconds=TIMEOUT_SECONDS, name=TOOL)
+    if said.code != 0:
+        raise _told(said.output, scratch, project)
 
 
 def _told(output: str, scratch: Path, project: Path) -> BuildError:

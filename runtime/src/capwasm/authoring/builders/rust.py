@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import time
 import tomllib
 from pathlib import Path
@@ -25,6 +24,7 @@ from capwasm.errors import BuildError
 
 from . import Component, Task, Tool
 from ._cargo import TARGET, Cargo, find_cargo, rust_tools
+from ._tool import run
 
 if TYPE_CHECKING:
     from capwasm.grants.manifest import Manifest
@@ -209,26 +209,8 @@ class _Told:
 
 
 def _run(argv: list[str], crate: Path, env: dict[str, str]) -> tuple[int, _Told, str]:
-    process = subprocess.Popen(  # noqa: S603 - fixed argv, no shell
-        argv,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=crate,
-        env=env,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-    )
-    try:
-        output, said = process.communicate(timeout=TIMEOUT_SECONDS)
-    except BaseException as exc:
-        process.kill()
-        process.communicate()
-        if isinstance(exc, subprocess.TimeoutExpired):
-            raise BuildError(f"cargo was stopped after {TIMEOUT_SECONDS} s") from None
-        raise
-    return process.returncode, _Told(output), said
+    said = run(argv, cwd=crate, env=env, seconds=TIMEOUT_SECONDS, name="cargo", apart=True)
+    return said.code, _Told(said.output), said.errors
 
 
 def _failed(told: _Told, said: str, project: Path, crate: Path) -> BuildError:
