@@ -102,28 +102,16 @@ class In(Protocol):
         """The bytes there."""
 
 
-class UpReader:
-    """The host's side of the window that the shim writes.  Closed by itself when nobody has it."""
+class _Kept:
+    """The host's side of a window, which owns its descriptor.  Closed by itself when nobody has it."""
 
     fd = -1
 
     def __init__(self, fd: int, size: int) -> None:
-        """Read from that memory file, whose descriptor is owned from now on, also when this fails."""
+        """Keep that memory file, whose descriptor is owned from now on, also when this fails."""
         self.fd = fd
         self.size = size
         self._high = 0
-
-    def read(self, at: int, length: int) -> bytes:
-        """A copy of the bytes there, which nobody can change any more."""
-        self._high = max(self._high, at + length)
-        parts = []
-        while length:
-            part = os.pread(self.fd, length, at)
-            if not part:
-                raise ProtocolFault("a window is shorter than it was made")
-            parts.append(part)
-            at, length = at + len(part), length - len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def trim(self) -> None:
         """Give back the memory of large values."""
@@ -141,6 +129,22 @@ class UpReader:
         self.close()
 
 
+class UpReader(_Kept):
+    """The host's side of the window that the shim writes."""
+
+    def read(self, at: int, length: int) -> bytes:
+        """A copy of the bytes there, which nobody can change any more."""
+        self._high = max(self._high, at + length)
+        parts = []
+        while length:
+            part = os.pread(self.fd, length, at)
+            if not part:
+                raise ProtocolFault("a window is shorter than it was made")
+            parts.append(part)
+            at, length = at + len(part), length - len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
 class UpWriter:
     """The shim's side of the window that it writes."""
 
@@ -154,39 +158,24 @@ class UpWriter:
         self._map[at : at + len(data)] = data
 
 
-class DownWriter:
-    """The host's side of the window that it writes.  Closed by itself when nobody has it."""
-
-    fd = -1
+class DownWriter(_Kept):
+    """The host's side of the window that it writes."""
 
     def __init__(self, fd: int, size: int) -> None:
-        """Map that memory file, whose descriptor is owned from now on, also when this fails."""
-        self.fd = fd
-        self.size = size
+        """Map that memory file; see `_Kept`."""
+        super().__init__(fd, size)
         self._map = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-        self._high = 0
 
     def write(self, at: int, data: Any) -> None:
         """Copy the bytes there."""
         self._high = max(self._high, at + len(data))
         self._map[at : at + len(data)] = data
 
-    def trim(self) -> None:
-        """Give back the memory of large values."""
-        if self._high > _KEEP_BYTES:
-            _punch(self.fd, self.size)
-            self._high = 0
-
     def close(self) -> None:
-        """Close the mapping and the descriptor, once."""
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            os.close(fd)
-            if hasattr(self, "_map"):
-                self._map.close()
-
-    def __del__(self) -> None:
-        self.close()
+        """Close the descriptor and the mapping, once."""
+        super().close()
+        if hasattr(self, "_map"):
+            self._map.close()
 
 
 class DownReader:
