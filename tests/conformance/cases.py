@@ -23,6 +23,7 @@ from capwasm.errors import (
     StackExhausted,
 )
 from capwasm.values import Err, Ok, Some, Variant
+from tests.isolation import ways
 
 __all__ = [
     "BARE",
@@ -137,69 +138,20 @@ def plain(feature: Feature, value: Any) -> Any:
 
 # -- capabilities ---------------------------------------------------------------------------------
 
-GRANTED: Final = """
-[[fs]]
-mount = "/data"
-bind = "app"
-access = "read-write"
-quota = 100000
-[[fs]]
-mount = "/fixed"
-bind = "fixed"
-access = "read"
-[[net]]
-allow = "http://127.0.0.1:{port}/open/*"
-methods = ["GET", "POST"]
-[[secret]]
-name = "shown"
-use = "reveal"
-[[secret]]
-name = "sent"
-use = "inject"
-for = ["http://127.0.0.1:{port}"]
-header = "Authorization: Bearer {{}}"
-[log]
-[clock]
-[random]
-[kv]
-keys = 20
-[config]
-keys = ["colour"]
-[[exec]]
+GRANTED: Final = (
+    ways.GRANTED
+    + """[[exec]]
 command = "echo-input"
 """
+)
 
-POLICY: Final = """
-[[plugins."test.guest".fs]]
-bind = "app"
-path = "{root}/data"
-access = "read-write"
-[[plugins."test.guest".fs]]
-bind = "fixed"
-path = "{root}/fixed"
-access = "read"
-[[plugins."test.guest".net]]
-allow = "http://127.0.0.1:{port}"
-methods = ["*"]
-addresses = ["127.0.0.1/32"]
-[[plugins."test.guest".secret]]
-name = "shown"
-use = "reveal"
-[[plugins."test.guest".secret]]
-name = "sent"
-use = "inject"
-for = ["http://127.0.0.1:{port}"]
-header = "Authorization: Bearer {{}}"
-[plugins."test.guest".log]
-[plugins."test.guest".clock]
-[plugins."test.guest".random]
-[plugins."test.guest".kv]
-[plugins."test.guest".config.values]
-colour = "red"
-[[plugins."test.guest".exec]]
+POLICY: Final = (
+    ways.POLICY
+    + """[[plugins."test.guest".exec]]
 command = "echo-input"
 program = "/bin/cat"
 """
+)
 
 
 def _is_now(text: str) -> bool:

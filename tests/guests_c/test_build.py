@@ -14,7 +14,7 @@ from capwasm.authoring.project import build_cache, build_project, language_of
 from capwasm.authoring.scaffold import New, new_project
 from capwasm.errors import BuildError, LinkError
 from tests.builds import REPOSITORY, code_of, missing
-from tests.guests_python.bench import snapshot
+from tests.guests_python.bench import refused
 
 CONFORMANCE = REPOSITORY / "guest-sdk/conformance/c"
 FUNCTION = "bool exports_api_greet(plugin_string_t *name,"
@@ -42,15 +42,6 @@ def change(project: Path) -> Change:
         return project
 
     return changed
-
-
-def refused(project: Path) -> BuildError:
-    """The error; the author's tree is as it was."""
-    before = snapshot(project)
-    with pytest.raises(BuildError) as caught:
-        build_project(project)
-    assert snapshot(project) == before
-    return caught.value
 
 
 # -- without a compiler --------------------------------------------------------------------------

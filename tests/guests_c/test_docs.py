@@ -12,9 +12,8 @@ import pytest
 
 from capwasm.authoring.builders.c import find_compiler
 from capwasm.plugin import Plugin
-from tests.builds import REPOSITORY, missing
-from tests.guests_python.bench import Author, Origin
-from tests.guests_rust.test_docs import MANIFEST, POLICY, WORLD
+from tests.builds import REPOSITORY
+from tests.sdkdocs import loaded
 
 SDK = REPOSITORY / "guest-sdk/c"
 
@@ -65,22 +64,8 @@ bool exports_api_run(uint32_t number, plugin_string_t *err) {{
 
 @pytest.fixture(scope="module")
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plugin]:
-    root = tmp_path_factory.mktemp("c")
-    project = root / "examples"
-    texts = {"plugin.c": source(), "wit/world.wit": WORLD, "plugin.toml": MANIFEST}
-    for path, text in texts.items():
-        (project / path).parent.mkdir(parents=True, exist_ok=True)
-        (project / path).write_text(text, encoding="utf-8")
-    if reason := missing(project):
-        pytest.skip(f"C: {reason}")
-    with Origin().serving() as origin:
-        author = Author(root, project, "test.examples")
-        author.manifest = author.manifest.replace("https://api.acme.com", origin.url)
-        author.directory("data")
-        author.allow(POLICY.format(root=root, origin=origin.url))
-        author.world.vault(acme_token="tok-123456789", pin="pin-987654321")
-        yield author.load()
-        author.close()
+    with loaded(tmp_path_factory.mktemp("c"), "C", {"plugin.c": source()}) as plugin:
+        yield plugin
 
 
 def test_every_function_of_the_header_has_an_example() -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from capwasm.authoring.builders import go
 from capwasm.authoring.project import build_project
-from capwasm.errors import BuildError, LinkError, ManifestError
+from capwasm.errors import LinkError, ManifestError
 from tests.builds import REPOSITORY
-from tests.guests_python.bench import Author, snapshot
+from tests.guests_python.bench import Author, refused, snapshot
 
 TOML = """schema = 1
 [plugin]
@@ -104,14 +104,6 @@ def write(tmp_path: Path) -> Write:
         return tmp_path / "thing"
 
     return made
-
-
-def refused(project: Path) -> BuildError:
-    before = snapshot(project)
-    with pytest.raises(BuildError) as caught:
-        build_project(project)
-    assert snapshot(project) == before
-    return caught.value
 
 
 @toolchain

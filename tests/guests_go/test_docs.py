@@ -8,9 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from capwasm.plugin import Plugin
-from tests.builds import REPOSITORY, missing
-from tests.guests_python.bench import Author, Origin
-from tests.guests_rust.test_docs import MANIFEST, POLICY, WORLD
+from tests.builds import REPOSITORY
+from tests.sdkdocs import loaded
 
 pytestmark = pytest.mark.toolchain("go")
 
@@ -58,27 +57,13 @@ def source() -> str:
 
 @pytest.fixture(scope="module")
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plugin]:
-    root = tmp_path_factory.mktemp("go")
-    project = root / "examples"
     module = GO_MOD.read_text(encoding="utf-8")
-    for path, text in {
+    files = {
         "plugin.go": source(),
-        "wit/world.wit": WORLD,
-        "plugin.toml": MANIFEST,
         "go.mod": module.replace("__NAME__", "examples").replace("__CAPWASM__", "0.1.0"),
-    }.items():
-        (project / path).parent.mkdir(parents=True, exist_ok=True)
-        (project / path).write_text(text, encoding="utf-8")
-    if reason := missing(project):
-        pytest.skip(f"Go: {reason}")
-    with Origin().serving() as origin:
-        author = Author(root, project, "test.examples")
-        author.manifest = author.manifest.replace("https://api.acme.com", origin.url)
-        author.directory("data")
-        author.allow(POLICY.format(root=root, origin=origin.url))
-        author.world.vault(acme_token="tok-123456789", pin="pin-987654321")
-        yield author.load()
-        author.close()
+    }
+    with loaded(tmp_path_factory.mktemp("go"), "Go", files) as plugin:
+        yield plugin
 
 
 def test_every_capability_has_an_example() -> None:

@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 
 from capwasm.authoring.builders import js
-from capwasm.authoring.project import build_project
-from capwasm.errors import BuildError
-from tests.guests_python.bench import snapshot
+from tests.guests_python.bench import refused
 
 TOML = """schema = 1
 [plugin]
@@ -51,14 +49,6 @@ def write(tmp_path: Path) -> Write:
         return tmp_path / "thing"
 
     return made
-
-
-def refused(project: Path) -> BuildError:
-    before = snapshot(project)
-    with pytest.raises(BuildError) as caught:
-        build_project(project)
-    assert snapshot(project) == before
-    return caught.value
 
 
 @toolchain

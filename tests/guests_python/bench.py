@@ -12,8 +12,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from capwasm.authoring.project import build_project
 from capwasm.capsule.artifact import read_artifact
 from capwasm.capsule.pack import pack, sign_capsule
+from capwasm.errors import BuildError
 from capwasm.plugin import Plugin
 from tests.builds import compiled, component, share
 from tests.kit import World
@@ -132,3 +136,12 @@ class Origin:
 def snapshot(tree: Path) -> dict[str, bytes]:
     """Every file below a directory."""
     return {p.relative_to(tree).as_posix(): p.read_bytes() for p in tree.rglob("*") if p.is_file()}
+
+
+def refused(project: Path) -> BuildError:
+    """Why a project is not built; the author's tree is as it was."""
+    before = snapshot(project)
+    with pytest.raises(BuildError) as caught:
+        build_project(project)
+    assert snapshot(project) == before
+    return caught.value
