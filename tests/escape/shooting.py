@@ -75,7 +75,14 @@ def seen(pid: int) -> dict[str, Any]:
         mapped = re.findall(r" (/.*)$", maps, re.MULTILINE)
         found["mapped"] = sorted({m for m in mapped if not m.endswith(" (deleted)")})
         found["fds"] = {fd.name: str(fd.readlink()) for fd in (place / "fd").iterdir()}
+        found["listens"] = _listened(place / "net" / "tcp")
     return found
+
+
+def _listened(table: Path) -> list[int]:
+    """The ports that somebody listens on in that network namespace."""
+    rows = [line.split() for line in table.read_text().splitlines()[1:]]
+    return sorted(int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A")
 
 
 def _target(link: Path) -> str:
