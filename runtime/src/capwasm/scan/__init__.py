@@ -1,0 +1,1 @@
+"""Scanners: functions that look at a verified capsule and say what a reviewer should know."""
