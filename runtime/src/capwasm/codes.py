@@ -137,6 +137,8 @@ CODES: dict[str, str] = {
     "registry.pending": "The version waits for a person's decision.",
     "registry.pinned": "The plugin is pinned to another version.",
     "registry.min-age": "The version is younger than policy wants new versions to be.",
+    # review
+    "review.record": "A review record or a scan report is malformed.",
     "repository.unavailable": "A plugin repository can't be reached, or its answer can't be used.",
     "repository.url": "The address of a repository is not a URL that can be asked.",
     "repository.insecure": "Plain http to another machine, which the operator did not allow.",

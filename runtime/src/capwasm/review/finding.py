@@ -65,7 +65,7 @@ class Finding:
     @property
     def fingerprint(self) -> str:
         """The same for the same finding in a later scan: 16 hex digits over rule, place, evidence."""
-        text = "\0".join((self.rule, self.place, self.evidence))
+        text = f"{self.rule}\0{self.place}\0{self.evidence}"
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
