@@ -28,6 +28,7 @@ __all__ = [
     "WORKER_STACK_BYTES",
     "Here",
     "Workers",
+    "interrupt",
     "stack_for",
 ]
 
@@ -57,6 +58,17 @@ _SHARE_BYTES = GUEST_STACK_BYTES + _HOST_STACK_BYTES
 def stack_for(guests: int) -> int:
     """The stack, in bytes, of a thread on which so many guests can run, each called by the last."""
     return _BASE_BYTES + guests * _SHARE_BYTES
+
+
+def interrupt(thread: threading.Thread) -> None:
+    """Have `SystemExit` raised in a thread, at its next step of Python.
+
+    What it does in native code it does to the end, and what catches everything goes on.
+    """
+    if thread.ident is not None:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit)
+        )
 
 
 class Here:

@@ -7,16 +7,14 @@ compiled in a process apart, and nothing of it is run.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import closing
-from typing import Any, Final
+from typing import Any
 
-from capwasm.engine.compile import Compiler, check_component
-from capwasm.engine.engine import PluginEngine
+from capwasm.engine.compile import check_component, types_of
 from capwasm.engine.exports import ExportTable
-from capwasm.engine.lane.binary import COMPONENT, Entries, OddBinary, sections, skeleton
+from capwasm.engine.lane.binary import OddBinary
 from capwasm.engine.lane.choose import chosen
+from capwasm.engine.outline import outline
 from capwasm.engine.types import (
-    ComponentTypes,
     Enum,
     Flags,
     InterfaceType,
@@ -27,14 +25,7 @@ from capwasm.engine.types import (
 from capwasm.errors import CapwasmError
 from capwasm.record.redact import printable
 
-__all__ = ["anatomy", "types_of"]
-
-_CORE: Final = b"\0asm\x01\0\0\0"
-# Section ids of a component.
-_CUSTOM, _CORE_MODULE, _NESTED = 0, 1, 4
-# Section ids of a core module, by what people call them.
-_PARTS: Final = {0: "custom", 10: "code", 11: "data"}
-_DEEPEST: Final = 16
+__all__ = ["anatomy"]
 
 
 def anatomy(code: bytes) -> dict[str, Any]:
@@ -48,9 +39,16 @@ def anatomy(code: bytes) -> dict[str, Any]:
     report: dict[str, Any] = {"size": len(code)}
     try:
         check_component(code)
-        found = {"modules": 0, "code": 0, "data": 0, "custom": 0, "other": 0}
-        _measure(memoryview(code), found, Entries(), 0)
-        report["sections"] = found
+        built = outline(code)
+        if built.fault:
+            raise OddBinary(built.fault)
+        report["sections"] = {
+            "modules": len(built.modules),
+            "code": built.code,
+            "data": built.data_bytes,
+            "custom": built.custom,
+            "other": built.other + built.other_of_modules,
+        }
         types = types_of(code)
     except OddBinary as exc:
         return report | {"fault": f"it is not framed as a component is: {exc}"}
@@ -70,32 +68,6 @@ def anatomy(code: bytes) -> dict[str, Any]:
         for function in row["functions"]:
             function["short"] = names[function["name"]]
     return report
-
-
-def types_of(code: bytes) -> ComponentTypes | None:
-    """What a component imports and exports; None if it has types that capwasm does not know.
-
-    Raises:
-        ArtifactError: it is no component.
-        OddBinary: it is not framed as one is.
-    """
-    with closing(PluginEngine()) as engine:
-        return Compiler(engine, None, lane=False).compile(skeleton(code)).types
-
-
-def _measure(code: memoryview, found: dict[str, int], entries: Entries, depth: int) -> None:
-    """Add up the sections of all core modules."""
-    if depth > _DEEPEST:
-        raise OddBinary("components nest too deep")
-    for kind, start, payload, end in sections(code, COMPONENT, entries):
-        if kind == _NESTED:
-            _measure(payload, found, entries, depth + 1)
-        elif kind == _CORE_MODULE:
-            found["modules"] += 1
-            for part, first, _, last in sections(payload, _CORE, entries):
-                found[_PARTS.get(part, "other")] += last - first
-        else:
-            found["custom" if kind == _CUSTOM else "other"] += end - start
 
 
 def _told(interface: InterfaceType, laned: set[str]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ __all__ = ["MANIFEST", "MAX_MEMBERS", "check_members", "library_name", "name_fau
 
 MANIFEST: Final = "plugin.toml"
 COMPONENT: Final = "plugin.wasm"
+SBOM: Final = "sbom.cdx.json"
 MAX_MEMBERS: Final = 256
 MAX_NAME: Final = 128
 MAX_PARTS: Final = 8

@@ -35,7 +35,7 @@ from .typedoc import decode, encode
 from .types import ComponentTypes
 from .walk import walk
 
-__all__ = ["CompileLimits", "Compiler", "Compiling", "check_component"]
+__all__ = ["CompileLimits", "Compiler", "Compiling", "check_component", "types_of"]
 
 COMPONENT_MAGIC = b"\0asm\x0d\0\x01\0"
 CORE_MAGIC = b"\0asm\x01\0\0\0"
@@ -278,6 +278,22 @@ class Compiler:
                 f"the compiled code does not fit this engine: {first_lines(str(exc))}",
                 code="artifact.compile",
             ) from None
+
+
+def types_of(code: bytes | memoryview) -> ComponentTypes | None:
+    """What a component imports and exports, of which nothing is run or kept.
+
+    It is compiled without what its functions do, in a process apart.  None if it has types that
+    capwasm does not know.
+
+    Raises:
+        ArtifactError: it is no component.
+        OddBinary: it is not framed as one is.
+    """
+    from .lane.binary import skeleton
+
+    with contextlib.closing(PluginEngine()) as engine:
+        return Compiler(engine, None, lane=False).compile(skeleton(code)).types
 
 
 def _kept(compiled: Compiled) -> bool:

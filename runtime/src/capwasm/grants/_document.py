@@ -55,6 +55,13 @@ def text_fault(text: str, *, allowed: str = "") -> str | None:
     return None if found is None else f"holds an invisible or control character, {found}"
 
 
+def shown_text(text: str) -> str:
+    """The text itself, for a model's validator, or `ValueError` if not all of it can be seen."""
+    if (fault := text_fault(text)) is not None:
+        raise ValueError(fault)
+    return text
+
+
 def join(path: str, word: str) -> str:
     """`path` and a word below it, as TOML would spell them."""
     spelled = word if _BARE.fullmatch(word) else _string(word)

@@ -36,6 +36,7 @@ from ._document import (
 )
 from ._lines import header_lines
 from .isolation import Isolations
+from .scan import ScanRule
 from .tables import Head, RevocationRule, Tables
 from .updates import UpdatesRule
 
@@ -111,6 +112,7 @@ class Policy(Proof):
         revocation: where the revocation feed comes from, and how old it may be.
         updates: which new versions serve without a person, and how they prove good.
         isolation: whose code runs in a process of its own, and behind what.
+        scan: what scanners look with, and whose.
         ceiling: limits above which no plugin goes.
         source: what messages call the file.   digest: SHA-256 of its bytes, in hex.
     """
@@ -122,6 +124,7 @@ class Policy(Proof):
     revocation: RevocationRule = field(default_factory=RevocationRule)
     updates: UpdatesRule = field(default_factory=UpdatesRule)
     isolation: Isolations = field(default_factory=Isolations)
+    scan: ScanRule = field(default_factory=ScanRule)
     ceiling: Limits = CEILING
     source: str = "policy.toml"
     digest: str = ""
@@ -255,6 +258,7 @@ def _parse(
         revocation=tables.revocation,
         updates=tables.updates,
         isolation=Isolations(tables.isolation, reader.lines.get("isolation"), "isolation" in doc),
+        scan=tables.scan,
         ceiling=ceiling,
         source=context,
         digest=hashlib.sha256(data).hexdigest(),

@@ -9,8 +9,9 @@ from pydantic import AfterValidator, Field
 
 from capwasm._model import Model
 
-from ._document import text_fault
+from ._document import shown_text
 from .isolation import IsolationRule
+from .scan import ScanRule
 from .updates import UpdatesRule
 
 __all__ = ["ConsentRule", "Head", "RevocationRule", "Tables", "TrustRule"]
@@ -24,16 +25,10 @@ def _date(text: str) -> str:
     return text
 
 
-def _shown(text: str) -> str:
-    if (fault := text_fault(text)) is not None:
-        raise ValueError(fault)
-    return text
-
-
 def _url(text: str) -> str:
     if text and not text.startswith(("https://", "http://")):
         raise ValueError("not a URL that begins with https://")
-    return _shown(text)
+    return shown_text(text)
 
 
 class Head(Model):
@@ -42,7 +37,7 @@ class Head(Model):
     owner: Annotated[
         str,
         Field(max_length=200, description="Who answers for the policy; denials name them."),
-        AfterValidator(_shown),
+        AfterValidator(shown_text),
     ] = ""
     review_by: Annotated[
         str | None,
@@ -101,3 +96,4 @@ class Tables(Model):
     updates: UpdatesRule = UpdatesRule()
     revocation: RevocationRule = RevocationRule()
     isolation: IsolationRule = IsolationRule()
+    scan: ScanRule = ScanRule()

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Final
 
 from capwasm._files import read_file
-from capwasm.authoring.anatomy import types_of
 from capwasm.capsule.artifact import read_artifact
 from capwasm.capsule.container import MAGIC, read_archive, split
 from capwasm.capsule.members import COMPONENT, MANIFEST
 from capwasm.capsule.pack import identity_of
+from capwasm.engine.compile import types_of
 from capwasm.engine.lane.binary import OddBinary
 from capwasm.engine.types import ComponentTypes
 from capwasm.engine.witdoc import MAX_WIT_BYTES, wit_files

@@ -1,0 +1,39 @@
+"""The `[scan]` table of a policy: what scanners look with, and whose scanners."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from capwasm._model import Model
+
+from ._document import shown_text
+
+__all__ = ["ScanRule"]
+
+
+FileName = Annotated[str, Field(max_length=1024), AfterValidator(shown_text)]
+
+
+class ScanRule(Model):
+    """The `[scan]` table: what a scan looks with.  Paths are taken from the home's directory."""
+
+    scanners: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=64), AfterValidator(shown_text)], ...],
+        Field(
+            max_length=32,
+            description="Scanners of others that run too, by the names of their entry points.",
+        ),
+    ] = ()
+    known_bad: Annotated[
+        FileName,
+        Field(description="File of digests that are known to be bad, a line each; none if empty."),
+    ] = ""
+    ids: Annotated[
+        tuple[Annotated[str, Field(max_length=128), AfterValidator(shown_text)], ...],
+        Field(
+            max_length=1024,
+            description="Plugin ids that no other plugin's may be taken for, besides installed ones.",
+        ),
+    ] = ()
