@@ -84,6 +84,7 @@ CODES: dict[str, str] = {
     # link
     "link.undeclared-import": "The component imports an interface that its manifest doesn't declare.",
     "link.unknown-import": "The component imports something that this runtime does not offer.",
+    "link.export": "The plugin does not export what it is used as.",
     "link.instantiate": "The component could not be instantiated.",
     "link.binding": "A plugin's functions are not those that a generated module was made of.",
     # guest
@@ -93,6 +94,7 @@ CODES: dict[str, str] = {
     "guest.interrupted": "The call was interrupted by a kill, an eviction or a revocation.",
     "guest.no-such-export": "The plugin has no export of that name.",
     "guest.crashed": "The plugin's process died: it crashed, hung, or ran out of memory.",
+    "guest.exit": "The plugin ended itself: it called exit.",
     "guest.protocol": "The plugin's process broke the protocol, and was killed.",
     "guest.backoff": "The plugin's process crashed several times in a row; it starts again later.",
     "limit.fuel": "The call used all its fuel.",
@@ -198,5 +200,16 @@ CODES: dict[str, str] = {
     "audit.sink": "The audit log can't be written: the operation was refused.",
     "audit.busy": "Another process writes this audit log.",
     "audit.tampered": "The audit log's chain does not verify.",
+    # the admin page
+    "admin.serve": "The page can't be served so: that address, these TLS files, or without its extra.",
+    "admin.host": "The request names a host that is not this page's.",
+    "admin.origin": "The request was made by another site.",
+    "admin.request": "The request is malformed, too large, too slow, or of a wrong method or type.",
+    "admin.not-found": "There is no such page, plugin, version or record.",
+    "admin.session": "Nobody is signed in, or the session has ended.",
+    "admin.csrf": "The form is not one that this session was given.",
+    "admin.token": "The token is not the one that was printed at the start.",
+    "admin.throttled": "Too many wrong tokens; wait a moment.",
+    "admin.key": "The page was started without a reviewer's key, or with one that does not count.",
     "internal": "A defect of this runtime; the instance was discarded.",
 }

@@ -28,6 +28,7 @@
     ├── RepositoryError      a place that plugins come from can't be reached or believed
     ├── RevocationError      a revocation feed can't be read, believed or kept, or is too old
     ├── AuditError           the sink failed: the operation does not happen
+    ├── AdminError           the admin page can't be served, or refuses a request
     └── InternalError        our bug
     CapError (not a CapwasmError)   what a guest sees
 
@@ -44,6 +45,7 @@ from .codes import CODES
 
 __all__ = [
     "CODES",
+    "AdminError",
     "ArtifactError",
     "AuditError",
     "BuildError",
@@ -348,6 +350,12 @@ class AuditError(CapwasmError):
     """The audit sink failed; what was to be recorded did not happen."""
 
     default_code = "audit.sink"
+
+
+class AdminError(CapwasmError):
+    """The admin page can't be served as asked, or refuses a request."""
+
+    default_code = "admin.request"
 
 
 class InternalError(CapwasmError):

@@ -48,6 +48,7 @@ KINDS: dict[str, str] = {
     "crash": "A plugin trapped.",
     "revoke": "A secret, grant or plugin was revoked.",
     "kill": "A plugin or call was killed or evicted.",
+    "admin": "Somebody signed in to the admin page or out of it, or was refused.",
     "gap": "Records were lost or dropped; how many.",
     "anchor": "A signed head of the chain.",
 }
