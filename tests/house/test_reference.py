@@ -41,10 +41,12 @@ def made(which: str) -> str:
     manifest, policy = manifest_schema(known), policy_schema(known)
     if which in ("plugin", "limits"):
         return table(manifest["properties"][which], manifest)
-    if which in ("trust", "consent", "updates", "revocation", "isolation"):
+    if which in ("trust", "consent", "updates", "strikes", "revocation", "isolation"):
         return table(policy["properties"][which], policy)
     if which == "budget":
         return table(policy["$defs"]["updates.ErrorBudget"], policy)
+    if which == "points":
+        return table(policy["$defs"]["strikes.Points"], policy)
     if which == "head":
         words = {w: policy["properties"][w] for w in ("owner", "review-by")}
         return table({"properties": words}, policy)

@@ -37,6 +37,7 @@ from ._document import (
 from ._lines import header_lines
 from .isolation import Isolations
 from .scan import ScanRule
+from .strikes import StrikesRule
 from .tables import Head, RevocationRule, Tables
 from .updates import UpdatesRule
 
@@ -111,6 +112,7 @@ class Policy(Proof):
         automatic: capabilities whose low and medium risks need no person's consent.
         revocation: where the revocation feed comes from, and how old it may be.
         updates: which new versions serve without a person, and how they prove good.
+        strikes: how much a plugin may misbehave before it is stopped.
         isolation: whose code runs in a process of its own, and behind what.
         scan: what scanners look with, and whose.
         ceiling: limits above which no plugin goes.
@@ -123,6 +125,7 @@ class Policy(Proof):
     automatic: frozenset[str] = frozenset()
     revocation: RevocationRule = field(default_factory=RevocationRule)
     updates: UpdatesRule = field(default_factory=UpdatesRule)
+    strikes: StrikesRule = field(default_factory=StrikesRule)
     isolation: Isolations = field(default_factory=Isolations)
     scan: ScanRule = field(default_factory=ScanRule)
     ceiling: Limits = CEILING
@@ -257,6 +260,7 @@ def _parse(
         automatic=frozenset(tables.consent.automatic),
         revocation=tables.revocation,
         updates=tables.updates,
+        strikes=tables.strikes,
         isolation=Isolations(tables.isolation, reader.lines.get("isolation"), "isolation" in doc),
         scan=tables.scan,
         ceiling=ceiling,

@@ -10,8 +10,10 @@ from pydantic import AfterValidator, Field
 from capwasm._model import Model
 
 from ._document import shown_text
+from .governance import GovernanceRule
 from .isolation import IsolationRule
 from .scan import ScanRule
+from .strikes import StrikesRule
 from .updates import UpdatesRule
 
 __all__ = ["ConsentRule", "Head", "RevocationRule", "Tables", "TrustRule"]
@@ -91,9 +93,11 @@ class RevocationRule(Model):
 class Tables(Model):
     """The tables that there are once, each with what it says when it is left out."""
 
+    governance: GovernanceRule = GovernanceRule()
     trust: TrustRule = TrustRule()
     consent: ConsentRule = ConsentRule()
     updates: UpdatesRule = UpdatesRule()
+    strikes: StrikesRule = StrikesRule()
     revocation: RevocationRule = RevocationRule()
     isolation: IsolationRule = IsolationRule()
     scan: ScanRule = ScanRule()
