@@ -68,9 +68,11 @@ def test_word_owner() -> None:
 def test_word_review_by() -> None:
     policy = load('review-by = "2027-01-31"')
 
-    assert not policy.is_overdue(date(2027, 1, 31))
-    assert policy.is_overdue(date(2027, 2, 1))
-    assert not load("").is_overdue(date(2999, 1, 1))
+    assert policy.governance(date(2027, 1, 16)).due == "ok"
+    assert policy.governance(date(2027, 1, 17)).due == "soon"
+    assert policy.governance(date(2027, 1, 31)).due == "soon"
+    assert policy.governance(date(2027, 2, 1)).due == "overdue"
+    assert load("").governance(date(2999, 1, 1)).due == "no-date"
 
 
 def test_word_trust_require() -> None:
@@ -187,6 +189,12 @@ def test_word_isolation() -> None:
 
     assert here.for_plugin("acme.weather", "component").process
     assert not load("").isolation.for_plugin("acme.weather", "component").process
+
+
+def test_word_governance() -> None:
+    """What each of its words does is shown in tests/governance/test_due.py."""
+    assert load("[governance]\nnotice-days = 3").governed.notice_days == 3
+    assert load("").governed.overdue == "warn"
 
 
 def test_each_word_of_the_schema_has_a_test_of_its_own() -> None:

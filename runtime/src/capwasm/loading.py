@@ -17,6 +17,7 @@ from capwasm_shim.layers import Layer
 from .capability import Capability, Grant
 from .capsule.legacy import LegacyFile, Proven
 from .capsule.target import library_of
+from .capsule.trust import utc_now
 from .engine.compile import Compiler
 from .engine.engine import PluginEngine
 from .engine.link import Linked, link
@@ -113,6 +114,7 @@ class Loader:
         """
         try:
             self.overseer.start()
+            self.policy.governance(utc_now().date()).check()
             proven = prove()
             name = f"{proven.id}@{proven.version}"
             subject = subject_of(proven)

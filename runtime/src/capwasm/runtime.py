@@ -22,7 +22,7 @@ from .capability import Capability
 from .caps import standard_capabilities
 from .capsule.artifact import read_artifact
 from .capsule.legacy import Proven, recognise
-from .capsule.trust import TrustStore
+from .capsule.trust import TrustStore, utc_now
 from .capsule.verify import VerifiedArtifact, verify
 from .engine.advisories import reachable_line
 from .engine.compile import CompileLimits, Compiler, Compiling
@@ -142,8 +142,10 @@ class Runtime:
         lane: bool,
     ) -> None:
         make_private(self._home)
-        if (line := reachable_line()) is not None:
-            get_logger(Redactor()).warning(line)
+        due = self.policy.governance(utc_now().date())
+        for line in (reachable_line(), due.line()):
+            if line is not None:
+                get_logger(Redactor()).warning(line)
         self._engine = PluginEngine(capacity)
         if self._engine.why_not_pooled and (capacity is None or capacity.pooled):
             get_logger(Redactor()).warning(f"no pool of instances: {self._engine.why_not_pooled}")
@@ -164,6 +166,7 @@ class Runtime:
                 "policy": self.policy.digest,
                 "keys": len(self.trust.keys),
                 "core": self.core_version,
+                "governance": due.to_dict(),
             },
         )
 

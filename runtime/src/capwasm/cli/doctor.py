@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from capwasm.engine.advisories import Finding
-    from capwasm.machine import Check
+    from capwasm.machine import Check, Status
 
 __all__ = ["commands"]
 
@@ -55,8 +55,9 @@ COLOURS: Final = {
 def doctor(home_path: Path, as_json: bool, languages: tuple[str, ...]) -> None:
     """Show what this machine enforces, and which known advisories can matter here.
 
-    Of the runtime's directory, if there is one: whether its revocation feed is new enough, and
-    whether the layers can be had that its policy wants around plugins in processes of their own.
+    Of the runtime's directory, if there is one: whether its revocation feed is new enough, whether
+    its policy has an owner and is due to be looked at again, and whether the layers can be had that
+    it wants around plugins in processes of their own.
 
     Also which languages plugins can be built in here, and the command for each tool that is missing;
     that one is missing is no failure.
@@ -69,7 +70,11 @@ def doctor(home_path: Path, as_json: bool, languages: tuple[str, ...]) -> None:
     from capwasm.machine import check_machine
 
     checks, engine, python = check_machine(), findings(), python_findings()
-    checks = [*_required_layers(checks, home_path), *_revocations(home_path)]
+    checks = [
+        *_required_layers(checks, home_path),
+        *_revocations(home_path),
+        *_governance(home_path),
+    ]
     ok = not any(c.failed for c in checks) and not any(f.reachable for f in (*engine, *python))
     if as_json:
         say_json(
@@ -142,6 +147,30 @@ def _revocations(home_path: Path) -> list[Check]:
     refuses = problem is not None or (status.refuses and status.stale is not None)
     value = f"{wrong}; loads are refused" if refuses else str(wrong)
     return [Check("revocations", "lacks" if refuses else "note", value, why, required=refuses)]
+
+
+def _governance(home_path: Path) -> list[Check]:
+    """Who answers for that home's policy, and whether it is due; nothing where there is none."""
+    from datetime import UTC, datetime
+
+    from capwasm.errors import CapwasmError
+    from capwasm.home import Home
+    from capwasm.machine import Check
+
+    from ._plugin import capabilities
+
+    try:
+        policy = Home(home_path).policy(capabilities())
+    except CapwasmError:
+        return []  # `_revocations` tells of it
+    found = policy.governance(datetime.now(UTC).date())
+    if not found.written:
+        return []
+    why = "somebody answers for the policy, and looks at it again in time"
+    status: Status = "lacks" if found.refuses else "note" if found.remarks() else "ok"
+    told = [remark.message for remark in found.remarks()]
+    value = "; ".join(told) or f"{found.owner}, to be looked at again by {found.review_by}"
+    return [Check("policy-review", status, value, why, required=found.refuses)]
 
 
 def _data(finding: Finding) -> dict[str, Any]:

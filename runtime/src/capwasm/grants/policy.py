@@ -35,13 +35,14 @@ from ._document import (
     unknown_words,
 )
 from ._lines import header_lines
+from .governance import Governance, GovernanceRule
 from .isolation import Isolations
 from .scan import ScanRule
 from .strikes import StrikesRule
 from .tables import Head, RevocationRule, Tables
 from .updates import UpdatesRule
 
-__all__ = ["SCHEMA", "ForPlugin", "Policy", "Rule"]
+__all__ = ["SCHEMA", "ForPlugin", "Policy", "Rule", "Selector"]
 
 SCHEMA: Final = 1
 MAX_SELECTORS: Final = 1024
@@ -66,7 +67,15 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class _Selector:
+class Selector:
+    """What a policy says of the plugins that one pattern names.
+
+    Attributes:
+        pattern: `acme.weather`, `acme.*` or `*`.   path: `plugins."acme.*"`.
+        allow, deny: rules by capability.
+        limits: the ceiling where none is named.   named: the limits that are.
+    """
+
     pattern: str
     path: str
     allow: Mapping[str, tuple[Rule, ...]]
@@ -115,7 +124,10 @@ class Policy(Proof):
         strikes: how much a plugin may misbehave before it is stopped.
         isolation: whose code runs in a process of its own, and behind what.
         scan: what scanners look with, and whose.
+        governed: what happens when it is due to be looked at again; see `governance`.
         ceiling: limits above which no plugin goes.
+        selectors: what it says of which plugins, as written.   deny: rules for every plugin.
+        words: those at its top that are written.   lines: of its headers, by path.
         source: what messages call the file.   digest: SHA-256 of its bytes, in hex.
     """
 
@@ -128,12 +140,15 @@ class Policy(Proof):
     strikes: StrikesRule = field(default_factory=StrikesRule)
     isolation: Isolations = field(default_factory=Isolations)
     scan: ScanRule = field(default_factory=ScanRule)
+    governed: GovernanceRule = field(default_factory=GovernanceRule)
     ceiling: Limits = CEILING
+    selectors: tuple[Selector, ...] = ()
+    deny: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
+    words: Collection[str] = ()
+    lines: Mapping[str, int] = field(default_factory=dict, repr=False)
     source: str = "policy.toml"
     digest: str = ""
     _ceiling_named: frozenset[str] = field(default=frozenset(), repr=False)
-    _deny: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict, repr=False)
-    _selectors: tuple[_Selector, ...] = field(default=(), repr=False)
 
     @classmethod
     def nothing(cls) -> Self:
@@ -170,7 +185,7 @@ class Policy(Proof):
 
     def for_plugin(self, plugin_id: str) -> ForPlugin:
         """What this policy says of one plugin."""
-        matching = [s for s in self._selectors if id_matches(s.pattern, plugin_id)]
+        matching = [s for s in self.selectors if id_matches(s.pattern, plugin_id)]
         limits, sources = self.ceiling, dict.fromkeys(self._ceiling_named, "limits")
         for selector in matching:
             before, limits = limits.to_table(), limits.meet(selector.limits)
@@ -178,7 +193,7 @@ class Policy(Proof):
             sources |= {w: f"{selector.path}.limits" for w in after if after[w] < before[w]}
         return ForPlugin(
             allow=_merge(s.allow for s in matching),
-            deny=_merge([self._deny, *(s.deny for s in matching)]),
+            deny=_merge([self.deny, *(s.deny for s in matching)]),
             limits=limits,
             raised=frozenset(w for s in matching for w in s.named),
             sources=MappingProxyType(sources),
@@ -187,20 +202,15 @@ class Policy(Proof):
     @property
     def patterns(self) -> tuple[str, ...]:
         """The selectors of its plugins, as written."""
-        return tuple(s.pattern for s in self._selectors)
+        return tuple(s.pattern for s in self.selectors)
 
     def remarks(self, capabilities: Sequence[AnyCapability], today: date) -> list[Fault]:
         """What is no fault, but what its owner should know."""
-        found = []
-        if not self.owner:
-            found.append(Fault("owner", "nobody answers for this policy"))
-        if self.is_overdue(today):
-            found.append(Fault("review-by", f"was to be looked at again by {self.review_by}"))
-        found += self.isolation.remarks()
+        found = [*self.governance(today).remarks(), *self.isolation.remarks()]
         for capability in capabilities:
             if capability.name not in self.automatic:
                 continue
-            rules = [r for s in self._selectors for r in s.allow.get(capability.name, ())]
+            rules = [r for s in self.selectors for r in s.allow.get(capability.name, ())]
             for rule in rules:
                 high = [w for r, w in map(capability.risk, rule.clauses) if r is Risk.HIGH]
                 if high:
@@ -208,9 +218,9 @@ class Policy(Proof):
                     found.append(Fault(rule.path, message))
         return found
 
-    def is_overdue(self, today: date) -> bool:
-        """Whether the day by which it was to be looked at again has passed."""
-        return self.review_by is not None and today > self.review_by
+    def governance(self, today: date) -> Governance:
+        """Who answers for it, and whether it is due to be looked at again on that day."""
+        return Governance(self.owner, self.review_by, today, self.governed, bool(self.digest))
 
 
 def _merge(tables: Any) -> Mapping[str, tuple[Rule, ...]]:
@@ -247,6 +257,8 @@ def _parse(
     head = reader.model(Head, {w: doc[w] for w in _HEAD if w in doc})
     tables = reader.model(Tables, {w: table_of(doc, w, "", faults) for w in _TABLES if w in doc})
     faults += _automatic_faults(doc, {c.name for c in capabilities})
+    if head and tables and tables.governance.overdue == "refuse" and head.review_by is None:
+        faults.append(Fault("governance.overdue", "refuse needs a date at the top: review-by"))
     limits = table_of(doc, "limits", "", faults)
     ceiling = parse_limits(limits, "limits", CEILING, faults)
     deny = reader.rules(table_of(doc, "deny", "", faults), "deny", ())
@@ -267,8 +279,11 @@ def _parse(
         source=context,
         digest=hashlib.sha256(data).hexdigest(),
         _ceiling_named=frozenset(limits),
-        _deny=MappingProxyType(deny),
-        _selectors=tuple(selectors),
+        governed=tables.governance,
+        selectors=tuple(selectors),
+        deny=MappingProxyType(deny),
+        words=frozenset(doc),
+        lines=MappingProxyType(dict(reader.lines)),
     )
 
 
@@ -332,7 +347,7 @@ class _Reader:
             )
         return found
 
-    def selectors(self, table: Mapping[str, Any]) -> list[_Selector]:
+    def selectors(self, table: Mapping[str, Any]) -> list[Selector]:
         if len(table) > MAX_SELECTORS:
             self.faults.append(Fault("plugins", f"at most {MAX_SELECTORS} selectors"))
             return []
@@ -347,7 +362,7 @@ class _Reader:
             limits = table_of(inner, "limits", path, self.faults)
             deny_path = f"{path}.deny"
             found.append(
-                _Selector(
+                Selector(
                     pattern=pattern,
                     path=path,
                     allow=self.rules(inner, path, ("limits", "deny")),
