@@ -1,4 +1,4 @@
-"""Reads an audit log that it does not trust: verifies the chain, and shows its last records."""
+"""Verifies the chain of an audit log that it does not trust."""
 
 from __future__ import annotations
 
@@ -6,28 +6,24 @@ import base64
 import binascii
 import hashlib
 import os
-import stat
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from capwasm.errors import AuditError
-
-from ._chain import GENESIS, MAX_LINE, Head, anchor_message, parse
-from .sinks import read_mark, segments
+from ._chain import GENESIS, Head, anchor_message, parse
+from ._read import lines_of, open_segment, segments_of
+from .sinks import read_mark
 
 if TYPE_CHECKING:
     from capwasm.capsule.keys import PublicKey
 
-__all__ = ["Problem", "Report", "tail", "verify_log"]
+__all__ = ["Problem", "Report", "verify_log"]
 
 MAX_PROBLEMS: Final = 100
 MAX_GAPS: Final = 100
 GAP_CHARS: Final = 200
-POLL_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +118,7 @@ def verify_log(
         AuditError: `audit.sink` when there is no log to read.
     """
     path = Path(directory)
-    files = _segments(path)
+    files = segments_of(path)
     # Read before the records: it can't be ahead of what is then read.
     mark = read_mark(path)
     check = _Check(keys, [h for h in (mark.head if mark else None, head) if h is not None])
@@ -156,12 +152,12 @@ class _Check:
         self.report.segments += 1
         if self._seq is None and number == 1:
             self._seq, self._follow = 0, {GENESIS.hash}
-        with _open(path) as file:
+        with open_segment(path) as file:
             # What is appended from now on is not looked at: the log may be in use.
             size = os.fstat(file.fileno()).st_size
             if size == 0 and not last:
                 self.fault(path.name, 0, None, "empty")
-            for line, data in enumerate(_lines(file, size, patient=last), 1):
+            for line, (_, data) in enumerate(lines_of(file, size, patient=last), 1):
                 self._line(number, path.name, line, data)
 
     def _line(self, number: int, name: str, line: int, data: bytes) -> None:
@@ -248,128 +244,3 @@ def _gap(seq: int, reason: object, details: dict[str, Any]) -> str:
 def _stated(line: bytes) -> set[str]:
     """The hashes by which the next record may call a broken one: as stated, and as it is."""
     return {line[9:73].decode("ascii", "replace"), hashlib.sha256(line[75:-1]).hexdigest()}
-
-
-def _segments(directory: Path) -> list[tuple[int, Path]]:
-    try:
-        found = segments(directory)
-    except OSError as exc:
-        raise AuditError(
-            f"can't be read: {exc.strerror}", context=ascii(str(directory))[1:-1]
-        ) from exc
-    if not found:
-        raise AuditError("no audit log is here", context=ascii(str(directory))[1:-1])
-    return found
-
-
-def _open(path: Path) -> BinaryIO:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as exc:
-        raise AuditError(f"can't be read: {exc.strerror}", context=path.name) from exc
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise AuditError("not a regular file", context=path.name)
-    return os.fdopen(fd, "rb")
-
-
-def _lines(file: BinaryIO, size: int, at: int = 0, *, patient: bool = False) -> Iterator[bytes]:
-    """The lines from `at` to `size`; of one that is longer than a record can be, its beginning.
-
-    With `patient`, a last line that is incomplete is given a moment: it may be in the making.
-    """
-    file.seek(at)
-    while at < size and (line := file.readline(MAX_LINE)):
-        at += len(line)
-        if len(line) == MAX_LINE:
-            rest = line
-            while not rest.endswith(b"\n") and (rest := file.readline(MAX_LINE)):
-                at += len(rest)
-        elif patient and not line.endswith(b"\n"):
-            time.sleep(POLL_SECONDS)
-            line += file.readline(MAX_LINE)
-        yield line
-
-
-def tail(
-    directory: str | PathLike[str],
-    count: int = 20,
-    *,
-    follow: bool = False,
-    stop: Callable[[], bool] | None = None,
-) -> Iterator[dict[str, Any]]:
-    """The last `count` records, oldest first, then with `follow` each new one as it comes.
-
-    A line that is no record, or that was changed, comes as `{"broken": why}`.
-
-    Args:
-        directory: of the log.
-        count: how many to begin with.
-        follow: go on for ever, over segments.
-        stop: asked every fifth of a second whether to end.
-
-    Raises:
-        AuditError: there is no log to read.
-    """
-    files = _segments(Path(directory))
-    number, path = files[-1]
-    with _open(path) as file:
-        at = _end_of_lines(file)
-    spans: list[tuple[Path, int, int]] = []
-    for index, (_, older) in enumerate(reversed(files)):
-        if count <= 0:
-            break
-        with _open(older) as file:
-            end = at if index == 0 else _end_of_lines(file)
-            begin, found = _begin_of_last(file, end, count)
-        spans.append((older, begin, end))
-        count -= found
-    for older, begin, end in reversed(spans):
-        with _open(older) as file:
-            yield from map(_record, _lines(file, end, begin))
-    while follow and not (stop is not None and stop()):
-        with _open(path) as file:
-            file.seek(at)
-            new = file.read(4 * MAX_LINE)
-        new = new[: new.rfind(b"\n") + 1] or new[len(new) if len(new) < MAX_LINE else 0 :]
-        at += len(new)
-        yield from map(_record, new.splitlines(keepends=True))
-        if not new:
-            after = [f for f in _segments(Path(directory)) if f[0] > number]
-            if after and path.stat().st_size == at:
-                (number, path), at = after[0], 0
-            else:
-                time.sleep(POLL_SECONDS)
-
-
-def _end_of_lines(file: BinaryIO) -> int:
-    size = os.fstat(file.fileno()).st_size
-    first = max(0, size - MAX_LINE)
-    return first + os.pread(file.fileno(), size - first, first).rfind(b"\n") + 1
-
-
-def _begin_of_last(file: BinaryIO, end: int, count: int) -> tuple[int, int]:
-    """Where the last `count` lines before `end` begin, and how many are there.
-
-    Searched backwards, holding one block.  A line that is too long to be a record ends the search.
-    """
-    at = begin = end
-    lines = 0
-    while at > 0 and begin - at <= MAX_LINE:
-        size = min(MAX_LINE, at)
-        at -= size
-        block = os.pread(file.fileno(), size, at)
-        place = block.rfind(b"\n", 0, end - 1 - at)
-        while place >= 0:
-            begin, lines = at + place + 1, lines + 1
-            if lines == count:
-                return begin, lines
-            place = block.rfind(b"\n", 0, place)
-    return at, lines + (at < begin)
-
-
-def _record(line: bytes) -> dict[str, Any]:
-    try:
-        return parse(line)[1]
-    except ValueError as exc:
-        return {"broken": str(exc)}

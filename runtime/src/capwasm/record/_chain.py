@@ -19,7 +19,17 @@ from collections.abc import Mapping
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, Final, NamedTuple
 
-__all__ = ["GENESIS", "MAX_LINE", "Head", "Sealed", "Stamp", "anchor_message", "parse", "seal"]
+__all__ = [
+    "GENESIS",
+    "MAX_LINE",
+    "Head",
+    "Sealed",
+    "Stamp",
+    "anchor_message",
+    "is_sound",
+    "parse",
+    "seal",
+]
 
 MAX_LINE: Final = 128 * 1024
 """Bytes of the longest line; what goes into a record is cut so that it fits."""
@@ -94,6 +104,16 @@ def seal(
     ).encode("ascii")
     digest = hashlib.sha256(rest).hexdigest()
     return Sealed(seq, digest, b'{"hash":"%b",%b\n' % (digest.encode(), rest))
+
+
+def is_sound(line: bytes) -> bool:
+    """Whether the hash that a line begins with is that of the rest of it."""
+    return (
+        line.startswith(b'{"hash":"')
+        and line[73:75] == b'",'
+        and line.endswith(b"\n")
+        and hashlib.sha256(line[_REST:-1]).hexdigest().encode() == line[9:73]
+    )
 
 
 def parse(line: bytes) -> tuple[Sealed, dict[str, Any]]:

@@ -28,10 +28,11 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 from capwasm.errors import AuditError
 from capwasm.events import ALLOWED, DENIED, FAILED, Event
 
-from ._audit_check import Problem, Report, tail, verify_log
+from ._audit_check import Problem, Report, verify_log
 from ._chain import Head, Sealed, Stamp, anchor_message, seal
 from ._plain import Fields, fit
 from .redact import Redactor
+from .search import tail
 from .sinks import FileSink, Mark, MemorySink, Segment, Sink
 from .tally import Gate
 
