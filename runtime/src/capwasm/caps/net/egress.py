@@ -35,12 +35,12 @@ from .body import Body, decoder_for
 from .credential import injected
 from .handle import ResponseHandle, verdict_of
 from .message import complete, decoded, location_of, on_the_wire, shown
-from .model import SAFE_METHODS, NetClause, NetOperation
+from .model import NetClause, NetOperation, is_denied
 from .pool import Connection, Pool, protocol_errors
 from .refusal import Refusal, refusal
 from .request import Prepared, RequestSpec, prepare
 from .resolve import Lookups, is_own_address
-from .url import Address, Url, UrlError, join_url, lax_paths
+from .url import Address, Url, UrlError, join_url
 from .watch import Watch
 from .wire import Dial, connect
 
@@ -175,7 +175,7 @@ class EgressEngine:
         """
         url = request.url
         op = NetOperation(url.scheme, url.host, url.port, url.path, request.method)
-        if _is_denied(grant, op) or grant.find(lambda c: c.allows(op)) is None:
+        if is_denied(grant.deny, op) or grant.find(lambda c: c.allows(op)) is None:
             raise _not_granted(grant, op)
         watch.check()
         addresses: list[Address] = (
@@ -184,7 +184,7 @@ class EgressEngine:
             else [url.host]
         )
         # NET-08: one address that may not be reached is enough to refuse.
-        if any(_is_denied(grant, replace(op, host=address)) for address in addresses):
+        if any(is_denied(grant.deny, replace(op, host=address)) for address in addresses):
             raise refusal("denied", "not-granted", "the name leads to a denied network")
         own = [a for a in addresses if self._is_own(a)]
         granted = grant.find(
@@ -334,23 +334,8 @@ class EgressEngine:
 # -- decisions -----------------------------------------------------------------------------------
 
 
-def _is_denied(grant: Grant[NetClause], op: NetOperation) -> bool:
-    """Whether a denial speaks of it, or of what a lax server would make of it (`url.lax_paths`).
-
-    What may not even be read may not be sent to: a denial of GET and HEAD, which is what one
-    without methods means, is one of every method.
-    """
-    ops = [op, *(replace(op, path=path) for path in lax_paths(op.path))]
-
-    def denies(clause: NetClause) -> bool:
-        method = "GET" if clause.methods >= SAFE_METHODS else op.method
-        return any(clause.allows(replace(o, method=method)) for o in ops)
-
-    return grant.deny.any(denies) is not None
-
-
 def _not_granted(grant: Grant[NetClause], op: NetOperation) -> Refusal:
-    if not _is_denied(grant, op):
+    if not is_denied(grant.deny, op):
         revoked = next((g for g in grant.allow if g.clause.allows(op)), None)
         if revoked is not None:
             return refusal("closed", "revoked", revoked.lease.reason or "")

@@ -8,10 +8,10 @@ addresses = ["10.1.0.0/16"]             # where the name may lead besides public
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
-from capwasm.lattice import Clause
+from capwasm.lattice import Clause, ClauseSet
 
 from .address import NEVER, PUBLIC, Network, classify
 from .pattern import (
@@ -30,9 +30,9 @@ from .pattern import (
     networks_within,
     pattern_text,
 )
-from .url import DEFAULT_PORTS, Address, Host
+from .url import DEFAULT_PORTS, Address, Host, lax_paths
 
-__all__ = ["ALL_METHODS", "SAFE_METHODS", "NetClause", "NetOperation"]
+__all__ = ["ALL_METHODS", "SAFE_METHODS", "NetClause", "NetOperation", "is_denied"]
 
 ALL_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
@@ -190,3 +190,18 @@ class NetClause(Clause):
 
 def _sorted(methods: frozenset[str]) -> list[str]:
     return [m for m in _ORDER if m in methods]
+
+
+def is_denied(deny: ClauseSet[NetClause], op: NetOperation) -> bool:
+    """Whether a denial speaks of it, or of what a lax server would make of it (`url.lax_paths`).
+
+    What may not even be read may not be sent to: a denial of GET and HEAD, which is what one
+    without methods means, is one of every method.
+    """
+    ops = [op, *(replace(op, path=path) for path in lax_paths(op.path))]
+
+    def denies(clause: NetClause) -> bool:
+        method = "GET" if clause.methods >= SAFE_METHODS else op.method
+        return any(clause.allows(replace(o, method=method)) for o in ops)
+
+    return deny.any(denies) is not None
