@@ -97,7 +97,7 @@ CODES: dict[str, str] = {
     "guest.crashed": "The plugin's process died: it crashed, hung, or ran out of memory.",
     "guest.exit": "The plugin ended itself: it called exit.",
     "guest.protocol": "The plugin's process broke the protocol, and was killed.",
-    "guest.backoff": "The plugin's process crashed several times in a row; it starts again later.",
+    "guest.backoff": "The plugin crashed at its start several times in a row, or its process did; it starts later.",
     "limit.fuel": "The call used all its fuel.",
     "limit.deadline": "The call ran longer than its wall-clock limit.",
     "limit.memory": "The plugin asked for more memory than its limit.",
@@ -124,6 +124,7 @@ CODES: dict[str, str] = {
     "capability.bind": "A host path or name that the policy binds can't be used.",
     "capability.exec": "A command that the policy names can't be used.",
     # registry and repositories
+    "strikes.held": "The plugin was stopped for its strikes, until a person forgives it.",
     "registry.unusable": "The registry or its store can't be read or written.",
     "registry.busy": "Another process has held the registry for too long; nothing changed.",
     "registry.foreign": "The file is no registry, is damaged, or is of a newer version.",

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 __all__ = [
     "ALLOWED",
+    "ASKED",
     "DENIED",
     "FAILED",
     "KINDS",
@@ -32,7 +33,7 @@ KINDS: dict[str, str] = {
     "revocation": "A revocation feed was accepted or refused, or is too old.",
     "repository": "A plugin repository was asked for what is new.",
     "grant": "One permission of a plugin, with what narrowed it.",
-    "instance": "An instance was opened, closed or discarded.",
+    "instance": "An instance was opened, closed or discarded, or must wait before it starts.",
     "call": "A call into a plugin: outcome, time, fuel, host calls.",
     "fs": "A file operation that opens, changes or was refused.",
     "net": "One hop of a fetch: origin, address, verdict, bytes.",
@@ -52,6 +53,11 @@ KINDS: dict[str, str] = {
     "gap": "Records were lost or dropped; how many.",
     "anchor": "A signed head of the chain.",
 }
+
+ASKED = frozenset(
+    "fs net secret exec kv clock random config wasi".split()  # noqa: SIM905  one line
+)
+"""Kinds that tell of what a plugin asked for by itself."""
 
 
 @dataclass(frozen=True, slots=True)

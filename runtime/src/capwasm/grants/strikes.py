@@ -34,9 +34,7 @@ class StrikesRule(Model):
         _Most,
         Field(description="At so many strikes within `minutes` it is suspended; 0: never."),
     ] = 1000
-    minutes: Annotated[
-        int, Field(ge=1, le=1440, description="For how long a strike counts.")
-    ] = 10
+    minutes: Annotated[int, Field(ge=1, le=1440, description="For how long a strike counts.")] = 10
     points: Annotated[Points, Field(description="How many strikes each thing is.")] = Points()
     evict_after: Annotated[
         int,

@@ -232,18 +232,37 @@ class Registry(Shelf):
 
         return self._change(plugin_id, "reject", mark_of(who, why, self._now()), work)
 
-    def suspend(self, plugin_id: str, *, who: str, why: str = "") -> Outcome:
-        """Take the version that serves out of service, until `activate`.
+    def suspend(
+        self, plugin_id: str, version: str | None = None, *, who: str, why: str = ""
+    ) -> Outcome:
+        """Take the version that serves, or another that was accepted, out of service, until `activate`.
 
         Raises:
             RegistryError: `registry.unknown`, `registry.state`; as `install`.   AuditError.
         """
 
         def work(draft: Draft, _plugin: PluginRecord | None) -> tuple[str, str, tuple[str, ...]]:
-            draft.move(draft.serving, State.SUSPENDED)
-            return "suspended", draft.serving or "", ()
+            draft.move(version or draft.serving, State.SUSPENDED)
+            return "suspended", version or draft.serving or "", ()
 
         return self._change(plugin_id, "suspend", mark_of(who, why, self._now()), work)
+
+    def kill(self, plugin_id: str, *, who: str, why: str = "") -> Outcome:
+        """Have every core of this home end what runs of a plugin; its state stays what it is.
+
+        Also of one that is not installed: what was loaded from a file is ended as well.
+
+        Raises:
+            RegistryError: as `install`.   AuditError.
+            ValueError: it is no id.
+        """
+
+        def work(draft: Draft, _plugin: PluginRecord | None) -> tuple[str, str, tuple[str, ...]]:
+            draft.note(draft.serving or "")
+            return "killed", draft.serving or "", ()
+
+        mark = mark_of(who, why, self._now())
+        return self._change(check_id(plugin_id), "kill", mark, work, new=True)
 
     def revoke(self, plugin_id: str, version: str, *, who: str, why: str = "") -> Outcome:
         """End a version for good.  If it serves, nothing serves any more.

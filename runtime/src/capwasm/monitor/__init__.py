@@ -1,0 +1,1 @@
+"""Watching plugins while they run: strikes, traces, gauges, the live view, and what the core is told."""
