@@ -30,29 +30,55 @@ def fit(event: Event, redactor: Redactor) -> Fields:
     """
     if event.kind not in KINDS or event.verdict not in (ALLOWED, DENIED, FAILED):
         raise ValueError(f"no such kind of event: {event.kind!r}, {event.verdict!r}")
-    plain = _Plain(redactor)
-    plugin, action = plain.field(event.plugin), plain.field(event.action)
-    target, reason = plain.field(event.target), plain.field(event.reason)
-    details: Any = plain.details(event.details) if event.details else None
-    if not redactor.clean(plain.texts):
+    plugin, action, target, reason = event.plugin, event.action, event.target, event.reason
+    texts = [plugin, action, target, reason]
+    keys: list[str] = []
+    details: Any = event.details or None
+    usual = all([type(t) is str and len(t) <= FIELD_CHARS for t in texts])  # noqa: C419  quicker
+    if not usual or (details and not _are_usual(details, texts, keys)):
+        plain = _Plain(redactor)
+        plugin, action, target, reason = map(plain.field, texts[:4])
+        details = plain.mapping(details) if details else None
+        texts, keys = plain.texts, plain.keys
+    if not redactor.clean(texts, keys):
         (plugin, action, target, reason), details = redactor.value(
             ([plugin, action, target, reason], details)
         )
     return event.kind, event.verdict, plugin, action, target, reason, details
 
 
+def _are_usual(details: Mapping[Any, Any], texts: list[str], keys: list[str]) -> bool:
+    """Whether these can be sealed as they are: few, flat and short.  Their texts are added."""
+    if len(details) > 16:
+        return False
+    for key, item in details.items():
+        kind = type(item)
+        if type(key) is not str or len(key) > 32:
+            return False
+        keys.append(key)
+        if kind is int and -(2**63) < item < 2**63:
+            if not -100_000 < item < 100_000:
+                texts.append(str(item))
+        elif kind is str and len(item) <= 200:
+            texts.append(item)
+        elif not (kind is bool or item is None or (kind is float and abs(item) < 1e300)):
+            return False
+    return True
+
+
 class _Plain:
     """Turns an event into plain values within bounds.  Never calls `repr`: it may hold anything.
 
-    `texts` collects every text on the way, so that all are searched for secrets at once.
+    `texts` and `keys` collect every text on the way, so that all are searched for secrets at once.
     """
 
-    __slots__ = ("_redactor", "_room", "texts")
+    __slots__ = ("_redactor", "_room", "keys", "texts")
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
         self._room = DETAIL_TOTAL
         self.texts: list[str] = []
+        self.keys: list[str] = []
 
     def field(self, text: str) -> str:
         if type(text) is not str:  # an enum's member, or a caller's mistake
@@ -62,43 +88,24 @@ class _Plain:
         self.texts.append(text)
         return text
 
-    def details(self, value: Mapping[Any, Any]) -> dict[str, Any]:
-        """The details; the usual ones, few and short, without the detours."""
-        if len(value) > 16:
-            return self.mapping(value)
-        for key, item in value.items():
-            kind = type(item)
-            if type(key) is not str or len(key) > 32:
-                return self.mapping(value)
-            self.texts.append(key)
-            if kind is int and -(2**63) < item < 2**63:
-                if not -100_000 < item < 100_000:
-                    self.texts.append(str(item))
-            elif kind is str and len(item) <= 200:
-                self.texts.append(item)
-            elif not (kind is bool or item is None or (kind is float and abs(item) < 1e300)):
-                return self.mapping(value)
-        return dict(value)
-
     def mapping(self, value: Mapping[Any, Any], depth: int = 1) -> dict[str, Any]:
         out: dict[str, Any] = {}
         for index, (key, item) in enumerate(value.items()):
             if index >= DETAIL_ITEMS or self._room <= 0:
                 out["…"] = f"[+{len(value) - index}]"
                 break
-            name = self._text(str(key) if isinstance(key, str | int) else type(key).__name__)
+            word = str(key) if isinstance(key, str | int) else type(key).__name__
+            name = self._text(word, self.keys)
             out[name] = self._any(item, depth)
         return out
 
     def _any(self, value: Any, depth: int) -> Any:
         self._room -= 8
         if isinstance(value, str):
-            return self._text(str(value))
+            return self._text(str(value), self.texts)
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, int):
-            if -100_000 < value < 100_000:
-                return int(value)
             if value.bit_length() > 64:
                 return "[a huge number]"
             self.texts.append(str(int(value)))
@@ -121,11 +128,11 @@ class _Plain:
             out.append(self._any(item, depth))
         return out
 
-    def _text(self, text: str) -> str:
+    def _text(self, text: str, texts: list[str]) -> str:
         if len(text) > DETAIL_CHARS or len(text) > self._room:
             text = self._cut(text, max(0, min(DETAIL_CHARS, self._room)))
         self._room -= len(text)
-        self.texts.append(text)
+        texts.append(text)
         return text
 
     def _cut(self, text: str, limit: int) -> str:

@@ -297,24 +297,24 @@ class AuditLog:
         return seq, waiting
 
     def _seal(self, event: Fields, stamp: str | None = None) -> int:
-        """Add to the chain.  The one change of state is the append, so it can't be half done."""
-        with self._chain:
-            if self._closed:
-                raise AuditError("the audit log is closed")
-            if self._sealing:
-                raise AuditError("a signal handler recorded in the midst of another record")
-            self._sealing = True
-            try:
-                pending = self._pending
-                head = pending[-1].head if pending else self._done.head
-                sealed = seal(head, stamp or self._stamp(), self._run, *event)
-                pending.append(sealed)
-            finally:
-                self._sealing = False
-            return sealed.seq
+        """Add to the chain, which is held.  The one change of state is the append: no half of it."""
+        if self._closed:
+            raise AuditError("the audit log is closed")
+        if self._sealing:
+            raise AuditError("a signal handler recorded in the midst of another record")
+        self._sealing = True
+        try:
+            pending = self._pending
+            head = pending[-1].head if pending else self._done.head
+            sealed = seal(head, stamp or self._stamp(), self._run, *event)
+            pending.append(sealed)
+        finally:
+            self._sealing = False
+        return sealed.seq
 
     def _gap(self, reason: str, **details: int) -> None:
-        self._seal(("gap", FAILED, "", "", "", reason, details))
+        with self._chain:
+            self._seal(("gap", FAILED, "", "", "", reason, details))
 
     def _anchor(self, action: str, segment: int | None = None) -> None:
         with self._chain:

@@ -24,7 +24,7 @@ import re
 import secrets
 import threading
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 from urllib.parse import quote_from_bytes, quote_plus
@@ -175,7 +175,8 @@ class _Table:
         suspects: set[_Form] = set()
         if self.long and len(low) >= _LONG:
             words = memoryview(low)[: len(low) & ~7].cast("Q")
-            suspects.update(f for w in self.long.keys() & words for f in self.long[w])
+            if not self.long.keys().isdisjoint(words):
+                suspects.update(f for w in self.long.keys() & words for f in self.long[w])
         if self.short and len(low) >= _SHORT:
             for at in (0, 2):
                 words = memoryview(low)[at : at + (len(low) - at & ~3)].cast("I")
@@ -298,38 +299,73 @@ class Redactor:
     def value(self, value: Any) -> Any:
         """A plain structure (dict, list, tuple, text, bytes, numbers) without secrets.
 
-        Keys count, and so do whole numbers.  The same object if there is nothing to take out.
-        What is of another type, or nested deeper than 32, becomes a word that says so.
+        Keys count, and so do whole numbers; and a secret counts that lies across texts, in pieces,
+        one after the other.  The same object if there is nothing to take out.  What is of another
+        type, or nested deeper than 32, becomes a word that says so.
         """
         texts: list[str] = []
-        if _gather(value, texts, 0) and self.clean(texts):
+        keys: list[str] = []
+        if _gather(value, texts, keys, 0) and self.clean(texts, keys):
             return value
-        return self._clean(value, 0)
+        texts.clear()
 
-    def clean(self, texts: Iterable[str]) -> bool:
-        """Whether none of these texts holds a secret: one search for all of them."""
-        return not self._table.find("\0".join(texts).encode("utf-8", "surrogatepass"))
+        def take(text: str) -> str:
+            texts.append(text)
+            return text
 
-    def _clean(self, value: Any, depth: int) -> Any:
+        self._walk(value, 0, take)
+        pieces = iter(self.texts(texts))
+        return self._walk(value, 0, lambda _: next(pieces))
+
+    def clean(self, texts: Iterable[str], keys: Iterable[str] = ()) -> bool:
+        """Whether none of these holds a secret, nor the texts in a row: one search for all of them."""
+        data = "\0".join(["".join(texts), *keys])
+        return not self._table.find(data.encode("utf-8", "surrogatepass"))
+
+    def texts(self, texts: Sequence[str]) -> list[str]:
+        """These texts without secrets, and without the pieces of those that lie across them."""
+        data = [text.encode("utf-8", "surrogatepass") for text in texts]
+        spans = self._table.find(b"".join(data))
+        if not spans:
+            return list(texts)
+        begin, out = 0, []
+        for piece in data:
+            end = begin + len(piece)
+            here = [
+                (max(start, begin) - begin, min(stop, end) - begin, name)
+                for start, stop, name in spans
+                if start < end and stop > begin
+            ]
+            out.append(_replaced(piece, here).decode("utf-8", "replace"))
+            begin = end
+        return out
+
+    def _walk(self, value: Any, depth: int, text: Callable[[str], str]) -> Any:
+        """A structure with `text` of each text in it, in order."""
         if isinstance(value, str):
-            return self.text(value)
+            return text(str(value))
         if value is None or isinstance(value, bool | float):
             return value
         if isinstance(value, int):
-            text = str(value) if value.bit_length() <= 4096 else "[a huge number]"
-            clean = self.text(text)
-            return value if clean == text and text[0] != "[" else clean
+            if value.bit_length() > 4096:
+                return "[a huge number]"
+            clean = text(str(int(value)))
+            return value if clean == str(int(value)) else clean
         if isinstance(value, bytes | bytearray):
             return self.data(bytes(value))
         if depth < MAX_DEPTH:
             if isinstance(value, Mapping):
                 return {
-                    self._clean(k, depth + 1): self._clean(v, depth + 1) for k, v in value.items()
+                    self._key(k, depth + 1): self._walk(v, depth + 1, text)
+                    for k, v in value.items()
                 }
             if isinstance(value, list | tuple):
-                items = [self._clean(v, depth + 1) for v in value]
+                items = [self._walk(v, depth + 1, text) for v in value]
                 return items if isinstance(value, list) else tuple(items)
         return f"[{type(value).__name__}]"
+
+    def _key(self, key: Any, depth: int) -> Any:
+        return self._walk(key, depth, self.text)
 
     def stream(self) -> StreamRedactor:
         """For bytes that come in pieces."""
@@ -340,7 +376,7 @@ class Redactor:
         return table.find(data), table.longest
 
 
-def _gather(value: Any, texts: list[str], depth: int) -> bool:
+def _gather(value: Any, texts: list[str], keys: list[str], depth: int) -> bool:
     """Collect the texts of a structure; False when it holds what needs another look."""
     if isinstance(value, str):
         texts.append(value)
@@ -348,20 +384,17 @@ def _gather(value: Any, texts: list[str], depth: int) -> bool:
     if value is None or isinstance(value, bool | float):
         return True
     if isinstance(value, int):
-        if -100_000 < value < 100_000:
-            return True
-        if value.bit_length() <= 64:
-            texts.append(str(value))
-            return True
-        return False
+        texts.append(str(value) if value.bit_length() <= 64 else "")
+        return value.bit_length() <= 64
     if depth >= MAX_DEPTH:
         return False
     if isinstance(value, dict):
         return all(
-            _gather(k, texts, depth + 1) and _gather(v, texts, depth + 1) for k, v in value.items()
+            _gather(k, keys, keys, depth + 1) and _gather(v, texts, keys, depth + 1)
+            for k, v in value.items()
         )
     if type(value) in (list, tuple):
-        return all(_gather(v, texts, depth + 1) for v in value)
+        return all(_gather(v, texts, keys, depth + 1) for v in value)
     return False
 
 
