@@ -36,12 +36,12 @@ FLOORS: list[set[str]] = [
     {"binding", "jsonvalues", "keeping", "traps", "web"},
     {"wasi", "repository", "oci", "revocation"},
     {"instance", "serving", "strict", "learning"},
-    {"scan"},
+    {"scan", "governance"},
     {"isolation"},
     {"opener", "ready", "session"},
     {"plugin"},
     {"monitor"},
-    {"lifecycle"},
+    {"lifecycle", "command"},
     {"machine"},
     {"home"},
     {"loading"},
@@ -72,7 +72,8 @@ POWER: dict[str, set[str]] = {
     "zlib": {"caps.net", "capsule.container"},
     "tempfile": {"_files", "strict", "authoring", "cli", "demo"},
     "msgpack": {"isolation"},
-    "capwasm_shim": {"isolation", "loading", "machine", "grants.isolation", "caps.exec", "cli"},
+    "capwasm_shim": {"isolation", "loading", "machine", "grants.isolation", "caps.exec", "cli", "scan.elf"},
+    "elftools": {"scan.elf_image"},
 }  # fmt: skip
 NEVER = {"pickle", "marshal", "shelve", "imp", "telnetlib", "xml", "yaml", "requests", "urllib3"}
 

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, Self, get_args
 
 __all__ = [
     "DEFAULT_REQUIRED",
+    "LIBRARIES",
     "NULL",
     "File",
     "Kind",
@@ -24,6 +25,19 @@ Kind = Literal["native", "component", "exec"]
 
 NULL: Final = "/dev/null"
 """The one device that an exec may be given; what is written to it is gone."""
+
+# What DT_NEEDED of an ordinary plugin names.  In memory before the root is closed, they are found
+# there; whatever else it names is not found at all.
+LIBRARIES: Final = (
+    "libc.so.6",
+    "libm.so.6",
+    "libgcc_s.so.1",
+    "libstdc++.so.6",
+    "libpthread.so.0",
+    "libdl.so.2",
+    "librt.so.1",
+    "libresolv.so.2",
+)
 
 _MAX_ITEMS: Final = 256  # arguments, variables, paths, files: each list
 _MAX_TEXT: Final = 64 * 1024

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from capwasm_shim.layers import Layer, LayerError, Report, Spec
+from capwasm_shim.layers import LIBRARIES, Layer, LayerError, Report, Spec
 
 from .cgroups import Groups
 from .kernel import Lacks, call, prctl
@@ -34,20 +34,6 @@ from .seccomp import Filters, export_filters, seccomp
 from .users import Way, choose_way, no_capabilities, own_user, user_namespace
 
 __all__ = ["enter", "finish", "forget", "path_of", "prepare", "spawn"]
-
-# What DT_NEEDED of an ordinary plugin names.  In memory before the root is closed, they are found
-# there; whatever else it names is not found at all.
-_LIBRARIES: Final = (
-    "libc.so.6",
-    "libm.so.6",
-    "libgcc_s.so.1",
-    "libstdc++.so.6",
-    "libpthread.so.0",
-    "libdl.so.2",
-    "librt.so.1",
-    "libresolv.so.2",
-)
-
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
@@ -148,7 +134,7 @@ def prepare() -> None:
         null=os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC),
     )
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    for name in _LIBRARIES:
+    for name in LIBRARIES:
         with contextlib.suppress(OSError):
             server.libraries.append(ctypes.CDLL(name))
     _server = server

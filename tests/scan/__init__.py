@@ -1,0 +1,1 @@
+"""Scanners: what each finds, and that it finds nothing in what is clean."""
