@@ -348,7 +348,18 @@ def test_a_bare_component_is_told_what_it_lacks(shell: Shell) -> None:
     done = shell("--yes", source=shell.project / "plugin.wasm")
 
     assert done.exit_code == 1
+    assert "capwasm:secrets" in done.stderr
     assert "capwasm learn plugin.wasm" in done.stderr
+
+
+def test_a_bare_component_that_needs_nothing_runs(shell: Shell) -> None:
+    component = shell.root / "slugs.wasm"
+    component.write_bytes(guest("slugs"))
+
+    done = shell("--yes", "make", "Some Title", source=component)
+
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["ok"]["text"] == "some-title"
 
 
 # -- again and again -------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .capsule.pack import sign_capsule
     from .capsule.trust import TrustStore
     from .capsule.verify import VerifiedArtifact
+    from .command import run_command
     from .engine.crossing import GuestResource
     from .engine.pool import Capacity
     from .errors import (
@@ -143,6 +144,7 @@ _HOME = {
     "parse_manifest": "grants.manifest",
     "read_artifact": "capsule.artifact",
     "resolve": "grants.resolve",
+    "run_command": "command",
     "serve_metrics": "record.metrics",
     "sign_capsule": "capsule.pack",
     "standard_capabilities": "caps",
@@ -218,6 +220,7 @@ __all__ = [
     "parse_manifest",
     "read_artifact",
     "resolve",
+    "run_command",
     "serve_metrics",
     "sign_capsule",
     "standard_capabilities",

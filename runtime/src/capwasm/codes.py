@@ -73,6 +73,7 @@ CODES: dict[str, str] = {
     "policy.schema": "The policy's schema is newer than this runtime knows.",
     "policy.unreadable": "The policy can't be read.",
     "policy.permissions": "Others than its owner may write the policy.",
+    "policy.cases": "A file of cases for a policy is malformed, or can't be read.",
     "policy.overdue": "The policy was to be reviewed long ago, and says that nothing is loaded then.",
     "consent.invalid": "A consent record is malformed.",
     "consent.store": "The consent store can't be read or written.",

@@ -34,6 +34,7 @@ from .record.redact import printable
 from .record.tally import Tally
 from .threads import LOCAL, Here
 from .traps import classify
+from .wasi import WasiConfig
 
 __all__ = ["CallStats", "Instance", "Served", "Way"]
 
@@ -60,6 +61,9 @@ class Served(Protocol):
 
     def function(self, interface: str, name: str) -> HostFunc:
         """The function of that served interface."""
+
+    def program(self, config: WasiConfig) -> None:
+        """See `Serving.program`."""
 
     def close(self) -> None:
         """Let go of all power."""
@@ -276,6 +280,11 @@ class Instance:
         record = record or self.record(export.whole)
         way = self.way(export)
         return self.enter(LOCAL.here, record, way.run, args, way.tally), CallStats(record)
+
+    def program(self, config: WasiConfig) -> None:
+        """Serve it as a program; only for who holds it, and between calls."""
+        self._served.program(config)
+        self._functions[:] = [None] * len(self._functions)
 
     def record(self, function: str) -> CallRecord:
         """A fresh record for a call of that function; its clock starts now."""

@@ -131,6 +131,8 @@ class Books:
                 self.record("kill", DENIED, action=action, reason=error.message)
             case InstanceClosedError() | ShimError() | GuestError(code="guest.backoff"):
                 pass  # nothing of it ran
+            case GuestError(code="guest.exit"):
+                pass  # its own last word
             case GuestError() | InternalError() | LinkError():
                 self.record("crash", FAILED, action=action, reason=code, target=error.message[:500])
             case RecursionError():

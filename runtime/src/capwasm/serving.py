@@ -80,11 +80,12 @@ class Serving:
     is made by the first call that needs it.
     """
 
-    __slots__ = ("_closed", "_ctx", "_functions", "_stack", "_states", "_terms", "_wasi")
+    __slots__ = ("_closed", "_config", "_ctx", "_functions", "_stack", "_states", "_terms", "_wasi")
 
     def __init__(self, terms: Terms) -> None:
         """Nothing is opened yet."""
         self._terms = terms
+        self._config = terms.wasi
         self._ctx: OpenContext | None = None
         self._closed = False
 
@@ -142,6 +143,14 @@ class Serving:
         ]
         return served + self._wasi_server().everything()
 
+    def program(self, config: WasiConfig) -> None:
+        """Serve it as a program from now on, with these arguments and streams."""
+        self._config = config
+        if self._ctx is not None:
+            self._wasi = None
+            for name in [n for n in self._functions if n.startswith("wasi:cli/")]:
+                del self._functions[name]
+
     def state(self, capability: Capability[Any, Any]) -> Any:
         """The state of a capability, opened if it wasn't yet."""
         ctx, name = self._begin(), capability.name
@@ -158,7 +167,7 @@ class Serving:
     def _wasi_server(self) -> WasiServer:
         ctx = self._begin()
         if self._wasi is None:
-            self._wasi = WasiServer(ctx, self._terms.wasi)
+            self._wasi = WasiServer(ctx, self._config)
         return self._wasi
 
     def close(self) -> None:

@@ -1,10 +1,10 @@
-"""`capwasm run`: an author tries a plugin out, in a home of its own, with just what it asks for."""
+"""`capwasm run`: a plugin or a program, in a home of its own, with just what it asks for."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,17 +15,23 @@ import click
 from ._asks import say_line, show_permissions, status
 from ._calling import list_functions, make_call
 from ._output import console, epilog, json_option, shown
+from ._program import asks_of, run_program
 from ._progress import CompileLine
 
 if TYPE_CHECKING:
     from capwasm.authoring.devhome import DevHome, Ready, Wishes
     from capwasm.authoring.said import Said
+    from capwasm.authoring.tool import Asks
     from capwasm.caps.log import PluginRecord
     from capwasm.events import Event
 
 __all__ = ["commands"]
 
 KEPT = ".capwasm"
+_BARE = (
+    "it has no manifest, so it gets what --read, --write and --net name; for more, put it as"
+    " plugin.wasm beside a plugin.toml, which `capwasm learn {}` proposes"
+)
 
 
 @click.command(
@@ -35,7 +41,9 @@ KEPT = ".capwasm"
         "capwasm run . greet Ada",
         "capwasm run --watch --yes . greet Ada",
         "capwasm run --secret token=@token.txt --bind data=samples weather/ forecast Oslo",
-        codes="0 done, 1 refused or the function returned an err, 2 wrong usage, 130 interrupted",
+        "capwasm run --read samples:/data --env LANG=en tool.wasm -- --count /data/one.txt",
+        codes="0 done, 1 refused or the function returned an err, 2 wrong usage, 130 interrupted;"
+        " of a program its own status",
     ),
 )
 @json_option
@@ -46,6 +54,11 @@ KEPT = ".capwasm"
 @click.option("--bind", multiple=True, metavar="NAME=DIR", help="The directory of an [[fs]] bind.")
 @click.option("--config", multiple=True, metavar="KEY=VALUE", help="The value of a setting.")
 @click.option("--secret", multiple=True, metavar="NAME=@FILE", help="A secret; else asked for.")
+@click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable of a program.")
+@click.option("--read", multiple=True, metavar="DIR[:MOUNT]", help="A directory to read.")
+@click.option("--write", multiple=True, metavar="DIR[:MOUNT]", help="One to read and write.")
+@click.option("--net", multiple=True, metavar="[METHODS ]URL", help="An origin that it may ask.")
+@click.option("--limit", multiple=True, metavar="WORD=NUMBER", help="A limit, such as wall-ms.")
 @click.option("--module", default="plugin", show_default=True, help="The Python module.")
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("function", required=False)
@@ -59,6 +72,11 @@ def run(
     bind: tuple[str, ...],
     config: tuple[str, ...],
     secret: tuple[str, ...],
+    env: tuple[str, ...],
+    read: tuple[str, ...],
+    write: tuple[str, ...],
+    net: tuple[str, ...],
+    limit: tuple[str, ...],
     module: str,
     source: Path,
     function: str | None,
@@ -66,8 +84,12 @@ def run(
 ) -> None:
     """Build the project SOURCE and call FUNCTION; without FUNCTION, list its functions.
 
-    SOURCE is a project's directory, or a capsule.  Options stand before SOURCE.  ARGS are JSON
-    values; where a parameter is a string, plain text will do.
+    SOURCE is a project's directory, a capsule, or a component.  Options stand before SOURCE.  ARGS
+    are JSON values; where a parameter is a string, plain text will do.
+
+    A program (it exports wasi:cli/run) takes all words after SOURCE as its arguments, reads standard
+    input and writes to standard output.  A component has no plugin.toml that says what it asks, so
+    you do: --read, --write, --net and --limit are for it alone.
 
     It runs in a home of its own, which is removed at the end: with a key of its own, a policy that
     allows what plugin.toml asks and no more, and empty directories for its [[fs]] tables.  The home
@@ -77,14 +99,21 @@ def run(
 
     if watch and not source.is_dir():
         raise click.UsageError("--watch is for a project's directory")
-    wishes = _wishes(bind, config, secret)
+    asks = asks_of(read, write, net, limit)
+    if (read or write or net or limit) and not _is_component(source):
+        raise click.UsageError(
+            "--read, --write, --net and --limit are for a component; plugin.toml asks"
+        )
+    wishes = _wishes({**asks.binds, **_binds(bind)}, config, secret)
+    words = () if function is None else (function, *args)
     beside = (source if source.is_dir() else source.absolute().parent) / KEPT
     with kept_home(beside) if keep else throwaway_home() as dev:
-        trial = _Trial(dev, wishes, source, module, yes, as_json, verbose, function, args)
+        variables = _pairs("--env", env)
+        trial = _Trial(dev, wishes, source, module, yes, as_json, verbose, words, asks, variables)
         if watch:
             trial.watch()
-        good = trial.once()
-    raise click.exceptions.Exit(int(not good))
+        status = trial.once()
+    raise click.exceptions.Exit(status)
 
 
 @dataclass
@@ -98,12 +127,13 @@ class _Trial:
     yes: bool
     as_json: bool
     verbose: bool
-    function: str | None
-    args: tuple[str, ...]
+    words: tuple[str, ...]
+    asks: Asks
+    env: Mapping[str, str]
     agreed: list[dict[str, Any]] | None = field(default=None)
 
-    def once(self) -> bool:
-        """Build, load, call; whether it went well.
+    def once(self) -> int:
+        """Build, load, call; with which status to end.
 
         Raises:
             CapwasmError: as the build, the load and the call do.
@@ -111,7 +141,8 @@ class _Trial:
         """
         from capwasm.authoring.advice import advise
         from capwasm.authoring.said import Said
-        from capwasm.errors import GuestError
+        from capwasm.command import runs_as_command
+        from capwasm.errors import Fault, GuestError, LinkError
         from capwasm.runtime import Runtime
 
         from .call import core_version
@@ -134,14 +165,24 @@ class _Trial:
         ):
             try:
                 plugin = runtime.load(ready.capsule)
-                if self.function is None:
+                if runs_as_command(plugin):
+                    args = self.words[self.words[:1] == ("--",) :]
+                    return run_program(plugin, (self.source.name, *args), self.env)
+                if self.env:
+                    raise click.UsageError("--env is for a program: it exports wasi:cli/run")
+                if not self.words:
                     list_functions(plugin, as_json=self.as_json)
-                    return True
-                called = make_call(plugin, events, self.function, self.args, as_json=self.as_json)
+                    return 0
+                function, *rest = self.words
+                called = make_call(plugin, events, function, tuple(rest), as_json=self.as_json)
             except GuestError as exc:
                 raise advise(exc, ready.manifest, said) from None
+            except LinkError as exc:
+                if _is_component(self.source):
+                    exc.faults = (*exc.faults, Fault("", _BARE.format(self.source.name)))
+                raise
         called.show(events, as_json=self.as_json, verbose=self.verbose)
-        return called.good
+        return int(not called.good)
 
     def watch(self) -> None:
         """Again and again, until it is interrupted; what goes wrong is told, and ends nothing."""
@@ -169,9 +210,9 @@ class _Trial:
 
     def _capsule(self) -> bytes:
         from capwasm.authoring.project import ready_capsule
+        from capwasm.authoring.tool import tool_capsule
         from capwasm.capsule.artifact import read_artifact
         from capwasm.engine.compile import COMPONENT_MAGIC
-        from capwasm.errors import ArtifactError
 
         if not self.source.is_file():
             tell = None if self.as_json else status
@@ -180,15 +221,10 @@ class _Trial:
             for warning in built.warnings if built else ():
                 console(error=True).print(f"warning {shown(warning)}", style="yellow", markup=False)
             return capsule
-        data = read_artifact(self.source).data
+        data = bytes(read_artifact(self.source).data)
         if data.startswith(COMPONENT_MAGIC):
-            raise ArtifactError(
-                "a component without a manifest: put it as plugin.wasm into a directory with a"
-                f" plugin.toml, which `capwasm learn {self.source.name}` proposes",
-                code="artifact.unreadable",
-                context=str(self.source),
-            )
-        return bytes(data)
+            return tool_capsule(data, self.source.stem, self.asks)
+        return data
 
     def _agree(self, ready: Ready) -> None:
         """Show what it asks, and ask, unless that is what was agreed to before; then the secrets."""
@@ -219,7 +255,21 @@ def _ask_secret(name: str, *, ask: bool) -> bytes:
     return answer.encode()
 
 
-def _wishes(bind: tuple[str, ...], config: tuple[str, ...], secret: tuple[str, ...]) -> Wishes:
+def _is_component(source: Path) -> bool:
+    from capwasm.engine.compile import COMPONENT_MAGIC
+
+    try:
+        with source.open("rb") as file:
+            return file.read(len(COMPONENT_MAGIC)) == COMPONENT_MAGIC
+    except OSError:
+        return False
+
+
+def _binds(bind: tuple[str, ...]) -> dict[str, Path]:
+    return {name: Path(text).absolute() for name, text in _pairs("--bind", bind).items()}
+
+
+def _wishes(binds: Mapping[str, Path], config: tuple[str, ...], secret: tuple[str, ...]) -> Wishes:
     from capwasm._files import read_file
     from capwasm.authoring.devhome import Wishes
     from capwasm.caps.secrets.vault import MAX_SECRET
@@ -234,11 +284,7 @@ def _wishes(bind: tuple[str, ...], config: tuple[str, ...], secret: tuple[str, .
         values[name] = read_file(
             text[1:], MAX_SECRET + 2, CapabilityError, code="capability.vault"
         ).rstrip(b"\r\n")
-    return Wishes(
-        {name: Path(text).absolute() for name, text in _pairs("--bind", bind).items()},
-        _pairs("--config", config),
-        values,
-    )
+    return Wishes(binds, _pairs("--config", config), values)
 
 
 def _pairs(option: str, words: tuple[str, ...]) -> dict[str, str]:

@@ -1,0 +1,126 @@
+"""`capwasm run tool.wasm -- args`: a component that nobody wrote a manifest for."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from capwasm.authoring.tool import Asks, tool_capsule
+from capwasm.cli._program import _Screen
+from capwasm.errors import ArtifactError, BuildError
+from tests.kit import guest
+
+CAPWASM = (sys.executable, "-c", "from capwasm.cli import main; main()")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "shout.wasm").write_bytes(guest("shout"))
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples/one.txt").write_text("a word\n")
+    return tmp_path
+
+
+def run(
+    place: Path, *words: str, stdin: bytes = b"", status: int = 0
+) -> subprocess.CompletedProcess[bytes]:
+    done = subprocess.run(
+        [*CAPWASM, "run", "--yes", *words],
+        cwd=place,
+        input=stdin,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == status, done.stderr
+    assert b"Traceback" not in done.stderr
+    return done
+
+
+def test_allows_a_program_its_words_its_variables_and_its_streams(place: Path) -> None:
+    done = run(place, "--env", "A=b", "shout.wasm", "--", "--var", "A", stdin=b"hello\x1b\n")
+
+    assert done.stdout == b'A=Some("b")\nHELLO\x1b\n'  # a pipe gets what was written
+
+
+def test_allows_a_directory_that_is_named_and_refuses_the_others(place: Path) -> None:
+    assert (
+        run(place, "--read", "samples:/data", "shout.wasm", "/data/one.txt").stdout == b"A WORD\n"
+    )
+    assert run(place, "--read", "samples", "shout.wasm", "/samples/one.txt").stdout == b"A WORD\n"
+
+    refused = run(place, "shout.wasm", "samples/one.txt", status=1)
+    assert refused.stdout == b""
+    assert b"shout: " in refused.stderr
+    assert run(place, "--read", "samples:/data", "shout.wasm", "/data/../x", status=1).stdout == b""
+
+
+def test_its_status_is_ours(place: Path) -> None:
+    run(place, "shout.wasm", "--status", "9", status=1)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--read", "nowhere:/data", "shout.wasm"], "no directory"),
+        (["--read", "samples:/d", "--write", "samples:/d", "shout.wasm"], "one of them will do"),
+        (["--limit", "fuel=much", "shout.wasm"], "WORD=NUMBER"),
+        (["--limit", "speed=1", "shout.wasm"], "unknown limit"),
+        (["--env", "A", "shout.wasm"], "NAME="),
+        (["--net", "ftp://x", "shout.wasm"], "net"),
+        (["--read", "samples", "."], "for a component"),
+    ],
+)
+def test_refuses_what_it_can_t_take_at_its_word(place: Path, words: list[str], told: str) -> None:
+    done = subprocess.run(
+        [*CAPWASM, "run", "--yes", *words],
+        cwd=place,
+        capture_output=True,
+        timeout=60,
+        check=False,
+        text=True,
+    )
+    assert done.returncode in {1, 2}
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_limit_holds(place: Path) -> None:
+    done = run(place, "--limit", "fuel=1000", "shout.wasm", status=1)
+    assert b"limit.fuel" in done.stderr
+
+
+def test_asks_before_it_gives(place: Path) -> None:
+    done = subprocess.run(
+        [*CAPWASM, "run", "--read", "samples:/data", "shout.wasm"],
+        cwd=place,
+        input=b"n\n",
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert b"read files under /data" in done.stderr
+    assert done.stdout == b""
+
+
+def test_a_terminal_is_not_commanded() -> None:
+    ours, theirs = pty.openpty()
+    screen = _Screen(theirs)
+    screen.write("é\x1b[2J\u202e".encode()[:1])
+    screen.write("é\x1b[2J\u202e\n".encode()[1:])
+    assert os.read(ours, 100).decode().replace("\r\n", "\n") == "é\\x1b[2J\\u202e\n"
+    for fd in (ours, theirs):
+        os.close(fd)
+
+
+def test_refuses_what_is_no_component() -> None:
+    with pytest.raises(ArtifactError):
+        tool_capsule(b"\0asm\x01\0\0\0", "core", Asks())
+    with pytest.raises(BuildError):
+        tool_capsule(guest("shout"), "shout", Asks(read={"/a": Path("/nowhere-at-all")}))
