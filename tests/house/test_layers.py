@@ -57,7 +57,7 @@ LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 POWER: dict[str, set[str]] = {
     "os": {
         "_files", "_lock", "_sqlite", "engine.engine", "engine.cache", "engine.sealed", "engine.compile_process", "engine._compiler", "runtime", "home", "machine", "caps._descriptors", "record", "grants", "capsule",
-        "registry", "repository", "revocation", "isolation",
+        "registry", "repository", "revocation", "isolation", "monitor",
         "caps.exec", "caps.fs", "caps.kv", "caps.random", "caps.secrets", "authoring", "cli", "demo", "testing",
     },
     "socket": {"caps.net", "isolation", "cli", "demo"},

@@ -478,7 +478,7 @@ def test_the_core_is_told_what_becomes_of_plugins_whoever_did_it(site: Site) -> 
         other.suspend(ID, **WHO)
         next_is(LifecycleKind.SUSPENDED, "1.1.0")
         other.activate(ID, **WHO)
-        next_is(LifecycleKind.ACTIVATED, "1.1.0")
+        next_is(LifecycleKind.RESUMED, "1.1.0")
         other.revoke(ID, "1.1.0", **WHO)
         next_is(LifecycleKind.REVOKED, "1.1.0")
         other.remove(ID, **WHO)

@@ -9,13 +9,17 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Final
 
-from .errors import CapwasmError
+from .errors import CapwasmError, RegistryError
 from .events import FAILED, Event, Recorder
 from .grants.resolve import Grants
+from .grants.strikes import StrikesRule
+from .monitor.docket import Docket, End
+from .monitor.strikes import Strikes
+from .monitor.told import Lifecycle, LifecycleKind, between
 from .plugin import Plugin
 from .record.recorders import Recorders
 from .registry.health import Health
@@ -30,43 +34,6 @@ from .revocation.watch import Watch
 __all__ = ["Lifecycle", "LifecycleKind", "Overseer"]
 
 
-class LifecycleKind(StrEnum):
-    """What became of a plugin."""
-
-    INSTALLED = "installed"
-    """Its first version serves."""
-    PENDING = "pending"
-    """A version waits for a person; the one before serves on."""
-    ACTIVATED = "activated"
-    """Another version serves now, or the same again."""
-    SUSPENDED = "suspended"
-    REMOVED = "removed"
-    REVOKED = "revoked"
-    """A version was ended for good, or one that ran was stopped."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lifecycle:
-    """One thing that became of a plugin.
-
-    Attributes:
-        kind: what.   plugin: its id.   version: the version it is about, or empty.
-        reason: why, in the words of whoever decided.
-        running: whether it ran in this runtime, and was stopped.
-    """
-
-    kind: LifecycleKind
-    plugin: str
-    version: str
-    reason: str = ""
-    running: bool = False
-
-
-_STATES: Final[Mapping[str | None, LifecycleKind]] = {
-    State.ACTIVE: LifecycleKind.ACTIVATED,
-    State.SUSPENDED: LifecycleKind.SUSPENDED,
-    State.REVOKED: LifecycleKind.REVOKED,
-}
 # A version in one of these does not run on.
 _ENDS: Final[Mapping[State, LifecycleKind]] = {
     State.REVOKED: LifecycleKind.REVOKED,
@@ -77,11 +44,32 @@ _ENDS: Final[Mapping[State, LifecycleKind]] = {
 class Overseer:
     """Watches over the plugins of one runtime.  For any thread."""
 
-    def __init__(self, guard: Guard | None, registry: Shelf | None, recorder: Recorder) -> None:
-        """Make one; nothing is read and no thread started before `start`."""
+    def __init__(
+        self,
+        guard: Guard | None,
+        registry: Shelf | None,
+        recorder: Recorder,
+        home: Path,
+        rule: StrikesRule,
+    ) -> None:
+        """Make one; nothing is read and no thread started before `start`.
+
+        Args:
+            guard: knows what was revoked.
+            registry: what is installed.
+            recorder: takes what happens, and tells of it.
+            home: where strikes are kept.
+            rule: how many a plugin may have.
+        """
         self._guard, self._registry, self._recorder = guard, registry, recorder
         self._lock = threading.Lock()
         self._running: dict[Plugin, Subject] = {}
+        self._kills: dict[Plugin, int] = {}
+        self._docket = Docket(home)
+        self._docket_stamp: object = None
+        self._held: dict[str, End] = {}
+        # Told by other threads, some of them in the midst of a call.
+        self._told: SimpleQueue[Lifecycle] = SimpleQueue()
         self._hooks: tuple[Callable[[Lifecycle], None], ...] = ()
         self._watch: Watch | None = None
         self._closed = False
@@ -89,10 +77,23 @@ class Overseer:
         self._stamp: object = self  # like no stamp of a registry
         self._listed: dict[str, Listed] | None = None
         self._health: Health | None = None
-        if isinstance(registry, Registry) and isinstance(recorder, Recorders):
-            budget = registry.policy.updates.error_budget
-            self._health = Health(registry, budget, self._sent_back)
-            recorder.listen(self._health.observe)
+        self.strikes: Strikes | None = None
+        installed = registry if isinstance(registry, Registry) else None
+        if isinstance(recorder, Recorders):
+            self.strikes = Strikes(
+                self._docket,
+                rule,
+                recorder,
+                installed,
+                on_strike=self._told_later,
+                on_end=self._struck_out,
+            )
+            recorder.listen(self.strikes.observe)
+            recorder.listen(self._hear)
+            if installed is not None:
+                budget = installed.policy.updates.error_budget
+                self._health = Health(installed, budget, self._sent_back)
+                recorder.listen(self._health.observe)
 
     def start(self) -> None:
         """Watch from now on; called again, does nothing."""
@@ -125,6 +126,9 @@ class Overseer:
             watch, settler = self._watch, self._settler
         if self._health is not None:
             self._health.close()
+        if self.strikes is not None:
+            self.strikes.close()
+        self._docket.close()
         if watch is not None:
             watch.close()
         if settler is not None and settler is not threading.current_thread():
@@ -159,7 +163,9 @@ class Overseer:
         Raises:
             VerificationError: `verify.revoked`.
             RevocationError: `revocation.stale`, `revocation.state`.
+            RegistryError: `strikes.held`; or what is kept of strikes can't be read or believed.
         """
+        self._docket.check(subject.id)
         if self._guard is not None:
             self._guard.admit(subject)
             if grants is not None:
@@ -170,8 +176,13 @@ class Overseer:
 
         Whoever loads it asks `admit` once more, between this and that: a feed that came into force
         before this is seen by that, and one that comes after sees the plugin.
+
+        Raises:
+            RegistryError: the registry can't be read, or can't be believed.
         """
+        kills = self._kills_of(plugin.id)
         with self._lock:
+            self._kills[plugin] = kills
             self._running[plugin] = subject
 
     def try_out(self, record: VersionRecord) -> None:
@@ -183,6 +194,7 @@ class Overseer:
         """Forget a plugin that has ended."""
         with self._lock:
             self._running.pop(plugin, None)
+            self._kills.pop(plugin, None)
 
     # -- on the watching thread ---------------------------------------------------------------------
 
@@ -255,7 +267,65 @@ class Overseer:
             for plugin in running:
                 each.callback(self._stop, plugin, f"sent back: {why}", LifecycleKind.SUSPENDED)
 
+    def _struck_out(self, event: Lifecycle) -> None:
+        """End what runs of a version that had too many strikes; on the thread of `Strikes`."""
+        with self._lock:
+            running = [
+                p for p in self._running if (p.id, p.version) == (event.plugin, event.version)
+            ]
+        with contextlib.ExitStack() as each:
+            for plugin in running:
+                each.callback(self._stop, plugin, f"{event.kind}: {event.reason}", event.kind)
+
+    def _hear(self, event: Event) -> None:
+        """Hear of every event; quick, and never raises."""
+        if event.kind == "instance" and event.reason == "guest.backoff":
+            plugin, _, version = event.plugin.partition("@")
+            seconds = event.details.get("seconds")
+            why = f"crashed {event.details.get('crashes')} times in a row; waits {seconds} s"
+            self._told_later(
+                Lifecycle(LifecycleKind.BACK_OFF, plugin, version, why, code=event.reason)
+            )
+
+    def _told_later(self, event: Lifecycle) -> None:
+        """Have the subscribers told, on the watching thread."""
+        if self._hooks:
+            self._told.put(event)
+
     def _look(self) -> None:
+        """See what happened since the last look, in this process and in others."""
+        with contextlib.ExitStack() as each:
+            each.callback(self._look_at_registry)
+            each.callback(self._look_at_holds)
+            with contextlib.suppress(Empty):
+                while True:
+                    self._publish(self._told.get_nowait())
+
+    def _look_at_holds(self) -> None:
+        """See which plugins are held for their strikes, by whichever process."""
+        stamp = self._docket.stamp()
+        if stamp == self._docket_stamp:
+            return
+        was, now = self._held, self._docket.holds()
+        with self._lock:
+            running = [p for p in self._running if p.id in now]
+        with contextlib.ExitStack() as each:
+            for plugin in running:
+                end = now[plugin.id]
+                kind = LifecycleKind(end.kind)
+                each.callback(self._stop, plugin, f"{kind}: {end.why}", kind)
+            for end in now.values() if self._docket_stamp is not None else ():
+                if end.plugin not in was:
+                    kind, code = LifecycleKind(end.kind), "strikes.held"
+                    held = Lifecycle(kind, end.plugin, end.version, end.why, code=code)
+                    each.callback(self._publish, held)
+            for end in was.values():
+                if end.plugin not in now:
+                    event = Lifecycle(LifecycleKind.RESUMED, end.plugin, end.version, "forgiven")
+                    each.callback(self._publish, event)
+        self._held, self._docket_stamp = now, stamp
+
+    def _look_at_registry(self) -> None:
         """See what changed in the registry, whoever changed it."""
         if self._registry is None:
             return
@@ -269,10 +339,11 @@ class Overseer:
                 self._listed = now
                 for listed in reversed((now or {}).values()):
                     if was.get(listed.id) != listed:
-                        for event in _events(was.get(listed.id), listed):
+                        for event in between(was.get(listed.id), listed):
                             each.callback(self._publish, event)
             if before is not self:  # before the first load there is nothing to stop
                 self._stop_ended(each)
+                self._kill_asked(each)
         self._stamp = stamp
 
     def _list(self) -> dict[str, Listed] | None:
@@ -291,6 +362,41 @@ class Overseer:
             if record is not None and kind is not None:
                 each.callback(self._stop, plugin, f"{kind} here: {record.changed.why}", kind)
 
+    def _kill_asked(self, each: contextlib.ExitStack) -> None:
+        """End what runs of plugins that a person wants killed; they stay loaded."""
+        assert self._registry is not None
+        with self._lock:
+            running = list(self._kills.items())
+        for plugin, before in running:
+            kills = self._kills_of(plugin.id)
+            if kills > before:
+                found = self._registry.find(plugin.id)
+                assert found is not None
+                who, why = found.changed.who, found.changed.why
+                each.callback(self._kill, plugin, f"killed by {who}{why and f': {why}'}", kills)
+
+    def _kill(self, plugin: Plugin, why: str, kills: int) -> None:
+        try:
+            plugin.kill(why)
+        finally:
+            with self._lock:
+                if plugin in self._kills:
+                    self._kills[plugin] = kills
+            event = Lifecycle(LifecycleKind.KILLED, plugin.id, plugin.version, why, running=True)
+            self._publish(event)
+
+    def _kills_of(self, plugin_id: str) -> int:
+        """How often somebody had it killed, ever."""
+        if self._registry is None:
+            return 0
+        try:
+            steps = self._registry.history(plugin_id)
+        except RegistryError as exc:
+            if exc.code != "registry.unknown":
+                raise
+            return 0
+        return sum(step.action == "kill" for step in steps)
+
     def _publish(self, event: Lifecycle) -> None:
         for hook in self._hooks:
             try:
@@ -306,25 +412,3 @@ class Overseer:
                         reason=type(exc).__name__,
                     )
                 )
-
-
-def _events(before: Listed | None, now: Listed) -> list[Lifecycle]:
-    """What became of a plugin between two listings."""
-
-    def event(kind: LifecycleKind, version: str | None) -> Lifecycle:
-        return Lifecycle(kind, now.id, version or "", now.why)
-
-    if now.removed is not None:
-        gone = before is not None and before.removed is None
-        return [event(LifecycleKind.REMOVED, before and before.serving)] if gone else []
-    found = []
-    was = (None, None) if before is None else (before.serving, before.state)
-    if now.serving is not None and was != (now.serving, now.state):
-        kind = _STATES.get(now.state)
-        if kind is LifecycleKind.ACTIVATED and was[0] is None:
-            kind = LifecycleKind.INSTALLED
-        if kind is not None:
-            found.append(event(kind, now.serving))
-    if now.waiting is not None and now.waiting != (before and before.waiting):
-        found.append(event(LifecycleKind.PENDING, now.waiting))
-    return found

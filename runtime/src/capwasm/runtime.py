@@ -121,7 +121,7 @@ class Runtime:
         self.capabilities = tuple(capabilities)
         self._shim = shim or ShimServer()  # starts at the first need
         self._closers = owned or contextlib.ExitStack()
-        self._overseer = Overseer(revocations, registry, recorder)
+        self._overseer = Overseer(revocations, registry, recorder, self._home, policy.strikes)
         # Re-entrant, for a signal handler may close the runtime.
         self._lock = threading.RLock()
         self._plugins: list[Plugin] = []

@@ -134,7 +134,8 @@ class Docket:
             if held and any(e.held for e in before):
                 return False
             number = before[-1].number + 1 if before else 1
-            self._write(db, End(plugin, number, now, kind, version, why, held))
+            # An enum's member would be sealed as one, and read as its text.
+            self._write(db, End(plugin, number, now, str(kind), version, why, held))
             db.execute("DELETE FROM strikes WHERE plugin = ?", (plugin,))
             db.execute(
                 "DELETE FROM ends WHERE plugin = ? AND number <= ? AND held = 0",
@@ -197,7 +198,7 @@ class Docket:
         for row in rows:
             if not self._key().is_true(row[-1], "ends", row[:-1]):
                 self._tampered(row[0])
-        return [End(*row[:6], held=bool(row[6])) for row in rows]
+        return [End(*row[:6], bool(row[6])) for row in rows]
 
     def _write(self, db: Connection, end: End) -> None:
         row = (end.plugin, end.number, end.at, end.kind, end.version, end.why, int(end.held))
@@ -216,4 +217,3 @@ class Docket:
             code="registry.tampered",
             context=ascii(plugin)[1:-1],
         )
-

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final, Protocol
 
@@ -82,7 +81,7 @@ class Strikes:
 
     def __init__(
         self,
-        root: Path,
+        docket: Docket,
         rule: StrikesRule,
         recorder: Recorder,
         registry: Installed | None,
@@ -94,7 +93,7 @@ class Strikes:
         """Make them; nothing is read and no thread runs before the first strike.
 
         Args:
-            root: the home directory.
+            docket: of the home.
             rule: the operator's.
             recorder: takes an event of each plugin that is held.
             registry: of the home; without one every plugin that goes too far is held.
@@ -103,7 +102,7 @@ class Strikes:
                 thread.
             now: seconds since 1970.
         """
-        self.docket = Docket(root)
+        self.docket = docket
         self.standing: dict[str, int] = {}
         self._rule, self._recorder, self._registry, self._now = rule, recorder, registry, now
         self._on_strike, self._on_end = on_strike, on_end
@@ -174,7 +173,6 @@ class Strikes:
                 # A disk that is full must not end the watch.
                 with contextlib.suppress(CapwasmError):
                     self._settle(plugin_id, case)
-        self.docket.close()
 
     def _gather(self) -> bool:
         """Wait for something, and then for what comes within a second; whether it was the last."""
@@ -194,7 +192,7 @@ class Strikes:
             if until is None:
                 until = time.monotonic() + BATCH_SECONDS
 
-    def _take(self, name: str, points: int, what: str, grave: bool) -> bool:  # noqa: FBT001
+    def _take(self, name: str, points: int, what: str, grave: bool) -> bool:
         """Count one thing; whether it may be the last straw."""
         plugin_id = name.partition("@")[0]
         case = self._cases.setdefault(plugin_id, _Case(name))
