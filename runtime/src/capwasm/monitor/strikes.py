@@ -32,6 +32,8 @@ WHO: Final = "capwasm (strikes)"
 BATCH_SECONDS: Final = 1.0
 _JOIN_SECONDS: Final = 10.0
 _DAY: Final = 24 * 3600
+_TRIES: Final = 5
+_PAUSE_SECONDS: Final = 0.2
 # The core's own doing: too many calls at a time.
 _NOT_ITS_OWN: Final = frozenset({"limit.concurrency", "limit.capacity"})
 # The registry says by these that there is nothing to take out of service.
@@ -170,9 +172,16 @@ class Strikes:
         while not last:
             last = self._gather()
             for plugin_id, case in list(self._cases.items()):
-                # A disk that is full must not end the watch.
-                with contextlib.suppress(CapwasmError):
-                    self._settle(plugin_id, case)
+                self._settle_somehow(plugin_id, case, _TRIES if last else 1)
+
+    def _settle_somehow(self, plugin_id: str, case: _Case, tries: int) -> None:
+        """Settle; who may never come back to it tries again while another process is at it."""
+        for left in reversed(range(tries)):
+            # A disk that is full must not end the watch.
+            with contextlib.suppress(CapwasmError):
+                self._settle(plugin_id, case)
+                return
+            time.sleep(_PAUSE_SECONDS if left else 0)
 
     def _gather(self) -> bool:
         """Wait for something, and then for what comes within a second; whether it was the last."""
