@@ -114,7 +114,7 @@ def test_refuses_an_inserted_record(log_copy: Path) -> None:
     before = json.loads(lines[299])
     made = seal(
         Head(before["seq"], before["hash"]),
-        *("2026-01-01T00:00:00.000000000Z", "0" * 16, "call", ALLOWED, "p", "", "", "", {}),
+        *("2026-01-01T00:00:00.000000000Z", "0" * 16, "call", ALLOWED, "p", "", "", "", "{}"),
     )
     lines.insert(300, made.line)  # a forgery that fits in front, and not behind
     write(log_copy, lines)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, Final, TypeAlias
 
 from capwasm.events import ALLOWED, DENIED, FAILED, KINDS, Event
 
+from ._chain import encode
 from .redact import Redactor
 
 __all__ = ["Fields", "fit"]
@@ -18,8 +20,8 @@ DETAIL_DEPTH: Final = 4
 DETAIL_TOTAL: Final = 4_000  # characters over all, an item counting 8: so a line always fits
 
 
-# What is sealed: kind, verdict, plugin, action, target, reason, details.
-Fields: TypeAlias = tuple[str, str, str, str, str, str, Mapping[str, Any] | None]
+# What is sealed: kind, verdict, plugin, action, target, reason; the details, as JSON.
+Fields: TypeAlias = tuple[str, str, str, str, str, str, str]
 
 
 def fit(event: Event, redactor: Redactor) -> Fields:
@@ -33,37 +35,42 @@ def fit(event: Event, redactor: Redactor) -> Fields:
     plugin, action, target, reason = event.plugin, event.action, event.target, event.reason
     texts = [plugin, action, target, reason]
     keys: list[str] = []
-    details: Any = event.details or None
-    usual = all([type(t) is str and len(t) <= FIELD_CHARS for t in texts])  # noqa: C419  quicker
-    if not usual or (details and not _are_usual(details, texts, keys)):
-        plain = _Plain(redactor)
-        plugin, action, target, reason = map(plain.field, texts[:4])
-        details = plain.mapping(details) if details else None
-        texts, keys = plain.texts, plain.keys
-    if not redactor.clean(texts, keys):
-        (plugin, action, target, reason), details = redactor.value(
-            ([plugin, action, target, reason], details)
-        )
-    return event.kind, event.verdict, plugin, action, target, reason, details
+    short = all([type(t) is str and len(t) <= FIELD_CHARS for t in texts])  # noqa: C419  quicker
+    json = _usual(event.details, texts, keys) if short else None
+    if json is not None and redactor.clean(texts, keys):
+        return event.kind, event.verdict, plugin, action, target, reason, json
+    plain = _Plain(redactor)
+    fields = [plain.field(text) for text in texts[:4]]
+    details = plain.mapping(event.details)
+    if not redactor.clean(plain.texts, plain.keys):
+        fields, details = redactor.value((fields, details))
+    return event.kind, event.verdict, *fields, encode(details)  # type: ignore[return-value]
 
 
-def _are_usual(details: Mapping[Any, Any], texts: list[str], keys: list[str]) -> bool:
-    """Whether these can be sealed as they are: few, flat and short.  Their texts are added."""
+def _usual(details: Mapping[Any, Any], texts: list[str], keys: list[str]) -> str | None:
+    """Details as JSON, with their texts added; None if they are not few, flat and short."""
+    if not details:
+        return "{}"
     if len(details) > 16:
-        return False
+        return None
+    parts = []
     for key, item in details.items():
-        kind = type(item)
         if type(key) is not str or len(key) > 32:
-            return False
+            return None
         keys.append(key)
+        kind = type(item)
         if kind is int and -(2**63) < item < 2**63:
             if not -100_000 < item < 100_000:
                 texts.append(str(item))
+            parts.append(f"{quoted(key)}:{item}")
         elif kind is str and len(item) <= 200:
             texts.append(item)
-        elif not (kind is bool or item is None or (kind is float and abs(item) < 1e300)):
-            return False
-    return True
+            parts.append(f"{quoted(key)}:{quoted(item)}")
+        elif kind is float and abs(item) < 1e300:
+            parts.append(f"{quoted(key)}:{item!r}")
+        else:
+            return None
+    return f"{{{','.join(parts)}}}"
 
 
 class _Plain:

@@ -29,7 +29,7 @@ from capwasm.errors import AuditError
 from capwasm.events import ALLOWED, DENIED, FAILED, Event
 
 from ._audit_check import Problem, Report, verify_log
-from ._chain import Head, Sealed, Stamp, anchor_message, seal
+from ._chain import Head, Sealed, Stamp, anchor_message, encode, seal
 from ._plain import Fields, fit
 from .redact import Redactor
 from .search import tail
@@ -305,7 +305,7 @@ class AuditLog:
         self._sealing = True
         try:
             pending = self._pending
-            head = pending[-1].head if pending else self._done.head
+            head = pending[-1] if pending else self._done.head
             sealed = seal(head, stamp or self._stamp(), self._run, *event)
             pending.append(sealed)
         finally:
@@ -314,7 +314,7 @@ class AuditLog:
 
     def _gap(self, reason: str, **details: int) -> None:
         with self._chain:
-            self._seal(("gap", FAILED, "", "", "", reason, details))
+            self._seal(("gap", FAILED, "", "", "", reason, encode(details)))
 
     def _anchor(self, action: str, segment: int | None = None) -> None:
         with self._chain:
@@ -326,7 +326,9 @@ class AuditLog:
                 message = anchor_message(self._log, head.seq + 1, stamp, head.hash)
                 signature = base64.b64encode(self._key.sign(message)).decode()
                 details |= {"key": self._key.public.key_id, "signature": signature}
-            self._anchored = self._seal(("anchor", ALLOWED, "", action, "", "", details), stamp)
+            self._anchored = self._seal(
+                ("anchor", ALLOWED, "", action, "", "", encode(details)), stamp
+            )
 
     # -- writing -----------------------------------------------------------------------------------
 
