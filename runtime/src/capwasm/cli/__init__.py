@@ -28,7 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "statement": ("capsule", "Write what a Sigstore bundle for a capsule has to sign."),
     "inspect": ("capsule", "Show what a capsule holds."),
     "manifest": ("manifest", "Check a plugin.toml; print its JSON Schema."),
-    "policy": ("manifest", "Check a policy.toml."),
+    "policy": ("policy", "Check, lint, test and publish a policy.toml."),
     "grants": ("grants", "Explain what a plugin is granted, and why."),
     "consent": ("grants", "Give, list and withdraw consents."),
     "vault": ("vault", "Keep secrets for plugins."),

@@ -22,13 +22,13 @@ from .isolation import Isolation
 from .manifest import Manifest
 from .policy import Policy
 
-__all__ = ["Grants", "resolve"]
+__all__ = ["Grants", "rehearse", "resolve"]
 
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Grants(Proof):
-    """What one plugin may do.  Made by `resolve` alone.
+    """What one plugin may do.  Made by `resolve`, and for tools by `rehearse`.
 
     Attributes:
         subject: the bytes that they are for; whoever runs other bytes under them is wrong.
@@ -97,7 +97,33 @@ def resolve(
         ConsentError: the consent is about another plugin, or its record is malformed.
         ValueError: `core` is no version.
     """
+    return _granted(manifest, decide(manifest, policy, consent, capabilities, core=core))
+
+
+def rehearse(
+    manifest: Manifest,
+    policy: Policy,
+    consent: Consent,
+    capabilities: Sequence[AnyCapability],
+    *,
+    core: str | None,
+) -> tuple[Resolution, Grants | GrantDeniedError]:
+    """What `resolve` would come to, with all that led there; for tools, never for a load.
+
+    Takes what `resolve` takes; `core` may be None for a tool that does not know it.
+
+    Raises:
+        ConsentError: the consent is about another plugin, or its record is malformed.
+        ValueError: `core` is no version.
+    """
     found = decide(manifest, policy, consent, capabilities, core=core)
+    try:
+        return found, _granted(manifest, found)
+    except GrantDeniedError as exc:
+        return found, exc
+
+
+def _granted(manifest: Manifest, found: Resolution) -> Grants:
     if found.faults:
         missing = len(found.faults)
         owner = f" of {found.owner}" if found.owner else ""

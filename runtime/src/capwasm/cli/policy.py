@@ -1,0 +1,165 @@
+"""`capwasm policy check | schema | test`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ._output import console, epilog, home_option, json_option, say_json, shown
+from ._plugin import PATH, capabilities
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from capwasm.governance.trial import Outcome
+
+__all__ = ["commands"]
+
+_CODES = "0 it is sound, 1 it has faults, 2 wrong usage"
+
+
+@click.group(
+    epilog="\b\nExample:\n  capwasm policy check policy.toml\n  capwasm policy lint policy.toml\n"
+    "  capwasm policy test cases.toml"
+)
+def policy() -> None:
+    """Check, lint, test and publish a policy.toml, and print its JSON Schema."""
+
+
+@policy.command("check", epilog=epilog("capwasm policy check policy.toml", codes=_CODES))
+@click.argument("file", type=PATH, required=False)
+@home_option
+@json_option
+def check_policy(file: Path | None, home_path: Path, as_json: bool) -> None:
+    """Tell every fault of a policy.toml, and what its owner should know.
+
+    Without FILE, it is the policy of the runtime's home.
+    """
+    from capwasm.grants.policy import Policy
+
+    file = file or home_path / "policy.toml"
+    known = capabilities()
+    found = Policy.load(file, known)
+    today = datetime.now(UTC).date()
+    remarks = found.remarks(known, today)
+    if as_json:
+        say_json(
+            {
+                "policy": str(file),
+                **found.governance(today).to_dict(),
+                "require": sorted(found.requirement.any_of),
+                "reviewed": found.requirement.reviewed,
+                "automatic": sorted(found.automatic),
+                "plugins": list(found.patterns),
+                "isolation": {
+                    "process": list(found.isolation.rule.process),
+                    "native": list(found.isolation.rule.native),
+                    "legacy": list(found.isolation.rule.legacy),
+                    "required": sorted(found.isolation.required),
+                },
+                "digest": found.digest,
+                "remarks": [{"path": r.path, "message": r.message} for r in remarks],
+            },
+            indent=2,
+        )
+        return
+    out = console()
+    out.print(f"{shown(file)}: sound, {len(found.patterns)} selector(s)", markup=False)
+    for remark in remarks:
+        out.print(f"  note: {shown(remark)}", markup=False)
+
+
+@policy.command("schema", epilog=epilog("capwasm policy schema > policy.schema.json"))
+def schema_of_policy() -> None:
+    """Print the JSON Schema of policy.toml, for an editor."""
+    from capwasm.grants.schema import policy_schema
+
+    say_json(policy_schema(capabilities()), indent=2)
+
+
+@policy.command(
+    "test",
+    epilog=epilog(
+        "capwasm policy test cases.toml --policy policy.toml",
+        "capwasm policy test cases.toml --junit report.xml",
+        codes="0 all cases came out as expected, 1 one did not, 2 wrong usage",
+    ),
+)
+@click.argument("cases", type=PATH, metavar="CASES.TOML")
+@click.option("--policy", "file", type=PATH, help="Instead of the one that CASES.TOML names.")
+@click.option("--junit", type=PATH, help="Write the outcomes there too, as JUnit's XML.")
+@home_option
+@json_option
+def run_cases(
+    cases: Path, file: Path | None, junit: Path | None, home_path: Path, as_json: bool
+) -> None:
+    """Try cases on a policy: given this manifest, expect this grant.
+
+    Every difference of every case is told.  Where neither --policy nor the file of cases names a
+    policy, it is the one of the runtime's home.
+    """
+    from capwasm.governance.cases import load_cases
+    from capwasm.governance.trial import junit as as_xml
+    from capwasm.governance.trial import try_case
+    from capwasm.grants.policy import Policy
+
+    known, found = capabilities(), load_cases(cases)
+    file = file or found.policy or home_path / "policy.toml"
+    rules = Policy.load(file, known)
+    outcomes = [try_case(case, rules, known, found.beside) for case in found.cases]
+    if junit is not None:
+        _write(junit, as_xml(outcomes, cases.name))
+    if as_json:
+        say_json(_outcomes(file, outcomes), indent=2)
+    else:
+        _show(outcomes)
+    raise click.exceptions.Exit(0 if all(o.passed for o in outcomes) else 1)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise click.BadParameter(f"{path}: {exc.strerror}") from None
+
+
+def _outcomes(file: Path, outcomes: Sequence[Outcome]) -> dict[str, object]:
+    return {
+        "policy": str(file),
+        "passed": all(o.passed for o in outcomes),
+        "cases": [
+            {
+                "name": o.name,
+                "passed": o.passed,
+                "differences": [
+                    {"what": d.what, "expected": d.expected, "got": d.got, "why": d.why}
+                    for d in o.differences
+                ],
+            }
+            for o in outcomes
+        ],
+    }
+
+
+def _show(outcomes: Sequence[Outcome]) -> None:
+    from rich.text import Text
+
+    out = console()
+    for outcome in outcomes:
+        word = ("ok    ", "green") if outcome.passed else ("FAILED", "bold red")
+        out.print(Text.assemble(word, "  ", shown(outcome.name)))
+        for d in outcome.differences:
+            out.print(Text(f"        {shown(d.what)}", "bold"))
+            out.print(Text(f"          - expected  {shown(d.expected)}", "red"))
+            out.print(Text(f"          + got       {shown(d.got)}", "green"))
+            if d.why:
+                out.print(Text(f"            because   {shown(d.why)}", "dim"))
+    failed = sum(not o.passed for o in outcomes)
+    text = f"{len(outcomes)} case(s), {failed} failed"
+    out.print(Text(text, "bold red" if failed else "bold green"))
+
+
+commands: list[click.Command] = [policy]
