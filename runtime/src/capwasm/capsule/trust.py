@@ -25,6 +25,7 @@ from capwasm.errors import Fault, PolicyError, VerificationError
 from .trusted import (
     ORIGINS,
     ROLES,
+    WAIVERS,
     IdentityEntry,
     KeyEntry,
     Role,
@@ -32,6 +33,7 @@ from .trusted import (
     TrustedIdentity,
     TrustedKey,
     parse_time,
+    person,
 )
 
 __all__ = [
@@ -331,6 +333,10 @@ def _faults(everybody: Sequence[Trusted]) -> Iterable[Fault]:
             yield Fault(where, f"{a} has one or more roles and ids")
         if "reviewer" in signer.roles and len(signer.roles) > 1:
             yield Fault(where, "a reviewer has no other role: nobody reviews his own plugin")
+        if signer.roles & WAIVERS and signer.roles - WAIVERS:
+            yield Fault(where, "who may sign exceptions has no other role than those two")
+        if signer.roles & {*WAIVERS, "reviewer"} and not person(signer.name):
+            yield Fault(where, "a person has a name before the slash")
         if "revoker" in signer.roles:
             if isinstance(signer, TrustedIdentity):
                 yield Fault(where, "a feed is signed by keys: no identity is a revoker")

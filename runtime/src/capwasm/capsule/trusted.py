@@ -23,6 +23,7 @@ from .keys import MAX_KEY_BYTES, PublicKey
 __all__ = [
     "ORIGINS",
     "ROLES",
+    "WAIVERS",
     "IdentityEntry",
     "KeyEntry",
     "Role",
@@ -30,14 +31,19 @@ __all__ = [
     "TrustedIdentity",
     "TrustedKey",
     "parse_time",
+    "person",
 ]
 
 # official: the maker of the core.  marketplace: it scanned and accepted the plugin.  publisher: it
 # wrote the plugin.  reviewer: a person who read it; says nothing of where it comes from.  revoker:
-# says what may no longer run, and nothing else.
-Role = Literal["official", "marketplace", "publisher", "reviewer", "revoker"]
+# says what may no longer run, and nothing else.  security, engineering: persons who together let a
+# plugin serve in spite of what was found.
+Role = Literal[
+    "official", "marketplace", "publisher", "reviewer", "revoker", "security", "engineering"
+]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 ORIGINS: Final[frozenset[Role]] = frozenset({"official", "marketplace", "publisher"})
+WAIVERS: Final[frozenset[Role]] = frozenset({"security", "engineering"})
 
 _RFC3339: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:Z|[+-][0-9]{2}:[0-9]{2})"
@@ -55,6 +61,14 @@ def parse_time(text: str) -> datetime:
     if not _RFC3339.fullmatch(text):
         raise ValueError("not a time of RFC 3339, such as 2027-01-31T00:00:00Z")
     return datetime.fromisoformat(text)
+
+
+def person(name: str) -> str:
+    """Whose key one of that name is: `Ann Lee` for `Ann Lee/laptop` and for `ann lee`.
+
+    Two keys of one person count as one where distinct persons must agree.
+    """
+    return " ".join(name.partition("/")[0].split()).casefold()
 
 
 class _Granted:
@@ -91,7 +105,7 @@ class TrustedKey(_Granted):
     """A key, and what its signature is worth.
 
     Attributes:
-        name: for people; no decision looks at it.
+        name: for people; where persons are counted, what stands before a slash is the person.
         key: the key itself.   roles: in which it signs.
         ids: patterns of the plugin ids that it may sign for.
         not_before, not_after: half-open validity, at the time of the load; None is open.
@@ -199,7 +213,7 @@ def _subject(text: str) -> str:
 
 
 _Time = Annotated[str, AfterValidator(_time)]
-_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._@-]{0,63}$")]
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._@/-]{0,63}$")]
 
 
 class _Entry(Model):

@@ -37,6 +37,7 @@ from ._document import (
 from ._lines import header_lines
 from .governance import Governance, GovernanceRule
 from .isolation import Isolations
+from .review import ReviewRule
 from .scan import ScanRule
 from .strikes import StrikesRule
 from .tables import Head, RevocationRule, Tables
@@ -121,6 +122,7 @@ class Policy(Proof):
         automatic: capabilities whose low and medium risks need no person's consent.
         revocation: where the revocation feed comes from, and how old it may be.
         updates: which new versions serve without a person, and how they prove good.
+        review: what must have been said of a plugin before it serves.
         strikes: how much a plugin may misbehave before it is stopped.
         isolation: whose code runs in a process of its own, and behind what.
         scan: what scanners look with, and whose.
@@ -137,6 +139,7 @@ class Policy(Proof):
     automatic: frozenset[str] = frozenset()
     revocation: RevocationRule = field(default_factory=RevocationRule)
     updates: UpdatesRule = field(default_factory=UpdatesRule)
+    review: ReviewRule = field(default_factory=ReviewRule)
     strikes: StrikesRule = field(default_factory=StrikesRule)
     isolation: Isolations = field(default_factory=Isolations)
     scan: ScanRule = field(default_factory=ScanRule)
@@ -272,6 +275,7 @@ def _parse(
         automatic=frozenset(tables.consent.automatic),
         revocation=tables.revocation,
         updates=tables.updates,
+        review=tables.review,
         strikes=tables.strikes,
         isolation=Isolations(tables.isolation, reader.lines.get("isolation"), "isolation" in doc),
         scan=tables.scan,

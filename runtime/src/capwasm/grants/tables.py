@@ -12,6 +12,7 @@ from capwasm._model import Model
 from ._document import shown_text
 from .governance import GovernanceRule
 from .isolation import IsolationRule
+from .review import ReviewRule
 from .scan import ScanRule
 from .strikes import StrikesRule
 from .updates import UpdatesRule
@@ -97,6 +98,7 @@ class Tables(Model):
     trust: TrustRule = TrustRule()
     consent: ConsentRule = ConsentRule()
     updates: UpdatesRule = UpdatesRule()
+    review: ReviewRule = ReviewRule()
     strikes: StrikesRule = StrikesRule()
     revocation: RevocationRule = RevocationRule()
     isolation: IsolationRule = IsolationRule()
