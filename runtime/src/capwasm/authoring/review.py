@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -47,38 +46,21 @@ def check_imports(
     """
     from capwasm.engine.compile import Compiler
     from capwasm.engine.engine import PluginEngine
-    from capwasm.engine.link import link
-    from capwasm.events import NullRecorder
-    from capwasm.serving import Serving, Terms
-    from capwasm.wasi import unserved_reason
+    from capwasm.engine.link import read_types
+    from capwasm.scan.world import import_faults
 
-    owners = {i.partition("@")[0]: c.name for c in capabilities for i in c.interfaces}
-    with ExitStack() as stack:
-        engine = PluginEngine()
-        stack.callback(engine.close)
-        serving = Serving(
-            Terms(
-                capabilities=tuple(capabilities),
-                manifest=manifest,
-                granted={},
-                limits=manifest.limits,
-                name=manifest.id,
-                recorder=NullRecorder(),
-                data_dir=Path(stack.enter_context(tempfile.TemporaryDirectory())),
-            )
+    with closing(PluginEngine()) as engine:
+        types, _ = read_types(engine, Compiler(engine, cache).compile(code))
+    faults = import_faults(types, manifest, capabilities)
+    if faults:
+        undeclared = any(fault.fix is not None for fault in faults)
+        raise LinkError(
+            "the component imports what it may not have",
+            code="link.undeclared-import" if undeclared else "link.unknown-import",
+            context=manifest.id,
+            faults=[_with_lines(f) for f in faults],
         )
-        served = stack.enter_context(closing(serving)).everything()
-        component = Compiler(engine, cache).compile(code)
-        try:
-            linked = link(engine, component, served, owners=owners, unserved=unserved_reason)
-        except LinkError as exc:
-            raise LinkError(
-                exc.message,
-                code=exc.code,
-                context=manifest.id,
-                faults=[_with_lines(f) for f in exc.faults],
-            ) from None
-        return sorted(i.name for i in linked.types.imports)
+    return sorted(i.name for i in types.imports)
 
 
 def _with_lines(fault: Fault) -> Fault:
@@ -114,7 +96,7 @@ def permissions(manifest: Manifest, capabilities: Iterable[Any]) -> list[dict[st
 
 def warnings(
     manifest: Manifest,
-    capabilities: Iterable[Any],
+    capabilities: Sequence[Any],
     imports: Sequence[str],
     names: set[str] | None,
 ) -> list[str]:
@@ -127,7 +109,7 @@ def warnings(
         names: by which its sources use capabilities, where the component imports all that is
             declared, used or not.
     """
-    from capwasm.wasi import NEEDS
+    from capwasm.scan.world import unused
 
     found = []
     if names is not None and "clock" not in manifest.requests:
@@ -135,21 +117,16 @@ def warnings(
         found += [
             f"{name} reads the clock, and plugin.toml does not declare [clock]" for name in needs
         ]
-    bare = {i.partition("@")[0] for i in imports}
+    # A traceback is a use of the log, and a Python plugin draws random bytes when it starts.
+    idle = set(unused(manifest, capabilities, imports)) if names is None else set()
     for capability in capabilities:
         name = capability.name
-        # A traceback is a use of the log, and a Python plugin draws random bytes when it starts.
-        quiet = {"log"} if names is None else {"log", "random"}
-        if name not in manifest.requests or name in quiet:
-            continue
-        if names is None:
-            wasi = {i for i, table in NEEDS.items() if table == name}
-            seen = bool(bare & ({i.partition("@")[0] for i in capability.interfaces} | wasi))
-        else:
+        if names is not None and name in manifest.requests and name not in {"log", "random"}:
             module = {"net": "fetch", "secret": "secrets"}.get(name, name)
             signs = {f"capwasm_guest.{module}", f"capwasm_{module}", *_SIGNS.get(name, ())}
-            seen = bool(names & signs) or (name == "secret" and "secret=" in names)
-        if not seen:
+            if not (names & signs or (name == "secret" and "secret=" in names)):
+                idle.add(name)
+        if name in idle:
             table = f"[[{name}]]" if capability.repeated else f"[{name}]"
             found.append(f"plugin.toml declares {table}, and the plugin does not seem to use it")
     return found

@@ -34,7 +34,7 @@ from .start import Startable
 from .types import ComponentTypes, InterfaceType, ResourceId
 from .walk import walk
 
-__all__ = ["Linked", "Unserved", "link", "read_types"]
+__all__ = ["Linked", "Unserved", "link", "match_imports", "read_types"]
 
 # Host resource kinds are told apart by number; one number a kind, never used twice (TYP-09).
 _KIND_NUMBERS = itertools.count(1)
@@ -114,19 +114,9 @@ def link(
         LinkError: with one fault for each import that is not served, or not in that shape.
     """
     types, lane = read_types(engine, compiled)
-    by_name = {split_version(i.name)[0]: i for i in served}
-    chosen: list[tuple[InterfaceType, Interface]] = []
-    faults: list[Fault] = []
-    undeclared = False
-    for wanted in types.imports:
-        offer, why = _choose(wanted, by_name, owners, unserved)
-        if offer is None:
-            undeclared = undeclared or why.fix is not None
-            faults.append(why)
-        else:
-            chosen.append((wanted, offer))
-            faults += _shape_faults(wanted, offer)
+    chosen, faults = match_imports(types, served, owners=owners, unserved=unserved)
     if faults:
+        undeclared = any(fault.fix is not None for fault in faults)
         if len(faults) > _MAX_FAULTS:
             more = len(faults) - _MAX_FAULTS
             faults[_MAX_FAULTS:] = [Fault("", f"and {more} faults more")]
@@ -136,6 +126,34 @@ def link(
             faults=faults,
         )
     return _define(engine, compiled, types, chosen, lane)
+
+
+def match_imports(
+    types: ComponentTypes,
+    served: Sequence[Interface],
+    *,
+    owners: Mapping[str, str],
+    unserved: Unserved,
+) -> tuple[list[tuple[InterfaceType, Interface]], list[Fault]]:
+    """Each import with the interface that serves it, and a fault for each that none does.
+
+    Args:
+        types: the component's.
+        served: as for `link`.
+        owners: as for `link`; a fault of an interface that is not declared has it as its fix.
+        unserved: as for `link`.
+    """
+    by_name = {split_version(i.name)[0]: i for i in served}
+    chosen: list[tuple[InterfaceType, Interface]] = []
+    faults: list[Fault] = []
+    for wanted in types.imports:
+        offer, why = _choose(wanted, by_name, owners, unserved)
+        if offer is None:
+            faults.append(why)
+        else:
+            chosen.append((wanted, offer))
+            faults += _shape_faults(wanted, offer)
+    return chosen, faults
 
 
 def _choose(

@@ -128,9 +128,12 @@ class Subject:
             return manifest, f"it says {manifest.identity}, the statement {self.identity}"
         return manifest, ""
 
-    def permissions(self) -> Iterator[tuple[Asked, Clause, Risk]]:
-        """All that its manifest asks, with how grave it is; nothing if it can't be read."""
-        for capability in self.capabilities:
+    def permissions(self, only: str = "") -> Iterator[tuple[Asked, Clause, Risk]]:
+        """All that its manifest asks (of one capability), with how grave it is.
+
+        Nothing if the manifest can't be read.
+        """
+        for capability in (c for c in self.capabilities if not only or c.name == only):
             request = self.manifest.requests.get(capability.name) if self.manifest else None
             for asked in request.asked if request else ():
                 for clause in asked.clauses:
