@@ -198,7 +198,10 @@ class Docket:
         for row in rows:
             if not self._key().is_true(row[-1], "ends", row[:-1]):
                 self._tampered(row[0])
-        return [End(*row[:6], bool(row[6])) for row in rows]
+        return [
+            End(plugin_id, number, at, kind, version, why, bool(held))
+            for plugin_id, number, at, kind, version, why, held, _ in rows
+        ]
 
     def _write(self, db: Connection, end: End) -> None:
         row = (end.plugin, end.number, end.at, end.kind, end.version, end.why, int(end.held))

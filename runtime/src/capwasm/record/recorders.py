@@ -16,6 +16,7 @@ from capwasm.events import ALLOWED, FAILED, Event, NullRecorder, Recorder, recor
 from .logs import LEVELS, get_logger
 from .metrics import Metrics
 from .redact import Redactor
+from .repeats import Repeats
 from .tally import Ledger, Tallies
 
 __all__ = ["Recorders"]
@@ -67,12 +68,15 @@ class Recorders:
         self._logger: Any = None  # made for the first line: structlog takes long to import
         self._listens = logging.getLogger("capwasm.events").isEnabledFor
         self._here = _Here()
-        self._noted: deque[Event] = deque()
+        self._noted: deque[tuple[Event, bool]] = deque()  # and whether the numbers know of it
         self._ledger = ledger = audit if isinstance(audit, Ledger) else None
+        self._repeats: Repeats | None = None
         if ledger is None:
             self.tallies = Tallies(self.record)
         else:
             self.tallies = Tallies(self._note, ledger, lambda: self._unkept(Event("call", ALLOWED)))
+            self._repeats = repeats = Repeats(lambda event: self._note(event, counted=True))
+            ledger.on_flush(repeats.settle, lambda: None)
             ledger.on_flush(self.tallies.settle, self._tell_noted)
         self._failures: dict[str, tuple[float, int]] = {}
         self._listeners: tuple[Callable[[Event], None], ...] = ()
@@ -84,11 +88,16 @@ class Recorders:
     def record(self, event: Event) -> None:
         """Record it in the audit log, then tell the others.
 
-        What was counted of the same plugin's calls is recorded before it.
+        What was counted of the same plugin's calls is recorded before it.  A denial like many others
+        is counted; see `repeats`.
 
         Raises:
             AuditError: it could not be kept; the operation must not happen.
         """
+        repeats = self._repeats
+        if repeats is not None and repeats.takes(event):
+            self._count_later(event)
+            return
         try:
             self.tallies.settle(event.plugin)
             self._audit.record(event)
@@ -125,16 +134,34 @@ class Recorders:
         if self._ledger is not None:
             self._ledger.flush()
 
-    def _note(self, event: Event) -> None:
-        """Keep what the tallies say, and tell the others after the flush, not in the midst of it."""
+    def _note(self, event: Event, *, counted: bool = False) -> None:
+        """Keep what was counted, and tell the others after the flush, not in the midst of it."""
         assert self._ledger is not None
         self._ledger.note(event)
-        self._noted.append(event)
+        self._noted.append((event, counted))
 
     def _tell_noted(self) -> None:
         while self._noted:
             with contextlib.suppress(IndexError):  # another thread was at it
-                self._tell(self._noted.popleft())
+                event, counted = self._noted.popleft()
+                if not counted:
+                    self._number(event)
+                self._show(event)
+
+    def _count_later(self, event: Event) -> None:
+        """One of many: it is recorded with the others, and numbers and limits know of it now.
+
+        Raises:
+            AuditError: the log can't be written, so nothing can be recorded later.
+        """
+        assert self._ledger is not None
+        try:
+            self._ledger.ready()
+        except AuditError:
+            self._unkept(event)
+            raise
+        self._ledger.wake()
+        self._number(event)
 
     def _unkept(self, event: Event) -> None:
         if self._metrics is not None:
@@ -142,10 +169,16 @@ class Recorders:
         self._say(Event("gap", FAILED, reason="audit", action=event.kind), "error")
 
     def _tell(self, event: Event) -> None:
+        self._number(event)
+        self._show(event)
+
+    def _number(self, event: Event) -> None:
         if self._metrics is not None:
             self._metrics.observe(event)
         for listen in self._listeners:
             listen(event)
+
+    def _show(self, event: Event) -> None:
         self._say(event, _LEVELS[event.verdict])
         if self._hook is not None and not self._here.inside:
             self._call(self._hook, event)
