@@ -28,7 +28,7 @@ HEAVY = {
     "asyncio",
     "certifi",
     "cryptography",
-    "httpcore",
+    "h11",
     "httpx",
     "msgpack",
     "prometheus_client",

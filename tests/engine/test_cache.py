@@ -185,7 +185,7 @@ def test_a_warm_start_imports_nothing_that_it_does_not_need(tmp_path: Path) -> N
         with Runtime.open(f"{sys.argv[1]}/home", core_version="1.0.0") as runtime:
             answer = runtime.load(f"{sys.argv[1]}/x.capsule").call("count")
         # For a line of the log, for asyncio, for a fetch, for compiling.
-        heavy = {"structlog", "rich", "asyncio", "httpcore", "h2", "subprocess"}
+        heavy = {"structlog", "rich", "asyncio", "h11", "subprocess"}
         print(answer, sorted(heavy & set(sys.modules)))
     """
     done = subprocess.run(

@@ -19,13 +19,15 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Final, NoReturn
 
-import httpcore
+import h11
 
 from .call import CallRecord
-from .caps.net.pool import Connection, protocol_errors
+from .caps.net.exchange import Exchange
+from .caps.net.message import encoded, framing_of
+from .caps.net.pool import Connection
 from .caps.net.refusal import Refusal
 from .caps.net.resolve import Lookups
-from .caps.net.url import Address, Url, UrlError, host_text, parse_url
+from .caps.net.url import Address, Url, UrlError, parse_url
 from .caps.net.watch import Watch
 from .caps.net.wire import connect, tls_context
 from .errors import CapError, GuestError, RepositoryError
@@ -160,18 +162,16 @@ class Web:
             )
             if not self._may_ask(target, addresses):
                 _refuse("repository.insecure", "the name leads to another machine, in plain http")
-            connection = Connection.over(
-                connect(addresses, target, self._tls, watch()), target, lease
-            )
+            stream = connect(addresses, target, self._tls, watch())
             try:
-                connection.stream.watch = Watch(call, (lease,), until) if body else watch()
-                with protocol_errors():
-                    response = connection.http.handle_request(
-                        _on_the_wire(method, target, headers, body)
-                    )
-                yield _answer(response, connection, str(target), watch, limit, method)
+                exchange = Exchange(Connection(stream, lease, target.origin))
+                exchange.ask(method, target.target, _whole(method, target, headers, body))
+                # A body may take all the time that there is, its answer as long as the head of any.
+                exchange.send_whole(body, Watch(call, (lease,), until) if body else watch())
+                response = exchange.wait_head(watch())
+                yield _answer(response, exchange, str(target), watch, limit, method)
             finally:
-                connection.http.close()
+                stream.close()
 
     def _may_ask(self, url: Url, addresses: Sequence[Address]) -> bool:
         secure = url.scheme == "https" or self._plain_http
@@ -217,35 +217,28 @@ def _context(ca_file: Path | None) -> ssl.SSLContext:
         ) from None
 
 
-def _on_the_wire(method: str, url: Url, headers: Headers, body: bytes) -> httpcore.Request:
-    own = [("Host", url.authority), ("Connection", "close"), ("Accept-Encoding", "identity")]
-    if body or method in {"POST", "PUT", "PATCH"}:
-        own.append(("Content-Length", str(len(body))))
-    return httpcore.Request(
-        method.encode(),
-        httpcore.URL(
-            scheme=url.scheme.encode(),
-            host=host_text(url.host).encode(),
-            port=url.port,
-            target=url.target.encode(),
-        ),
-        headers=[(n.encode("ascii"), v.encode("latin-1")) for n, v in [*own, *headers]],
-        content=body,
-    )
+def _whole(method: str, url: Url, headers: Headers, body: bytes) -> list[tuple[bytes, bytes]]:
+    own = (("Host", url.authority), ("Connection", "close"), ("Accept-Encoding", "identity"))
+    given = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers]
+    return [*encoded((*own, *framing_of(method, len(body)))), *given]
 
 
 def _answer(
-    response: httpcore.Response,
-    connection: Connection,
+    response: h11.Response,
+    exchange: Exchange,
     url: str,
     watch: Callable[[], Watch],
     limit: int,
     method: str,
 ) -> Answer:
-    headers = [(n.decode("latin-1").lower(), v.decode("latin-1")) for n, v in response.headers]
+    headers = [
+        (n.decode("latin-1").lower(), v.decode("latin-1")) for n, v in response.headers.raw_items()
+    ]
     names = [name for name, _ in headers]
-    if len(headers) > _MAX_HEADERS or response.status < 200:
-        _refuse("repository.protocol", f"an answer of {response.status}, {len(headers)} headers")
+    if len(headers) > _MAX_HEADERS or response.status_code < 200:
+        _refuse(
+            "repository.protocol", f"an answer of {response.status_code}, {len(headers)} headers"
+        )
     if "transfer-encoding" in names and "content-length" in names:
         _refuse("repository.protocol", "the answer has a length and a transfer encoding")
     if any(v.lower() != "identity" for n, v in headers if n == "content-encoding"):
@@ -256,11 +249,9 @@ def _answer(
 
     def chunks() -> Iterator[bytes]:
         size = 0
-        pieces = iter(response.iter_stream())
         while True:
-            connection.stream.watch = watch()
-            with _told(url), protocol_errors():
-                piece = next(pieces, None)
+            with _told(url):
+                piece = exchange.wait_chunk(watch())
             if piece is None:
                 return
             size += len(piece)
@@ -268,7 +259,7 @@ def _answer(
                 _refuse("repository.too-large", f"the answer is larger than {limit} bytes", url)
             yield piece
 
-    return Answer(url, response.status, headers, chunks())
+    return Answer(url, response.status_code, headers, chunks())
 
 
 def _refuse(code: str, message: str, context: str = "") -> NoReturn:

@@ -344,7 +344,7 @@ def test_refuses_a_bomb_early_and_keeps_it_small(place: Place) -> None:
                 total += len(response.read(1_000_000))
         assert caught.value.word == "too-large"
         assert total <= call.limits.net_bytes
-        assert len(response._body._ready) < 200_000
+        assert len(response._hop._body._ready) < 200_000
         assert call.host_fuel >= total
 
 

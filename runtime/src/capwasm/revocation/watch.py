@@ -22,7 +22,7 @@ from capwasm.record.redact import Redactor
 from .feed import MAX_FEED_BYTES
 from .guard import Guard
 
-if TYPE_CHECKING:  # a core without a URL need not pay for httpcore and TLS
+if TYPE_CHECKING:  # a core without a URL need not pay for HTTP and TLS
     from capwasm.web import Web
 
 __all__ = ["Watch", "fetch", "read_feed"]

@@ -8,6 +8,7 @@ which is read here, given to the test's answer, and written back as HTTP/1.1.
 from __future__ import annotations
 
 import json as jsons
+import select
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any, Final
 
 import h11
 
+from capwasm.call import CallRecord
 from capwasm.capability import Grant, OpenContext
 from capwasm.caps.net import Net
 from capwasm.caps.net.egress import EgressEngine
@@ -30,6 +32,7 @@ __all__ = ["Answer", "Fetches", "Request"]
 
 # Of example.com's kind: public, and nothing is ever sent there.
 _SOMEWHERE: Final = "93.184.215.14"
+_PIECE: Final = 64 * 1024  # of an answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,18 +211,20 @@ class BenchNet(Net):
     def _dial(
         self, addresses: list[Address], url: Url, _tls: Callable[[], Any], watch: Watch
     ) -> PinnedStream:
-        return AnsweredStream(addresses[0], watch, url, self._fetches)
+        del watch
+        return AnsweredStream(addresses[0], url, self._fetches)
 
 
 class AnsweredStream(PinnedStream):
     """A connection whose other end is the test."""
 
     def __init__(  # there is no socket to take over
-        self, address: Address, watch: Watch, url: Url, fetches: Fetches
+        self, address: Address, url: Url, fetches: Fetches
     ) -> None:
         """Nothing was sent yet."""
-        self.address, self.watch = address, watch
+        self.address = address
         self.sent = self.received = 0
+        self.reading, self.writing = select.POLLIN, select.POLLOUT
         self._url, self._fetches = url, fetches
         self._http = h11.Connection(h11.SERVER)
         self._request: h11.Request | None = None
@@ -227,11 +232,15 @@ class AnsweredStream(PinnedStream):
         self._out = bytearray()
         self._closed = False
 
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
+    def write(self, data: memoryview, call: CallRecord) -> int:
         """Take all of it; at the end of a request, its answer is ready."""
-        self.watch.call.charge_net(len(buffer))
-        self.sent += len(buffer)
-        self._http.receive_data(buffer)
+        call.charge_net(len(data))
+        self.sent += len(data)
+        self._http.receive_data(bytes(data))
+        self._hear()
+        return len(data)
+
+    def _hear(self) -> None:
         while True:
             event = self._http.next_event()
             if isinstance(event, h11.Request):
@@ -244,18 +253,18 @@ class AnsweredStream(PinnedStream):
             else:
                 return
 
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
+    def read(self, call: CallRecord) -> bytes:
         """What is left of the answer."""
-        self.watch.check()
-        data = bytes(self._out[: min(max_bytes, self.watch.room())])
+        room = max(1, call.limits.net_bytes - call.net_bytes + 1)
+        data = bytes(self._out[: min(_PIECE, room)])
         del self._out[: len(data)]
         self.received += len(data)
-        self.watch.call.charge_net(len(data))
+        call.charge_net(len(data))
         return data
 
-    def get_extra_info(self, info: str) -> Any:
+    def has_news(self) -> bool:
         """Whether there is something to read that nobody asked for."""
-        return bool(self._out) or self._closed if info == "is_readable" else None
+        return bool(self._out) or self._closed
 
     def close(self) -> None:
         """End it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from .refusal import refusal
@@ -94,66 +94,77 @@ def decoder_for(encodings: Sequence[str]) -> Decoder | None:
 
 
 class Body:
-    """Reads a body in pieces; holds at most a few chunks of it at any time."""
+    """What was read of a body and not yet taken; a chunk goes in when the one before it is out."""
 
-    def __init__(
-        self, chunks: Iterator[bytes], decoder: Decoder | None, mask: Mask | None, limit: int
-    ) -> None:
-        """Read from `chunks`.
+    def __init__(self, decoder: Decoder | None, mask: Mask | None, limit: int) -> None:
+        """Begin empty.
 
         Args:
-            chunks: the body as sent, without its framing.
             decoder: undoes its encoding, if it has one.
             mask: takes secrets out, if any were sent.
             limit: bytes, decoded, after which the body is too large.
         """
-        self._chunks = chunks
         self._decoder = decoder
         self._mask = mask
         self._limit = limit
-        self._ready = bytearray()
+        self._ready = b""
         self._raw = 0
         self.decoded = 0
         self.ended = False
 
-    def read(self, length: int) -> bytes:
-        """Up to `length` bytes, as soon as there are any; none at the end.
-
-        Raises:
-            CapError: `too-large`, `unavailable`, and what the connection raises.
-        """
-        while not self._ready and not self.ended:
-            self._pull()
-        out = bytes(self._ready[:length])
-        del self._ready[:length]
-        return out
+    def take(self, length: int) -> bytes:
+        """Up to `length` bytes of what is ready."""
+        ready = self._ready
+        if len(ready) <= length:
+            self._ready = b""
+            return ready
+        self._ready = ready[length:]
+        return ready[:length]
 
     @property
-    def exhausted(self) -> bool:
-        """Whether all was read."""
-        return self.ended and not self._ready
+    def ready(self) -> int:
+        """Bytes that can be taken."""
+        return len(self._ready)
 
-    def _pull(self) -> None:
-        """Move one chunk along."""
-        decoder = self._decoder
-        if decoder is not None and decoder.pending:
-            self._take(decoder.step(b""))
-            return
-        chunk = next(self._chunks, None)
-        if chunk is None:
-            if decoder is not None:
-                decoder.finish()
-            self.ended = True
-            if self._mask is not None:
-                self._ready += self._mask.finish()
-            return
+    def go_on(self) -> bool:
+        """Get what the decoder still has of earlier chunks ready; says whether there was any.
+
+        Raises:
+            CapError: `too-large`, `unavailable`.
+        """
+        if self._decoder is None or not self._decoder.pending:
+            return False
+        self._get_ready(self._decoder.step(b""))
+        return True
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next chunk, as sent, without its framing.
+
+        Raises:
+            CapError: `too-large`, `unavailable`.
+        """
         self._raw += len(chunk)
-        self._take(chunk if decoder is None else decoder.step(chunk))
+        self._get_ready(chunk if self._decoder is None else self._decoder.step(chunk))
 
-    def _take(self, data: bytes) -> None:
+    def end(self) -> None:
+        """That was the last chunk.
+
+        Raises:
+            CapError: `unavailable`: its encoding is cut off.
+        """
+        if self._decoder is not None:
+            self._decoder.finish()
+        self.ended = True
+        if self._mask is not None:
+            self._ready += self._mask.finish()
+
+    def _get_ready(self, data: bytes) -> None:
         self.decoded += len(data)
         if self.decoded > self._limit:
-            raise refusal("too-large", "too-large", f"more than {self._limit} bytes")
+            raise refusal("too-large", "too-large", f"more than {self._limit} bytes", "response")
         if self.decoded > RATIO_FROM and self.decoded > self._raw * MAX_RATIO:
-            raise refusal("too-large", "too-large", f"decodes to more than {MAX_RATIO} times")
-        self._ready += data if self._mask is None else self._mask.feed(data)
+            raise refusal(
+                "too-large", "too-large", f"decodes to more than {MAX_RATIO} times", "response"
+            )
+        masked = data if self._mask is None else self._mask.feed(data)
+        self._ready = self._ready + masked if self._ready else masked

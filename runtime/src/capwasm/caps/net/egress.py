@@ -9,7 +9,7 @@ Each hop of a request goes through the same steps, and nothing is carried over f
 5. secrets are put in, as far as they are for this origin     `credential`
 6. it is recorded, before anything leaves
 7. a connection is made to just such an address, TLS by name  `wire`, `pool`
-8. the answer is bounded, undone and masked                   `body`, `handle`
+8. the answer is bounded, undone and masked                   `exchange`, `hop`, `body`
 9. a redirect is a new request that begins at 1
 """
 
@@ -22,8 +22,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
-import httpcore
-
 from capwasm.call import CallRecord
 from capwasm.capability import Grant, GrantedClause
 from capwasm.errors import AuditError, CapError, CapwasmError
@@ -31,12 +29,13 @@ from capwasm.events import ALLOWED, DENIED, FAILED
 from capwasm.record.redact import Redactor
 
 from .address import PUBLIC, classify
-from .body import Body, decoder_for
 from .credential import injected
-from .handle import ResponseHandle, verdict_of
-from .message import complete, decoded, location_of, on_the_wire, shown
+from .exchange import Exchange
+from .handle import ResponseHandle
+from .hop import Hop, verdict_of
+from .message import complete
 from .model import NetClause, NetOperation, is_denied
-from .pool import Connection, Pool, protocol_errors
+from .pool import Connection, Pool
 from .refusal import Refusal, refusal
 from .request import Prepared, RequestSpec, prepare
 from .resolve import Lookups, is_own_address
@@ -47,7 +46,6 @@ from .wire import Dial, connect
 __all__ = ["MAX_REDIRECTS", "EgressEngine", "Record"]
 
 MAX_REDIRECTS: Final = 10
-MAX_RESPONSE_HEADERS: Final = 200
 MAX_TARGET: Final = 512  # characters of an audit target
 
 
@@ -90,7 +88,7 @@ class EgressEngine:
         self._dial = dial
         self._pool = Pool()
         self._mask = Redactor()
-        self._open: set[ResponseHandle] = set()
+        self._open: set[Hop] = set()
         self._lock = threading.Lock()
 
     def request(
@@ -108,32 +106,60 @@ class EgressEngine:
             CapwasmError: the call must end.
         """
         until = time.monotonic() + call.remaining()
-        try:
-            request = prepare(spec)
-        except Refusal as exc:
-            self._event(DENIED, "", "", exc.reason, detail=exc.detail)
-            raise
+        request = self._prepared(spec)
         deadline = None
         if request.timeout is not None:
             deadline = time.monotonic() + request.timeout
             until = min(until, deadline)
-        leases = [c.lease for c in request.credentials]
-        for hop in range(MAX_REDIRECTS + 1):
-            watch = Watch(call, leases, until)
-            response, location = self._hop(grant, request, watch, hop, deadline)
-            if location is None:
-                return response
-            response.discard()
-            request = self._follow(request, response.status, location, hop)
+        for number in range(MAX_REDIRECTS + 1):
+            watch = Watch(call, (), until)
+            hop = self._hop(grant, request, watch, number, deadline, len(request.body or b""))
+            answer = hop.send(until)
+            if answer.location is None:
+                return ResponseHandle(hop, answer)
+            hop.end(ALLOWED, "redirected")
+            request = self._follow(request, answer.status, answer.location, number)
         raise AssertionError  # the last hop either returned or was refused
+
+    def open(
+        self,
+        grant: Grant[NetClause],
+        spec: RequestSpec,
+        call: CallRecord,
+        *,
+        size: int,
+        connecting: float | None = None,
+    ) -> Hop:
+        """Connect for a request whose parts come later, and whose redirects are returned.
+
+        Args:
+            grant: what the plugin may do.
+            spec: the request without its body.
+            call: pays for the bytes, and bounds the time.
+            size: of its body in bytes, as far as it is known.
+            connecting: seconds that the connection may take, besides.
+
+        Raises:
+            As `request`.
+        """
+        until = call.remaining() if connecting is None else min(connecting, call.remaining())
+        watch = Watch(call, (), time.monotonic() + until)
+        return self._hop(grant, self._prepared(spec), watch, 0, None, size)
 
     def close(self) -> None:
         """Close every connection, idle or not."""
         with self._lock:
             doomed = list(self._open)
-        for response in doomed:
-            response.close()
+        for hop in doomed:
+            hop.drop()
         self._pool.close()
+
+    def _prepared(self, spec: RequestSpec) -> Prepared:
+        try:
+            return prepare(spec)
+        except Refusal as exc:
+            self._event(DENIED, "", "", exc.reason, detail=exc.detail)
+            raise
 
     # -- one hop -------------------------------------------------------------------------------
 
@@ -142,24 +168,26 @@ class EgressEngine:
         grant: Grant[NetClause],
         request: Prepared,
         watch: Watch,
-        hop: int,
+        number: int,
         deadline: float | None,
-    ) -> tuple[ResponseHandle, str | None]:
-        """Send one request, and record whatever becomes of it."""
+        size: int,
+    ) -> Hop:
+        """Connect for one request, and record what stands in its way."""
         failure: BaseException
+        watch = Watch(watch.call, [c.lease for c in request.credentials], watch.until, "lookup")
         try:
             granted, addresses = self._authorise(grant, request, watch)
-            # The grant's own lease first: the response lives under it.
-            watch = Watch(watch.call, (granted.lease, *watch.leases), watch.until)
-            return self._exchange(granted, addresses, request, watch, hop, deadline)
+            # The grant's own lease first: the answer lives under it.
+            watch = Watch(watch.call, (granted.lease, *watch.leases), watch.until, "connect")
+            return self._connected(granted, addresses, request, watch, number, deadline, size)
         except AuditError:
             raise
         except CapError as exc:
             reason = exc.reason if isinstance(exc, Refusal) else exc.word
-            self._hop_event(verdict_of(exc), request, reason, hop, detail=exc.detail)
+            self._hop_event(verdict_of(exc), request, reason, number, detail=exc.detail)
             failure = exc
         except CapwasmError as exc:
-            self._hop_event(FAILED, request, exc.code, hop)
+            self._hop_event(FAILED, request, exc.code, number)
             failure = exc
         # Raised afresh: the frames below hold the request's headers, secrets among them (SEC-10).
         failure.__cause__ = failure.__context__ = None
@@ -197,98 +225,52 @@ class EgressEngine:
             raise refusal("denied", "private-address", "; ".join(kinds))
         return granted, addresses
 
-    def _exchange(
+    def _connected(
         self,
         granted: GrantedClause[NetClause],
         addresses: list[Address],
         request: Prepared,
         watch: Watch,
-        hop: int,
+        number: int,
         deadline: float | None,
-    ) -> tuple[ResponseHandle, str | None]:
-        size = len(request.body or b"")
+        size: int,
+    ) -> Hop:
         if size > watch.call.limits.net_bytes - watch.call.net_bytes:
             raise refusal("too-large", "too-large", "the request is larger than the budget left")
         secret_headers = injected(
-            request.credentials, request.url.origin, self._mask, first=hop == 0
+            request.credentials, request.url.origin, self._mask, first=number == 0
         )
         headers = complete(request, secret_headers)
         watch.check()
         # 6. Recorded before anything leaves; if it can't be, nothing does.
-        self._hop_event(ALLOWED, request, "sent", hop, address=str(addresses[0]))
+        self._hop_event(ALLOWED, request, "sent", number, address=str(addresses[0]))
         connection = self._pool.take(granted.lease, request.url.origin, addresses)
         if connection is None:
             stream = self._dial(addresses, request.url, self._tls, watch)
-            connection = Connection.over(stream, request.url, granted.lease)
+            connection = Connection(stream, granted.lease, request.url.origin)
         stream = connection.stream
-        stream.watch = watch
-        base = stream.sent, stream.received
-        try:
-            with protocol_errors():
-                answer = connection.http.handle_request(on_the_wire(request, headers))
-            return self._response(answer, connection, request, watch, hop, deadline, base)
-        except BaseException:
-            connection.http.close()
-            raise
+        sent, received = stream.sent, stream.received
 
-    def _response(
-        self,
-        answer: httpcore.Response,
-        connection: Connection,
-        request: Prepared,
-        watch: Watch,
-        hop: int,
-        deadline: float | None,
-        base: tuple[int, int],
-    ) -> tuple[ResponseHandle, str | None]:
-        if answer.status < 200:
-            raise refusal("unavailable", "protocol", f"an answer of {answer.status}")
-        if len(answer.headers) > MAX_RESPONSE_HEADERS:
-            raise refusal("too-large", "headers", f"more than {MAX_RESPONSE_HEADERS} headers")
-        headers = decoded(answer.headers)
-        framing = {name.lower() for name, _ in headers}
-        if framing >= {"content-length", "transfer-encoding"}:
-            # RFC 9112, 6.3: what lies between may have believed the other one.
-            raise refusal("unavailable", "protocol", "a length and a transfer encoding")
-        location = None if request.redirects == "manual" else location_of(answer.status, headers)
-        bodiless = request.method == "HEAD" or answer.status in (204, 304)
-        # A redirect's body is never read, so never decoded either (NET-22).
-        encodings = [v for n, v in headers if n.lower() == "content-encoding"]
-        decoder = None if bodiless or location is not None else decoder_for(encodings)
-        # Also where no secret was sent yet: one that is sent later may come back through this body.
-        mask = self._mask.stream()
-        body = Body(answer.iter_stream(), decoder, mask, watch.call.limits.net_bytes)
-
-        def ended(response: ResponseHandle, verdict: str, reason: str, detail: str) -> None:
+        def ended(hop: Hop, verdict: str, reason: str, detail: str) -> None:
             with self._lock:
-                self._open.discard(response)
+                self._open.discard(hop)
             self._pool.give(connection)
-            stream = connection.stream
             self._hop_event(
                 verdict,
                 request,
                 reason,
-                hop,
+                number,
                 detail=detail,
                 address=str(stream.address),
-                status=answer.status,
-                sent=stream.sent - base[0],
-                received=stream.received - base[1],
+                status=hop.answer.status if hop.answer else None,
+                sent=stream.sent - sent,
+                received=stream.received - received,
             )
 
-        response = ResponseHandle(
-            watch.leases,
-            answer,
-            connection,
-            shown(headers, is_head=request.method == "HEAD", mask=self._mask),
-            str(request.url),
-            body,
-            deadline,
-            ended,
-        )
+        hop = Hop(Exchange(connection), request, headers, watch.leases, self._mask, deadline, ended)
         with self._lock:
-            self._open.add(response)
-        return response, location
+            self._open.add(hop)
+        return hop
 
     # -- redirects -----------------------------------------------------------------------------
 

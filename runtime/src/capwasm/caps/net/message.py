@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-import httpcore
-
 from capwasm.record.redact import Redactor
 
 from .body import ACCEPT_ENCODING
 from .refusal import refusal
 from .request import Headers, Prepared, is_header
-from .url import host_text
 
-__all__ = ["complete", "decoded", "location_of", "on_the_wire", "shown"]
+__all__ = ["complete", "decoded", "encoded", "framing_of", "location_of", "shown"]
 
 USER_AGENT: Final = "capwasm"
 
@@ -35,7 +32,7 @@ _FRAMING: Final = frozenset(
 
 
 def complete(request: Prepared, secrets: Sequence[tuple[str, str]]) -> Headers:
-    """All headers of a request; a secret's header takes the place of the guest's own.
+    """All headers of a request but those that frame it; a secret's takes the place of the guest's own.
 
     Raises:
         CapError: `denied`, when a secret does not fit a header that may be sent.
@@ -51,25 +48,26 @@ def complete(request: Prepared, secrets: Sequence[tuple[str, str]]) -> Headers:
     if "accept" not in names:
         given.append(("Accept", "*/*"))
     given.append(("Accept-Encoding", ACCEPT_ENCODING))
-    if request.body is not None or request.method in ("POST", "PUT", "PATCH"):
-        given.append(("Content-Length", str(len(request.body or b""))))
     return (("Host", request.url.authority), *given, *secrets)
 
 
-def on_the_wire(request: Prepared, headers: Headers) -> httpcore.Request:
-    """The request as httpcore sends it.  Its target is made of checked parts alone (NET-20)."""
-    url = request.url
-    return httpcore.Request(
-        request.method.encode(),
-        httpcore.URL(
-            scheme=url.scheme.encode(),
-            host=host_text(url.host).encode(),
-            port=url.port,
-            target=url.target.encode(),
-        ),
-        headers=[(name.encode("ascii"), value.encode("ascii")) for name, value in headers],
-        content=request.body or b"",
-    )
+def framing_of(method: str, length: int | None) -> Headers:
+    """The headers that tell where the body of a request ends.
+
+    Args:
+        method: of the request.
+        length: of its body, in bytes; None where that shows at its end.
+    """
+    if length is None:
+        return (("Transfer-Encoding", "chunked"),)
+    if length or method in ("POST", "PUT", "PATCH"):
+        return (("Content-Length", str(length)),)
+    return ()
+
+
+def encoded(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """A request's headers as they are sent; they were checked to be ASCII."""
+    return [(name.encode("ascii"), value.encode("ascii")) for name, value in headers]
 
 
 def decoded(headers: Sequence[tuple[bytes, bytes]]) -> Headers:

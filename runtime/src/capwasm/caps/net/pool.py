@@ -3,55 +3,63 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from typing import Final
 
-import httpcore
+import h11
 
 from capwasm.handles import Lease
 
-from .refusal import refusal
-from .url import Address, Url, host_text
+from .url import Address
 from .wire import PinnedStream
 
-__all__ = ["Connection", "Pool", "protocol_errors"]
+__all__ = ["Connection", "Pool"]
 
+MAX_HEAD: Final = 64 * 1024  # bytes of the head of a response (NET-23)
 MAX_IDLE: Final = 8
 IDLE_SECONDS: Final = 15.0
 
 
-class _Http(httpcore.HTTP11Connection):
-    """httpcore's connection with a smaller bound on the head of a response (NET-23)."""
-
-    MAX_INCOMPLETE_EVENT_SIZE = 64 * 1024
-
-
 @dataclass(slots=True, eq=False)
 class Connection:
-    """An HTTP/1.1 connection over a pinned stream, and the grant under which it was made."""
+    """An HTTP/1.1 connection over a pinned stream, and the grant under which it was made.
 
-    http: httpcore.HTTP11Connection
+    Attributes:
+        http: what was said on it so far.
+        idle_since: `time.monotonic()` at which it was last given back.
+    """
+
     stream: PinnedStream
     lease: Lease
     origin: str
+    http: h11.Connection = field(
+        default_factory=lambda: h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
+    )
+    idle_since: float = 0.0
 
-    @classmethod
-    def over(cls, stream: PinnedStream, url: Url, lease: Lease) -> Connection:
-        """Speak HTTP over a fresh stream."""
-        where = httpcore.Origin(url.scheme.encode(), host_text(url.host).encode(), url.port)
-        http = _Http(origin=where, stream=stream, keepalive_expiry=IDLE_SECONDS)
-        return cls(http, stream, lease, url.origin)
+    def rest(self) -> bool:
+        """Make it ready for another request; says whether it can serve one.
 
-    def is_clean(self) -> bool:
-        """Whether it may serve another request: idle, and nothing was sent that nobody asked for.
-
-        httpcore would take what came in the same piece as the end of one answer for the beginning
-        of the next, so its parser's rest is looked at; where that can't be, nothing is kept.
+        What was sent after the end of an answer would be taken for the beginning of the next one,
+        so nobody may have sent a thing that was not asked for.
         """
-        parser = getattr(self.http, "_h11_state", None)
-        return self.http.is_idle() and parser is not None and parser.trailing_data[0] == b""
+        if self.http.our_state is not h11.DONE or self.http.their_state is not h11.DONE:
+            return False
+        if self.http.trailing_data[0]:
+            return False
+        self.http.start_next_cycle()
+        self.idle_since = time.monotonic()
+        return True
+
+    def expired(self) -> bool:
+        """Whether it was idle for too long, or the other end has said something since."""
+        return time.monotonic() > self.idle_since + IDLE_SECONDS or self.stream.has_news()
+
+    def close(self) -> None:
+        """Close it, at once."""
+        self.stream.close()
 
 
 class Pool:
@@ -80,21 +88,21 @@ class Pool:
             )
             self._idle = [c for c in keep if c is not found]
         for connection in doomed:
-            connection.http.close()
+            connection.close()
         return found
 
     def give(self, connection: Connection) -> None:
         """Keep the connection if it can be used again; else close it."""
         with self._lock:
-            if connection.is_clean() and connection.lease.alive and not self._closed:
+            if connection.lease.alive and not self._closed and connection.rest():
                 self._idle.append(connection)
             else:
-                connection.http.close()
+                connection.close()
             self._idle, doomed = self._sorted_out()
             doomed += self._idle[:-MAX_IDLE]
             self._idle = self._idle[-MAX_IDLE:]
         for other in doomed:
-            other.http.close()
+            other.close()
 
     def close(self) -> None:
         """Close all, and keep none from now on."""
@@ -102,31 +110,12 @@ class Pool:
             self._closed = True
             doomed, self._idle = self._idle, []
         for connection in doomed:
-            connection.http.close()
+            connection.close()
 
     def _sorted_out(self) -> tuple[list[Connection], list[Connection]]:
         keep: list[Connection] = []
         doomed: list[Connection] = []
         for connection in self._idle:
-            good = connection.lease.alive and not connection.http.has_expired()
+            good = connection.lease.alive and not connection.expired()
             (keep if good else doomed).append(connection)
         return keep, doomed
-
-
-@contextmanager
-def protocol_errors() -> Iterator[None]:
-    """Turn what httpcore raises into refusals; its texts may hold parts of a message.
-
-    Raises:
-        CapError: `too-large` for the head of a response, `unavailable`.
-    """
-    try:
-        yield
-    except httpcore.RemoteProtocolError as exc:
-        if getattr(exc.__cause__, "error_status_hint", 0) == 431:
-            raise refusal("too-large", "headers", "the response's head is too large") from None
-        raise refusal("unavailable", "protocol", "the answer is not HTTP/1.1") from None
-    except httpcore.LocalProtocolError:
-        raise refusal("invalid", "bad-header", "the request can't be put into HTTP/1.1") from None
-    except (httpcore.NetworkError, httpcore.ConnectionNotAvailable):
-        raise refusal("unavailable", "unreachable", "the connection broke off") from None

@@ -6,7 +6,7 @@ from typing import Final
 
 from capwasm.errors import CapError
 
-__all__ = ["REASONS", "Refusal", "refusal"]
+__all__ = ["KINDS", "REASONS", "Refusal", "refusal"]
 
 # Stable words: dashboards and alerts depend on them.
 REASONS: Final[dict[str, str]] = {
@@ -38,18 +38,35 @@ REASONS: Final[dict[str, str]] = {
     "busy": "Too many lookups or open files in the process.",
 }
 
+KINDS: Final[dict[str, tuple[str, ...]]] = {
+    # What was waited for.
+    "timeout": ("lookup", "connect", "send", "head", "body"),
+    "unreachable": ("refused", "unroutable"),
+    "tls": ("certificate",),
+    "protocol": ("incomplete",),
+    "headers": ("response",),
+    "too-large": ("response",),
+}
+
 
 class Refusal(CapError):
-    """A `CapError` with the reason that the audit records.  It carries no part of the request."""
+    """A `CapError` with the reason that the audit records.  It carries no part of the request.
 
-    def __init__(self, word: str, reason: str, detail: str) -> None:
+    Attributes:
+        kind: what `wasi:http` tells apart and the reason doesn't; one of `KINDS`, or empty.
+    """
+
+    def __init__(self, word: str, reason: str, detail: str, kind: str) -> None:
         """Keep them apart."""
         super().__init__(word, detail)
         self.reason = reason
+        self.kind = kind
 
 
-def refusal(word: str, reason: str, detail: str = "") -> Refusal:
-    """A refusal with a known reason."""
+def refusal(word: str, reason: str, detail: str = "", kind: str = "") -> Refusal:
+    """A refusal with a known reason, and one of the kinds that it has."""
     if reason not in REASONS:
         raise ValueError(f"unknown reason {reason!r}")
-    return Refusal(word, reason, detail)
+    if kind and kind not in KINDS.get(reason, ()):
+        raise ValueError(f"unknown kind {kind!r} of {reason}")
+    return Refusal(word, reason, detail, kind)

@@ -27,29 +27,31 @@ class Watch:
         call: the call on whose behalf it runs.
         leases: what must stay in force.
         until: `time.monotonic()` at which it must have ended.
+        phase: what is waited for, as a kind of `timeout`.
     """
 
-    __slots__ = ("call", "leases", "until")
+    __slots__ = ("call", "leases", "phase", "until")
 
-    def __init__(self, call: CallRecord, leases: Sequence[Lease], until: float) -> None:
+    def __init__(
+        self, call: CallRecord, leases: Sequence[Lease], until: float, phase: str = ""
+    ) -> None:
         """Watch these."""
         self.call = call
         self.leases = tuple(leases)
         self.until = until
+        self.phase = phase
 
     @classmethod
-    def of(cls, call: CallRecord, leases: Sequence[Lease], deadline: float | None) -> Watch:
+    def of(
+        cls, call: CallRecord, leases: Sequence[Lease], deadline: float | None, phase: str = ""
+    ) -> Watch:
         """For one operation of `call`, which may also have a deadline of its own."""
         until = time.monotonic() + call.remaining()
-        return cls(call, leases, until if deadline is None else min(until, deadline))
+        return cls(call, leases, until if deadline is None else min(until, deadline), phase)
 
-    def narrowed(self, until: float) -> Watch:
+    def narrowed(self, until: float, phase: str = "") -> Watch:
         """The same with less time."""
-        return Watch(self.call, self.leases, min(until, self.until))
-
-    def room(self) -> int:
-        """Bytes worth reading at once: one more than the budget has left, so that it shows."""
-        return max(1, self.call.limits.net_bytes - self.call.net_bytes + 1)
+        return Watch(self.call, self.leases, min(until, self.until), phase or self.phase)
 
     def check(self) -> None:
         """Pass if the operation may go on.
@@ -65,16 +67,16 @@ class Watch:
                 raise refusal("closed", "revoked", exc.detail) from None
         self.call.check()
         if time.monotonic() >= self.until:
-            raise refusal("timeout", "timeout")
+            raise refusal("timeout", "timeout", kind=self.phase)
 
-    def wait_socket(self, fileno: int, *, writing: bool) -> None:
-        """Return once the socket is ready.
+    def wait_socket(self, fileno: int, events: int) -> None:
+        """Return once one of these events of `select.poll` is there.
 
         Raises:
             As `check`.
         """
         poller = select.poll()
-        poller.register(fileno, select.POLLOUT if writing else select.POLLIN)
+        poller.register(fileno, events)
         while True:
             self.check()
             if poller.poll(max(1.0, self._slice() * 1000)):

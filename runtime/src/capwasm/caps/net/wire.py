@@ -12,10 +12,9 @@ import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final
 
-import httpcore
-
+from capwasm.call import CallRecord
 from capwasm.caps._descriptors import is_reserved
 from capwasm.errors import InternalError
 
@@ -25,9 +24,12 @@ from .watch import Watch
 
 __all__ = ["Dial", "PinnedStream", "connect", "tls_context"]
 
-T = TypeVar("T")
-
 _PENDING: Final = frozenset({0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR})
+_KINDS: Final = {
+    errno.ECONNREFUSED: "refused",
+    errno.EHOSTUNREACH: "unroutable",
+    errno.ENETUNREACH: "unroutable",
+}
 _CHUNK: Final = 64 * 1024
 
 
@@ -94,7 +96,7 @@ def connect(
         except BaseException:
             sock.close()
             raise
-        return PinnedStream(sock, address, watch)
+        return PinnedStream(sock, address)
     raise refusal("unavailable", "no-address")
 
 
@@ -116,10 +118,11 @@ def _dial(address: Address, port: int, watch: Watch) -> socket.socket:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         code = sock.connect_ex((str(address), port))
         if code in _PENDING:
-            watch.wait_socket(sock.fileno(), writing=True)
+            watch.wait_socket(sock.fileno(), select.POLLOUT)
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            raise refusal("unavailable", "unreachable", errno.errorcode.get(code, str(code)))
+            name = errno.errorcode.get(code, str(code))
+            raise refusal("unavailable", "unreachable", name, _KINDS.get(code, ""))
         # Check the check: what follows goes to the address that was allowed, or nowhere.
         if sock.getpeername()[0] != str(address):
             raise InternalError("connected to another address than the one checked")
@@ -140,11 +143,11 @@ def _secure(sock: socket.socket, context: ssl.SSLContext, name: str, watch: Watc
     except (OSError, ValueError) as exc:
         raise refusal("unavailable", "unreachable", type(exc).__name__) from None
     try:
-        _ready(secured, secured.do_handshake, watch, writing=True)
+        _handshake(secured, watch)
     except BaseException as exc:
         secured.close()
         if isinstance(exc, ssl.SSLCertVerificationError):
-            raise refusal("insecure", "tls", exc.verify_message) from None
+            raise refusal("insecure", "tls", exc.verify_message, "certificate") from None
         if isinstance(exc, ssl.SSLEOFError) or not isinstance(exc, ssl.SSLError):
             if isinstance(exc, OSError):
                 raise refusal("unavailable", "unreachable", type(exc).__name__) from None
@@ -153,79 +156,91 @@ def _secure(sock: socket.socket, context: ssl.SSLContext, name: str, watch: Watc
     return secured
 
 
-def _ready(sock: socket.socket, operation: Callable[[], T], watch: Watch, *, writing: bool) -> T:
-    """Do a non-blocking operation once the socket lets it."""
+def _handshake(sock: ssl.SSLSocket, watch: Watch) -> None:
     while True:
         watch.check()
         try:
-            return operation()
+            return sock.do_handshake()
         except ssl.SSLWantReadError:
-            for_write = False
+            events = select.POLLIN
         except ssl.SSLWantWriteError:
-            for_write = True
-        except BlockingIOError:
-            for_write = writing
-        watch.wait_socket(sock.fileno(), writing=for_write)
+            events = select.POLLOUT
+        watch.wait_socket(sock.fileno(), events)
 
 
-class PinnedStream(httpcore.NetworkStream):
-    """One connection.  Every byte is charged to the call of the operation that moves it.
+class PinnedStream:
+    """One connection, which never waits.  Every byte is charged to the call that moves it.
 
     Attributes:
         address: where it leads.
-        watch: that of the operation under way; set before each.
         sent, received: bytes so far, TLS aside.
+        reading, writing: the event of `select.poll` after which that is worth another try.
     """
 
-    def __init__(self, sock: socket.socket, address: Address, watch: Watch) -> None:
+    def __init__(self, sock: socket.socket, address: Address) -> None:
         """Take over `sock`, which does not block."""
         self._sock = sock
         self.address = address
-        self.watch = watch
-        self.sent = 0
-        self.received = 0
+        self.sent = self.received = 0
+        self.reading, self.writing = select.POLLIN, select.POLLOUT
 
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
-        """Up to `max_bytes`, at least one; none at the end."""
-        size = min(max_bytes, self.watch.room())
+    def fileno(self) -> int:
+        """The socket's, to be polled and nothing else."""
+        return self._sock.fileno()
+
+    def read(self, call: CallRecord) -> bytes | None:
+        """What is there, up to 64 KiB; empty at the end, None if nothing is there yet.
+
+        Raises:
+            CapError: `unavailable`: it broke off.
+            NetBudgetExceeded: the call must end.
+        """
+        # One more than the budget has left, so that it shows.
+        room = max(1, call.limits.net_bytes - call.net_bytes + 1)
         try:
-            data = _ready(self._sock, lambda: self._sock.recv(size), self.watch, writing=False)
+            data = self._sock.recv(min(_CHUNK, room))
+        except ssl.SSLWantWriteError:
+            self.reading = select.POLLOUT
+            return None
+        except (BlockingIOError, ssl.SSLWantReadError):
+            self.reading = select.POLLIN
+            return None
+        except ssl.SSLZeroReturnError:
+            return b""
         except OSError as exc:
-            if isinstance(exc, ssl.SSLZeroReturnError):
-                return b""
             raise refusal("unavailable", "unreachable", type(exc).__name__) from None
         self.received += len(data)
-        self.watch.call.charge_net(len(data))
+        call.charge_net(len(data))
         return data
 
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
-        """All of `buffer`."""
-        view = memoryview(buffer)
-        while view:
-            piece = view[:_CHUNK]
+    def write(self, data: memoryview, call: CallRecord) -> int:
+        """How many of these bytes were taken; 0 if none can be yet.
 
-            def send(piece: memoryview = piece) -> int:
-                return self._sock.send(piece)
-
-            # Charged before it leaves, so that the budget is never overdrawn.
-            self.watch.call.charge_net(len(piece))
-            try:
-                count = _ready(self._sock, send, self.watch, writing=True)
-            except OSError as exc:
-                # The origin may have answered before it had read all: the answer is looked for.
-                raise httpcore.WriteError(type(exc).__name__) from None
-            self.watch.call.net_bytes -= len(piece) - count
-            self.sent += count
-            view = view[count:]
+        Raises:
+            OSError: the other end takes no more.  It may have answered before it had read all.
+            NetBudgetExceeded: the call must end.
+        """
+        piece = data[:_CHUNK]
+        # Charged before it leaves, so that the budget is never overdrawn.
+        call.charge_net(len(piece))
+        count = 0
+        try:
+            count = self._sock.send(piece)
+        except ssl.SSLWantReadError:
+            self.writing = select.POLLIN
+        except (BlockingIOError, ssl.SSLWantWriteError):
+            self.writing = select.POLLOUT
+        finally:
+            call.net_bytes -= len(piece) - count
+        self.sent += count
+        return count
 
     def close(self) -> None:
         """Close it, at once."""
         self._sock.close()
 
-    def get_extra_info(self, info: str) -> Any:
-        """Whether there is something to read: all that is asked of an idle connection."""
-        if info != "is_readable":
-            return None
+    def has_news(self) -> bool:
+        """Whether something can be read, if only its end: of an idle connection, a bad sign."""
         poller = select.poll()
         try:
             poller.register(self._sock.fileno(), select.POLLIN)
