@@ -51,7 +51,10 @@ def test_refuses_a_number_that_is_no_place_in_the_chain(tmp_path: Path, seq: obj
 @pytest.mark.case("LOG-08", "LOG-10")
 def test_refuses_to_keep_all_that_a_log_says_of_its_gaps(tmp_path: Path) -> None:
     padding = "x" * 50_000
-    lines = [line(n, f'"kind":"gap","details":{{"a":"{padding}"}}') for n in range(1, 301)]
+    lines, prev = [], NONE
+    for n in range(1, 301):
+        lines.append(line(n, f'"kind":"gap","details":{{"a":"{padding}"}}', prev))
+        prev = lines[-1][9:73].decode()
     log_of(tmp_path, *lines)
     assert peak(lambda: verify_log(tmp_path)) < 3_000_000
     report = verify_log(tmp_path)

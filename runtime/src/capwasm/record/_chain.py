@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, Final, NamedTuple
@@ -33,8 +32,8 @@ __all__ = [
 MAX_LINE: Final = 128 * 1024
 """Bytes of the longest line; what goes into a record is cut so that it fits."""
 
-_HASH: Final = re.compile(rb'\{"hash":"([0-9a-f]{64})",')
-_REST: Final = 9 + 64 + 2
+BEGIN: Final = b'{"hash":"'
+_REST: Final = len(BEGIN) + 64 + 2
 encode: Final = json.JSONEncoder(
     separators=(",", ":"), allow_nan=False, check_circular=False
 ).encode
@@ -113,8 +112,8 @@ def seal(
 def is_sound(line: bytes) -> bool:
     """Whether the hash that a line begins with is that of the rest of it."""
     return (
-        line.startswith(b'{"hash":"')
-        and line[73:75] == b'",'
+        line[73:75] == b'",'
+        and line.startswith(BEGIN)
         and line.endswith(b"\n")
         and hashlib.sha256(line[_REST:-1]).hexdigest().encode() == line[9:73]
     )
@@ -126,14 +125,8 @@ def parse(line: bytes) -> tuple[Sealed, dict[str, Any]]:
     Raises:
         ValueError: says what is wrong with the line.
     """
-    if not line.endswith(b"\n"):
-        raise ValueError("incomplete" if len(line) < MAX_LINE else "too long to be a record")
-    found = _HASH.match(line)
-    if found is None:
-        raise ValueError("not a record")
-    digest = hashlib.sha256(line[_REST:-1]).hexdigest()
-    if digest != found[1].decode():
-        raise ValueError("changed: the hash of the record is not the one it states")
+    if not is_sound(line):
+        raise ValueError(_whats_wrong(line))
     try:
         fields = json.loads(b"{" + line[_REST:])
     except (ValueError, RecursionError):
@@ -141,7 +134,20 @@ def parse(line: bytes) -> tuple[Sealed, dict[str, Any]]:
     seq, prev = fields.get("seq"), fields.get("prev")
     if type(seq) is not int or not 0 < seq < 2**63 or not isinstance(prev, str):
         raise ValueError("not a record: no place in the chain")
-    return Sealed(seq, digest, line), fields
+    return Sealed(seq, line[9:73].decode(), line), fields
+
+
+def _whats_wrong(line: bytes) -> str:
+    if not line.endswith(b"\n"):
+        return "incomplete" if len(line) < MAX_LINE else "too long to be a record"
+    if not line.startswith(BEGIN) or line[73:75] != b'",':
+        return "not a record"
+    return "changed: the hash of the record is not the one it states"
+
+
+def retention_message(log: str, seq: int, stamp: str, prev: str, upto: Head) -> bytes:
+    """What a retention record signs: the same, and the last record that was removed."""
+    return f"capwasm audit retention 1\n{log}\n{seq}\n{stamp}\n{prev}\n{upto.seq}\n{upto.hash}\n".encode()
 
 
 def anchor_message(log: str, seq: int, stamp: str, prev: str) -> bytes:
