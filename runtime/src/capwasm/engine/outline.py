@@ -27,7 +27,11 @@ _MAX_CONSTANTS: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Custom:
-    """A custom section.  `module` is the place of its module, or empty for the component's own."""
+    """A custom section.
+
+    `module` is the place of what it stands in: `module[0]`, `component[1]` for one that nests, or
+    empty for the component itself.
+    """
 
     name: str
     offset: int
@@ -97,25 +101,28 @@ def outline(code: bytes | memoryview) -> Outline:
     """The outline of what may be a component."""
     found = Outline()
     try:
-        _component(memoryview(code), 0, found, Entries(), 0)
+        _component(memoryview(code), 0, "", found, Entries(), 0)
     except OddBinary as exc:
         found.fault = str(exc)
     return found
 
 
-def _component(code: memoryview, base: int, found: Outline, entries: Entries, depth: int) -> None:
+def _component(
+    code: memoryview, base: int, place: str, found: Outline, entries: Entries, depth: int
+) -> None:
     if depth > MAX_NESTING:
         raise OddBinary(f"components nest deeper than {MAX_NESTING}")
     for kind, start, payload, end in sections(code, COMPONENT, entries):
         inner = base + end - len(payload)
         if kind == _NESTED:
             found.nested += 1
-            _component(payload, inner, found, entries, depth + 1)
+            nested = f"component[{found.nested}]"
+            _component(payload, inner, nested, found, entries, depth + 1)
         elif kind == _CORE_MODULE:
             _module(payload, inner, found, entries)
         elif kind == _CUSTOM:
             found.custom += end - start
-            found.customs.append(_custom(payload, inner, ""))
+            found.customs.append(_custom(payload, inner, place))
         else:
             found.other += end - start
             found.starts |= kind == _START_OF_COMPONENT

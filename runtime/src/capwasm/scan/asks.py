@@ -106,8 +106,7 @@ def _asks(subject: Subject, context: Context) -> Iterator[Finding]:
 
 def _net(place: str, clause: NetClause) -> Iterator[Finding]:
     if isinstance(clause.host, Subdomains):
-        whole = "." not in clause.host.suffix
-        yield EVERYWHERE.at(place, clause.pattern, severity=Severity.HIGH if whole else None)
+        yield EVERYWHERE.at(place, clause.pattern)
     if clause.methods == ALL_METHODS:
         yield ANY_METHOD.at(place, clause.pattern)
     if clause.scheme == "http":

@@ -193,7 +193,7 @@ def _in(text: Text, subject: Subject) -> Iterator[tuple[Finding, str]]:
                 yield finding, host
         elif (
             "." in host
-            and not _DROP.search(host.encode() + b"/")
+            and not _DROP.search(_context_of(text, found).encode() + b"/")
             and not _METADATA.search(host.encode())
             and not host.endswith(".onion")
             and not _is_asked(host, asked)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any, Final
 from urllib.parse import quote
 
-from capwasm import __version__
 from capwasm.review.finding import Finding, Report, Severity
 
 from .model import Rule
@@ -53,7 +53,7 @@ def sarif(report: Report, rules: Mapping[str, Rule]) -> dict[str, Any]:
     order = sorted(found)
     driver = {
         "name": "capwasm",
-        "semanticVersion": __version__,
+        "semanticVersion": version("capwasm"),
         "rules": [_rule(found[name]) for name in order],
     }
     return {

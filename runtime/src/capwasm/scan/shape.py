@@ -207,8 +207,7 @@ def _customs(built: Outline) -> Iterator[Finding]:
     for section in built.customs:
         name, place = section.name, _place(section)
         size = f"{cut(name, 100)}, {len(section.payload)} bytes"
-        # The component of a composition has each part's; and a nested one is not told apart here.
-        if section.module and (section.module, name) in seen and not name.startswith("reloc."):
+        if (section.module, name) in seen and not name.startswith("reloc."):
             yield TWICE.at(place, size)
         seen.add((section.module, name))
         if name.startswith(".debug_"):

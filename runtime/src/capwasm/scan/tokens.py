@@ -125,7 +125,13 @@ def _random(subject: Subject, _context: Context) -> Iterator[Finding]:
                 yield ASSIGNED.at(text.place(found.start(1)), _shown(value))
         for found in _RUN.finditer(text.data):
             value = found[0]
-            if found.start() in known or _bits(value) < _RANDOM_BITS or not _mixed(value):
+            before = bytes(text.data[max(0, found.start() - 80) : found.start()])
+            if (
+                found.start() in known
+                or b"PRIVATE KEY" in before
+                or _bits(value) < _RANDOM_BITS
+                or not _mixed(value)
+            ):
                 continue
             if (
                 not _ordered(value)
