@@ -39,6 +39,9 @@ encode: Final = json.JSONEncoder(
 ).encode
 
 
+_decode: Final = json.JSONDecoder().decode
+
+
 class Head(NamedTuple):
     """The newest record of a chain: all that is needed to go on, or to hold the log to its word."""
 
@@ -128,7 +131,7 @@ def parse(line: bytes) -> tuple[Sealed, dict[str, Any]]:
     if not is_sound(line):
         raise ValueError(_whats_wrong(line))
     try:
-        fields = json.loads(b"{" + line[_REST:])
+        fields = _decode("{" + line[_REST:-1].decode("ascii"))
     except (ValueError, RecursionError):
         raise ValueError("not a record: malformed JSON") from None
     seq, prev = fields.get("seq"), fields.get("prev")
