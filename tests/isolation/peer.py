@@ -22,6 +22,7 @@ from capwasm.engine.engine import PluginEngine
 from capwasm.engine.exports import Export, ExportTable
 from capwasm.engine.pool import Capacity
 from capwasm.errors import CapError
+from capwasm.events import NullRecorder
 from capwasm.handles import Handle, Lease
 from capwasm.isolation.codec import Codec
 from capwasm.isolation.instance import ProcessInstance
@@ -259,6 +260,7 @@ class Rig:
             self.peer,  # type: ignore[arg-type]
             recipe,
             lambda layer: f"without {layer}",
+            NullRecorder(),
         )
         self.instance = self.new()
         if start:

@@ -30,6 +30,7 @@ from capwasm.errors import (
     OutputLimitExceeded,
     ShimError,
 )
+from capwasm.events import NullRecorder
 from capwasm.isolation import backoff
 from capwasm.isolation.apart import Apart
 from capwasm.isolation.supervisor import Supervisor
@@ -49,6 +50,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     made.policy(
         '[isolation]\nnative = ["test.*"]\nprocess = ["test.apart"]\n'
         '[plugins."test.guest".log]\n[plugins."test.guest".kv]\n'
+        "[strikes]\nsuspend = 0\n"  # they die many deaths here
     )
     try:
         yield made
@@ -324,6 +326,8 @@ def test_the_third_crash_in_a_row_makes_it_wait(
         run(plugin, "echo", "x")
     assert caught.value.code == "guest.backoff"
     assert len(world.events("crash")) == 3, "a refusal is no crash"
+    (waits,) = [e for e in world.events("instance") if e["action"] == "back-off"]
+    assert (waits["reason"], waits["details"]["crashes"]) == ("guest.backoff", 3)
     supervisor(plugin).backoff._until = 0.0  # it has waited
     assert run(plugin, "echo", "x") == "x"
     for _ in range(2):
@@ -333,7 +337,7 @@ def test_the_third_crash_in_a_row_makes_it_wait(
 
 
 def test_a_wait_is_bounded() -> None:
-    made = backoff.Backoff("x")
+    made = backoff.Backoff("x", NullRecorder())
     for _ in range(200):
         made.crashed()
     assert made._until - time.monotonic() <= 30.0

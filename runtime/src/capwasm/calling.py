@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextvars import copy_context
 from typing import TypeVar
 
 from .call import CallRecord, call_under_way, continued
@@ -182,7 +183,8 @@ def run_elsewhere(workers: Workers, work: Callable[[Ticket], T]) -> T:
     ticket = Ticket()
     future: Future[T] | None = None
     try:
-        future = workers.submit(go_on, call_under_way(), lambda: work(ticket))
+        under_way = call_under_way()
+        future = workers.submit(copy_context().run, go_on, under_way, lambda: work(ticket))
         return future.result()
     except BaseException as exc:
         if future is None or not future.done():

@@ -11,7 +11,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
+from contextvars import copy_context
 from typing import Any, Self, TypeVar
 
 from .call import CallRecord, call_under_way
@@ -23,6 +23,7 @@ from .engine.witdoc import wit_texts
 from .errors import ConcurrencyExceeded, InstanceClosedError
 from .events import DENIED
 from .instance import Instance
+from .isolation.backoff import Backoff
 from .keeping import Books
 from .opener import Opener
 from .ready import Ready
@@ -68,6 +69,7 @@ class Plugin:
         self._workers = workers
         self._on_close = on_close
         self._books = Books(opener.terms.recorder, self.name, self._gone)
+        self._backoff = Backoff(self.name, opener.terms.recorder)
         self._mode = self.manifest.plugin.instance
         self._running = opener.engine.running
         self._turns = Turns(1 if self._mode == "single" else self.limits.concurrency)
@@ -159,6 +161,7 @@ class Plugin:
             ticket = Ticket()
             future = asyncio.get_running_loop().run_in_executor(
                 self._workers,
+                copy_context().run,
                 go_on,
                 call_under_way(),
                 lambda: self._invoke(export, args, record=record, ticket=ticket),
@@ -324,7 +327,8 @@ class Plugin:
             record = instance.record("(start)")
             if ticket is not None:
                 ticket.bind(record)
-            instance.start(record)
+            with self._backoff:
+                instance.start(record)
         except BaseException:
             instance.close("it did not start")
             raise
@@ -491,7 +495,5 @@ class Plugin:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, _t: type[BaseException] | None, _v: BaseException | None, _b: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -132,7 +132,9 @@ def component_apart(
         lanes=lanes,
         value_bytes=limits.value_bytes,
     )
-    supervisor = Supervisor(server, recipe, lambda layer: isolation.line_without([layer]))
+    supervisor = Supervisor(
+        server, recipe, lambda layer: isolation.line_without([layer]), terms.recorder
+    )
     code = _ComponentCode(linked)
     return Apart(linked.exports, linked.laned, supervisor, code, serve, linked.imports)
 
@@ -179,7 +181,9 @@ def native_apart(
         value_bytes=limits.value_bytes,
         describes=code.check_description,
     )
-    supervisor = Supervisor(server, recipe, lambda layer: isolation.line_without([layer]))
+    supervisor = Supervisor(
+        server, recipe, lambda layer: isolation.line_without([layer]), terms.recorder
+    )
     return Apart(code.exports, (), supervisor, code, NativeServed)
 
 

@@ -1,12 +1,14 @@
-"""When a plugin's process may start again after it has crashed several times in a row."""
+"""When a plugin may start again that has crashed several times in a row."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from typing import Final
 
-from capwasm.errors import GuestError
+from capwasm.errors import AuditError, GuestError
+from capwasm.events import FAILED, Event, Recorder
 
 __all__ = ["Backoff"]
 
@@ -14,6 +16,8 @@ _FREE: Final = 2
 """Crashes in a row after which it starts again at once."""
 _UNIT_SECONDS: Final = 0.1
 _MOST_SECONDS: Final = 30.0
+# Codes of starts that the host did not let go on.
+_NOT_ITS_OWN: Final = frozenset({"guest.interrupted", "guest.closed", "guest.backoff"})
 
 
 class Backoff:
@@ -23,9 +27,15 @@ class Backoff:
     Nobody is made to wait: a start before that is refused, and says when one would be taken.
     """
 
-    def __init__(self, plugin: str) -> None:
-        """Nothing has crashed yet."""
+    def __init__(self, plugin: str, recorder: Recorder) -> None:
+        """Nothing has crashed yet.
+
+        Args:
+            plugin: `id@version`.
+            recorder: takes an event of each wait.
+        """
         self._plugin = plugin
+        self._recorder = recorder
         self._crashes = 0
         self._until = 0.0
         # Re-entrant, for a signal's handler may make a call.
@@ -36,31 +46,61 @@ class Backoff:
         """How many there were since the last call that went well."""
         return self._crashes
 
+    @property
+    def waits(self) -> float:
+        """Seconds until it may start again."""
+        return max(0.0, self._until - time.monotonic())
+
     def check(self) -> None:
-        """Pass if a process may start.
+        """Pass if it may start.
 
         Raises:
             GuestError: `guest.backoff`: it has crashed too often, and must wait.
         """
-        left = self._until - time.monotonic()
+        left = self.waits
         if left > 0:
             raise GuestError(
-                f"its process has crashed {self._crashes} times in a row;"
+                f"it has crashed {self._crashes} times in a row;"
                 f" it starts again in {left:.1f} seconds",
                 code="guest.backoff",
                 context=self._plugin,
             )
 
     def crashed(self) -> None:
-        """A process has died, or had to be killed."""
+        """A process has died, or had to be killed; or a start has failed."""
         with self._lock:
             self._crashes += 1
-            if self._crashes > _FREE:
-                wait = min(_UNIT_SECONDS * 2 ** min(self._crashes, 16), _MOST_SECONDS)
-                self._until = time.monotonic() + wait
+            crashes = self._crashes
+            if crashes <= _FREE:
+                return
+            wait = min(_UNIT_SECONDS * 2 ** min(crashes, 16), _MOST_SECONDS)
+            self._until = time.monotonic() + wait
+        details = {"crashes": crashes, "seconds": wait}
+        with contextlib.suppress(AuditError):  # the crash itself is on record
+            self._recorder.record(
+                Event(
+                    "instance",
+                    FAILED,
+                    self._plugin,
+                    "back-off",
+                    reason="guest.backoff",
+                    details=details,
+                )
+            )
+
+    def __enter__(self) -> None:
+        """Start it, within this."""
+        self.check()
+
+    def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
+        """It has started, or not: that counts if it was the plugin's own doing."""
+        if error is None:
+            self.went_well()
+        elif isinstance(error, GuestError) and error.code not in _NOT_ITS_OWN:
+            self.crashed()
 
     def went_well(self) -> None:
-        """A call has returned as it should."""
+        """A call has returned as it should, or a start."""
         if self._crashes:
             with self._lock:
                 self._crashes, self._until = 0, 0.0

@@ -15,6 +15,7 @@ from typing import Final
 
 from capwasm.call import CallRecord
 from capwasm.errors import Fault, GuestCrashed, InstanceClosedError, LimitExceeded, ShimError
+from capwasm.events import Recorder
 from capwasm_shim.frames import PeerClosed, ProtocolFault
 from capwasm_shim.layers import Layer
 from capwasm_shim.protocol import Kind
@@ -38,6 +39,7 @@ class Supervisor:
         server: ShimServer,
         recipe: Recipe,
         without: Callable[[Layer], str],
+        recorder: Recorder,
     ) -> None:
         """None yet.
 
@@ -45,8 +47,10 @@ class Supervisor:
             server: starts them.
             recipe: what they are made from; let go of when none can be started any more.
             without: the line of the policy that would do without a layer.
+            recorder: takes an event where a process must wait.
         """
-        self.backoff = Backoff(recipe.plugin)
+        self.backoff = Backoff(recipe.plugin, recorder)
+        self.starts = 0
         self._server = server
         self._recipe = recipe
         self._without = without
@@ -115,6 +119,7 @@ class Supervisor:
                 raise self.ended(process, record, exc) from None
             line = process.lines[0]
             with self._lock:
+                self.starts += 1
                 line.holder = holder
                 self._processes.append(process)
             return line
