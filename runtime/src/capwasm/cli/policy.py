@@ -1,7 +1,9 @@
-"""`capwasm policy check | schema | test`."""
+"""`capwasm policy check | lint | test | schema`."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +16,13 @@ from ._plugin import PATH, capabilities
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from capwasm.governance.lint import Lint
     from capwasm.governance.trial import Outcome
 
 __all__ = ["commands"]
 
+_NEVER = "never"
+_COLOURS = {"high": "bold red", "medium": "yellow", "low": "cyan", "note": "dim"}
 _CODES = "0 it is sound, 1 it has faults, 2 wrong usage"
 
 
@@ -78,6 +83,89 @@ def schema_of_policy() -> None:
     from capwasm.grants.schema import policy_schema
 
     say_json(policy_schema(capabilities()), indent=2)
+
+
+@policy.command(
+    "lint",
+    epilog=epilog(
+        "capwasm policy lint policy.toml",
+        "capwasm policy lint --fail-on medium --json",
+        codes="0 nothing so grave was found, 1 something was, or it has faults, 2 wrong usage",
+    ),
+)
+@click.argument("file", type=PATH, required=False)
+@click.option(
+    "--fail-on",
+    type=click.Choice([_NEVER, "note", "low", "medium", "high"]),
+    default="high",
+    show_default=True,
+    help="The severity from which on it exits with 1.",
+)
+@home_option
+@json_option
+def lint_policy(file: Path | None, fail_on: str, home_path: Path, as_json: bool) -> None:
+    """Tell what is legal in a policy.toml and unwise, the gravest first.
+
+    Without FILE, it is the policy of the runtime's home.  What is installed there is looked at, too,
+    and how much memory this machine has.  The rules are in docs/governance.md.
+    """
+    from capwasm.governance.lint import lint
+    from capwasm.grants.policy import Policy
+    from capwasm.review.finding import Severity
+
+    file = file or home_path / "policy.toml"
+    known = capabilities()
+    found = lint(
+        Policy.load(file, known),
+        known,
+        today=datetime.now(UTC).date(),
+        installed=_installed(home_path),
+        memory=_memory(),
+    )
+    failed = fail_on != _NEVER and any(f.severity.rank >= Severity(fail_on).rank for f in found)
+    if as_json:
+        findings = [f.to_dict() for f in found]
+        say_json({"policy": str(file), "ok": not failed, "findings": findings}, indent=2)
+    else:
+        _show_findings(file, found)
+    raise click.exceptions.Exit(1 if failed else 0)
+
+
+def _installed(home_path: Path) -> frozenset[str] | None:
+    """The ids of what is installed in that home; None where there is no registry."""
+    from capwasm.registry.books import Books
+
+    if not (home_path / "registry.db").is_file():
+        return None
+    with contextlib.closing(Books(home_path)) as books:
+        return frozenset(p.id for p in books.list(removed=False))
+
+
+def _memory() -> int | None:
+    """The bytes of memory that this machine has, or None if that can't be told."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _show_findings(file: Path, found: Sequence[Lint]) -> None:
+    from rich.text import Text
+
+    out = console()
+    for finding in found:
+        line = f":{finding.line}" if finding.line else ""
+        out.print(
+            Text.assemble(
+                (f"{finding.severity:<7}", _COLOURS[finding.severity]),
+                (f" {finding.rule}", "bold"),
+                f"  {shown(file)}{line}  {shown(finding.path)}",
+            )
+        )
+        out.print(Text(f"        {shown(finding.message)}"))
+        out.print(Text(f"        fix: {shown(finding.fix)}", "dim"))
+    text = f"{len(found)} finding(s)" if found else "nothing unwise was found"
+    out.print(Text(text, "bold" if found else "bold green"))
 
 
 @policy.command(

@@ -187,12 +187,17 @@ class Isolations:
 
     def remarks(self) -> Iterator[Fault]:
         """What is no fault, but what the policy's owner should know."""
-        missing = DEFAULT_REQUIRED - self.required
-        if missing:
-            names = ", ".join(layer.value for layer in Layer if layer in missing)
+        if self.left_out:
+            names = ", ".join(self.left_out)
             yield Fault("isolation.require", f"lets processes start that lack {names}")
         if "*" in self.rule.native:
             yield Fault("isolation.native", "lets the native code of every plugin run")
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The layers of the default that `require` leaves out, in their order."""
+        missing = DEFAULT_REQUIRED - self.required
+        return tuple(layer.value for layer in Layer if layer in missing)
 
     @property
     def required(self) -> frozenset[Layer]:

@@ -1,0 +1,112 @@
+"""What the rules of `lint` are asked about, and what they answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from capwasm.capability import Capability, Risk
+from capwasm.grants.policy import Policy, Rule, Selector
+from capwasm.lattice import Clause
+from capwasm.review.finding import Severity
+
+from .rules import RULES
+
+__all__ = ["Check", "Ground", "Lint", "Place", "covers", "found", "overlaps"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lint:
+    """One thing that is legal and unwise.
+
+    Attributes:
+        rule: its stable id, of `RULES`.   severity: the rule's.
+        path: where it stands: `plugins."*".net[0]`.   line: in the file, if that can be told.
+        message: what is unwise, for people.   fix: what to write or do.
+    """
+
+    rule: str
+    severity: Severity
+    path: str
+    line: int | None
+    message: str
+    fix: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain data."""
+        return {
+            "rule": self.rule,
+            "severity": str(self.severity),
+            "path": self.path,
+            "line": self.line,
+            "message": self.message,
+            "fix": self.fix,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One rule that allows, and where it stands."""
+
+    selector: Selector
+    capability: Capability[Any, Any]
+    rule: Rule
+
+    def risks(self) -> Iterator[tuple[Clause, Risk, str]]:
+        """Each clause with its risk."""
+        for clause in self.rule.clauses:
+            yield (clause, *self.capability.risk(clause))
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """All that a rule may look at.
+
+    Attributes:
+        policy, capabilities: as parsed.   today: in UTC.
+        installed: ids of what is installed, or None where that is not known.
+        memory: bytes that the machine has, or None where that is not known.
+    """
+
+    policy: Policy
+    capabilities: Sequence[Capability[Any, Any]]
+    today: date
+    installed: frozenset[str] | None = None
+    memory: int | None = None
+
+    def places(self) -> Iterator[Place]:
+        """Every rule that allows."""
+        for selector in self.policy.selectors:
+            for capability in self.capabilities:
+                for rule in selector.allow.get(capability.name, ()):
+                    yield Place(selector, capability, rule)
+
+    def denials(self, capability: str) -> Iterator[tuple[str, Rule]]:
+        """Every denial of a capability, with the pattern of those that it is for."""
+        for rule in self.policy.deny.get(capability, ()):
+            yield "*", rule
+        for selector in self.policy.selectors:
+            for rule in selector.deny.get(capability, ()):
+                yield selector.pattern, rule
+
+
+Check = Callable[[Ground], Iterator[Lint]]
+
+
+def found(rule: str, path: str, line: int | None, message: str, fix: str = "") -> Lint:
+    """A finding, with the severity of its rule, and its general fix if there is none of its own."""
+    return Lint(rule, RULES[rule].severity, path, line, message, fix or RULES[rule].fix)
+
+
+def covers(wide: str, narrow: str) -> bool:
+    """Whether each id that the pattern `narrow` names, `wide` names too."""
+    if wide in ("*", narrow):
+        return True
+    return wide.endswith(".*") and narrow.startswith(wide[:-1])
+
+
+def overlaps(a: str, b: str) -> bool:
+    """Whether two patterns can name one id: then one of them covers the other."""
+    return covers(a, b) or covers(b, a)
