@@ -144,6 +144,16 @@ CODES: dict[str, str] = {
     "registry.min-age": "The version is younger than policy wants new versions to be.",
     # review
     "review.record": "A review record or a scan report is malformed.",
+    "review.unscanned": "No scan of the version is on record, and policy wants one.",
+    "review.missing": "Too few reviewers have approved the version.",
+    "review.blocked": "A finding is so grave that it needs a security exception.",
+    "review.rejected": "The version was rejected, for good.",
+    "review.lapsed": "What let the version serve counts no more: a key, or an exception's time.",
+    "review.key": "The key may not say this of this plugin.",
+    "review.twice": "The same person has said this already.",
+    "review.changed": "The version or its scan is not what the reviewer was shown.",
+    "review.finding": "The newest scan has no such finding.",
+    "review.expiry": "A security exception's time is past, or later than policy allows.",
     "repository.unavailable": "A plugin repository can't be reached, or its answer can't be used.",
     "repository.url": "The address of a repository is not a URL that can be asked.",
     "repository.insecure": "Plain http to another machine, which the operator did not allow.",
@@ -203,6 +213,11 @@ CODES: dict[str, str] = {
     "audit.sink": "The audit log can't be written: the operation was refused.",
     "audit.busy": "Another process writes this audit log.",
     "audit.tampered": "The audit log's chain does not verify.",
+    "audit.retention": "Old records of the audit log can't be removed: they are damaged, or the disk refuses.",
+    "audit.export": "An export can't be made, or is none that can be verified.",
+    "audit.head": "What was kept of the audit log's heads can't be read, or its signature does not hold.",
+    # scanners
+    "scan.mirror": "The mirror of the OSV database can't be read or made, or holds no record.",
     # the admin page
     "admin.serve": "The page can't be served so: that address, these TLS files, or without its extra.",
     "admin.host": "The request names a host that is not this page's.",

@@ -28,6 +28,7 @@
     ├── RepositoryError      a place that plugins come from can't be reached or believed
     ├── RevocationError      a revocation feed can't be read, believed or kept, or is too old
     ├── AuditError           the sink failed: the operation does not happen
+    ├── ScanError            what scanners are given to look with can't be read or made
     ├── AdminError           the admin page can't be served, or refuses a request
     └── InternalError        our bug
     CapError (not a CapwasmError)   what a guest sees
@@ -78,6 +79,7 @@ __all__ = [
     "RegistryError",
     "RepositoryError",
     "RevocationError",
+    "ScanError",
     "ShimError",
     "StackExhausted",
     "TableLimitExceeded",
@@ -350,6 +352,12 @@ class AuditError(CapwasmError):
     """The audit sink failed; what was to be recorded did not happen."""
 
     default_code = "audit.sink"
+
+
+class ScanError(CapwasmError):
+    """What an operator gave scanners to look with can't be read or made."""
+
+    default_code = "scan.mirror"
 
 
 class AdminError(CapwasmError):

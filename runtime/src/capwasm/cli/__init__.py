@@ -55,7 +55,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "pull": ("oci", "Pull a capsule from an OCI registry."),
     "call": ("call", "Load a capsule and call one of its functions."),
     "learn": ("learn", "Run a plugin where it can do no harm, and propose its manifest."),
+    "serve": ("serve", "Serve the admin page: reviews, plugins, the audit, the policy."),
     "audit": ("audit", "Read and verify the audit log."),
+    "osv": ("osv", "Keep the mirror of advisories that scans look in."),
     "cache": ("cache", "See and prune the compiled code that is kept."),
     "doctor": ("doctor", "Show what this machine enforces, and known advisories."),
 }

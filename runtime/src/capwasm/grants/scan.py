@@ -37,3 +37,21 @@ class ScanRule(Model):
             description="Plugin ids that no other plugin's may be taken for, besides installed ones.",
         ),
     ] = ()
+    osv: Annotated[
+        FileName,
+        Field(
+            description="The mirror of the OSV database: a zip, a directory of them, or an index that"
+            " `capwasm osv import` made; none if empty."
+        ),
+    ] = ""
+    osv_days: Annotated[
+        int,
+        Field(ge=1, le=3650, description="Days since its newest record; an older mirror is told of."),
+    ] = 30
+    licences: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=64), AfterValidator(shown_text)], ...],
+        Field(
+            max_length=256,
+            description="SPDX identifiers of licences that plugins and their parts may have; any if empty.",
+        ),
+    ] = ()

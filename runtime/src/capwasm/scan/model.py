@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 from capwasm.capability import Capability
@@ -86,6 +87,7 @@ class Context:
         now: with a time zone.
         known_bad: SHA-256 in hex → what it is, in the operator's words.
         revoked: why the revocation feed denies the subject, or empty.
+        mirror: the mirror of the OSV database that the policy names, if it does.
         ids: plugins that are installed or well known, which no other may be taken for.
         published: when the version was released, where that is known.
         known_publisher: whether other versions or plugins of its signers are installed.
@@ -97,6 +99,7 @@ class Context:
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
     known_bad: Mapping[str, str] = field(default_factory=dict)
     revoked: Callable[[Subject], str] = lambda _subject: ""
+    mirror: Path | None = None
     ids: frozenset[str] = frozenset()
     published: datetime | None = None
     known_publisher: bool = True
