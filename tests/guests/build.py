@@ -67,6 +67,7 @@ GUESTS = {
     # As others make them: one knows the standard library alone, one a WIT package of its own.
     "wordcount": Guest("tests/guests/rust/wordcount", "tests/guests/wordcount.wasm", abi=False),
     "shout": Guest("tests/guests/rust/shout", "tests/guests/shout.wasm", abi=False),
+    "drafts": Guest("tests/guests/rust/drafts", "tests/guests/drafts.wasm", abi=False),
     "slugs": Guest("tests/guests/rust/slugs", "tests/guests/slugs.wasm", abi=False),
     "conformance-rust": Guest(
         "guest-sdk/conformance/rust",

@@ -449,7 +449,8 @@ REFUSED = [
     pytest.param('(import "f" (func))', "nothing is offered outside", id="function"),
     pytest.param('(import "r" (type (sub resource)))', "nothing is offered outside", id="type"),
     pytest.param('(import "url=<\\1b[31m>" (instance))', r"url=<\\x1b", id="escape"),
-    pytest.param('(import "a:b/c@0.1.0-rc.1" (instance))', "not a version", id="pre-release"),
+    pytest.param('(import "a:b/c@0.1.0-rc.1" (instance))', "does not offer it", id="pre-release"),
+    pytest.param('(import "a:b/c@0.1.0-rc.1+5" (instance))', "not a version", id="build"),
 ]
 
 
@@ -513,12 +514,17 @@ def test_refuses_small_types_that_spell_out_to_huge_ones(engine: PluginEngine) -
 
 
 @pytest.mark.parametrize(
-    "version", ["1.0", "1.0.0.0", "+1.0.0", "1_0.0.0", "١.0.0", "1.0.0-a", " 1.0.0"]
+    "version", ["1.0", "1.0.0.0", "+1.0.0", "1_0.0.0", "١.0.0", "1.0.0-", "1.0.0-a_b", " 1.0.0"]
 )
 def test_refuses_what_only_looks_like_a_version(version: str) -> None:
     with pytest.raises(ValueError, match="not a version"):
         split_version(f"a:b/c@{version}")
     assert split_version("a:b/c@1.2.30") == ("a:b/c", (1, 2, 30))
+
+
+def test_a_draft_stands_for_itself_alone() -> None:
+    assert split_version("a:b/c@1.0.0-rc.1") == ("a:b/c@1.0.0-rc.1", (0, 0, 0))
+    assert split_version("a:b/c@1.0.0-rc.1") != split_version("a:b/c@1.0.0-rc.2")
 
 
 def test_limits_are_what_they_say() -> None:

@@ -29,10 +29,7 @@ class Wasi:
     ) -> None:
         self.recorder = ListRecorder()
         ctx = open_context(Path("/nonexistent"), recorder=self.recorder)
-        self.interfaces = {
-            i.name.removeprefix("wasi:").partition("@")[0]: i
-            for i in wasi_interfaces(opened or {}, ctx, config)
-        }
+        self.interfaces = {_key(i.name): i for i in wasi_interfaces(opened or {}, ctx, config)}
 
     def __getitem__(self, name: str) -> Any:
         interface, _, function = name.partition(".")
@@ -47,6 +44,12 @@ class Wasi:
     @property
     def events(self) -> list[Event]:
         return [e for e in self.recorder.events if e.kind == "wasi"]
+
+
+def _key(name: str) -> str:
+    """Without the version, unless that is a draft."""
+    bare, _, version = name.removeprefix("wasi:").partition("@")
+    return f"{bare}@{version}" if "-" in version else bare
 
 
 class VirtualTime:

@@ -18,15 +18,20 @@ __all__ = ["canonical", "known_interfaces", "signature", "split_version", "table
 
 # `int` alone would take signs, underscores, other alphabets' digits and numbers without end.
 _VERSION = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})\.([0-9]{1,9})")
+_DRAFT = re.compile(_VERSION.pattern + r"-[0-9A-Za-z.-]{1,64}")
 
 
 def split_version(interface: str) -> tuple[str, tuple[int, int, int]]:
     """`wasi:io/streams@0.2.6` as its name and its version; no version is 0.0.0.
 
+    A pre-release stands for nothing but itself, so it is part of the name.
+
     Raises:
-        ValueError: the version is not three numbers (a pre-release is none of ours).
+        ValueError: the version is not three numbers, or such with a pre-release.
     """
     name, _, version = interface.partition("@")
+    if _DRAFT.fullmatch(version):
+        return interface, (0, 0, 0)
     numbers = _VERSION.fullmatch(version or "0.0.0")
     if numbers is None:
         raise ValueError(f"not a version: {version[:100]!r}")
