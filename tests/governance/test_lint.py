@@ -70,8 +70,9 @@ memory = 134217728
 
 
 def findings(text: str, **more: Any) -> tuple[Lint, ...]:
-    more = {"installed": frozenset({"acme.weather"}), "memory": 2 * GIB} | more
-    return lint(Policy.load(text.encode(), KNOWN), KNOWN, today=TODAY, **more)
+    known: dict[str, Any] = {"installed": frozenset({"acme.weather"}), "memory": 2 * GIB}
+    policy = Policy.load(text.encode(), KNOWN)
+    return lint(policy, KNOWN, today=TODAY, **{**known, **more})
 
 
 def rules(text: str, **more: Any) -> list[str]:

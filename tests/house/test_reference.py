@@ -1,25 +1,24 @@
 """The reference of every word is made from what parses the words.
 
 `python -m tests.house.test_reference --write` fills the tables of docs/manifest.md, policy.md,
-isolation.md and permissions.md.
+isolation.md, governance.md and permissions.md.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from capwasm._shipped import wit_packages
 from capwasm.caps import standard_capabilities
-from capwasm.engine.abi import table as table_of_functions
-from capwasm.engine.witdoc import wit_docs
+from capwasm.governance.cases import Case
+from capwasm.governance.catalogue import EXAMPLES, catalogue, words
+from capwasm.governance.rules import RULES
 from capwasm.grants.manifest import parse_manifest
 from capwasm.grants.policy import Policy
 from capwasm.grants.schema import manifest_schema, policy_schema
@@ -27,7 +26,7 @@ from capwasm_shim.layers import DEFAULT_REQUIRED, Layer
 from capwasm_shim.probe import _STOPS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = ("manifest.md", "policy.md", "isolation.md", "permissions.md")
+PAGES = ("manifest.md", "policy.md", "isolation.md", "governance.md", "permissions.md")
 _PART = re.compile(r"<!-- made: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
@@ -37,6 +36,10 @@ def made(which: str) -> str:
         return layers()
     if which == "permissions":
         return permissions()
+    if which == "lint":
+        return lint_rules()
+    if which == "cases":
+        return case_words()
     known = standard_capabilities()
     manifest, policy = manifest_schema(known), policy_schema(known)
     if which in ("plugin", "limits"):
@@ -48,8 +51,8 @@ def made(which: str) -> str:
     if which == "points":
         return table(policy["$defs"]["strikes.Points"], policy)
     if which == "head":
-        words = {w: policy["properties"][w] for w in ("owner", "review-by")}
-        return table({"properties": words}, policy)
+        of_head = {w: policy["properties"][w] for w in ("owner", "review-by")}
+        return table({"properties": of_head}, policy)
     schema = manifest if which == "manifest" else policy
     tables = (
         schema["properties"] if which == "manifest" else schema["properties"]["deny"]["properties"]
@@ -62,67 +65,36 @@ def made(which: str) -> str:
     return "\n".join(parts)
 
 
-# One table of each kind that differs in risk.
-ASKED = {
-    "clock": ["[clock]"],
-    "random": ["[random]"],
-    "config": ['[config]\nkeys = ["units"]'],
-    "log": ["[log]"],
-    "kv": ["[kv]"],
-    "fs": [
-        '[[fs]]\nmount = "/data"\nbind = "reports"\naccess = "read"',
-        '[[fs]]\nmount = "/data"\nbind = "reports"\naccess = "read-write"\nquota = "10MiB"',
-    ],
-    "secret": [
-        (
-            '[[secret]]\nname = "api-token"\nuse = "inject"\nfor = ["https://api.example.com"]\n'
-            'header = "Authorization: Bearer {}"'
-        ),
-        '[[secret]]\nname = "api-token"\nuse = "reveal"',
-    ],
-    "net": ['[[net]]\nallow = "https://api.example.com/v1/*"\nmethods = ["GET"]'],
-    "exec": ['[[exec]]\ncommand = "thumbnail"'],
-}
-HEAD = b"""schema = 1
-[plugin]
-id = "acme.example"
-name = "Example"
-version = "1.0.0"
-requires-core = ">=0"
-kind = "component"
-"""
-
-
 def permissions() -> str:
     """Each capability: its risks, with the tables that ask for them, and its functions."""
-    known, packages = standard_capabilities(), wit_packages()
     parts = []
-    for capability in known:
-        lines = [f"## {capability.title}", ""]
-        for text in ASKED[capability.name]:
-            manifest = parse_manifest(HEAD + text.encode(), known)
-            (asked,) = manifest.requests[capability.name].asked
-            for clause in asked.clauses:
-                risk, why = capability.risk(clause)
-                lines += [f"**{risk.value}**: {clause.describe()}. {why}", ""]
-            lines += [*(f"    {line}" for line in text.splitlines()), ""]
-        for interface in capability.interfaces:
-            name = interface.partition("@")[0]
-            package = name.partition("/")[0].removeprefix("capwasm:")
-            found = wit_docs(packages[package].values())
+    for entry in catalogue(standard_capabilities()):
+        lines = [f"## {entry.title}", ""]
+        for toml in dict.fromkeys(example.toml for example in entry.examples):
+            for example in (e for e in entry.examples if e.toml == toml):
+                lines += [f"**{example.risk.value}**: {example.text}. {example.why}", ""]
+            lines += [*(f"    {line}" for line in toml.splitlines()), ""]
+        for interface, functions in entry.interfaces.items():
             lines += [f"`{interface}`:", ""]
-            for function in table_of_functions()[name]:
-                said = found.get((interface, *path_of(function)), "")
+            for function, said in functions:
                 assert said, f"{interface}: {function}"
-                lines.append(f"- `{function}`: {said.split('. ')[0].rstrip('.')}.")
+                lines.append(f"- `{function}`: {said}.")
             lines.append("")
         parts.append("\n".join(lines))
     return "\n".join(parts)
 
 
-def path_of(function: str) -> tuple[str, ...]:
-    """`[method]file.read` as WIT nests it: `file`, `read`."""
-    return tuple(function.rpartition("]")[2].split("."))
+def lint_rules() -> str:
+    """Each rule of `policy lint`."""
+    lines = ["| rule | severity | finds | why |", "| --- | --- | --- | --- |"]
+    for name, rule in RULES.items():
+        lines.append(f"| `{name}` | {rule.severity} | {rule.finds} | {rule.why} |")
+    return "\n".join(lines) + "\n"
+
+
+def case_words() -> str:
+    """Each word of a case."""
+    return table(Case.model_json_schema(), Case.model_json_schema())
 
 
 def layers() -> str:
@@ -137,43 +109,11 @@ def layers() -> str:
 def table(form: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     """The words of one table of TOML."""
     lines = ["| word | value | if left out | meaning |", "| --- | --- | --- | --- |"]
-    required = form.get("required", [])
-    for word, spec in form["properties"].items():
-        if word in ("optional", "why"):
-            continue
-        default = spec.get("default")
-        left_out = "-" if default is None else f"`{json.dumps(default)}`"
-        left_out = "must stand" if word in required else left_out
-        cells = (f"`{word}`", "; ".join(kinds(spec, schema)), left_out, spec.get("description", ""))
+    for word in words(form, schema):
+        left_out = "must stand" if word.required else f"`{word.default}`" if word.default else "-"
+        cells = (f"`{word.name}`", word.values, left_out, word.meaning)
         lines.append(f"| {' | '.join(c.replace('|', '&#124;') for c in cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def kinds(spec: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
-    """What a value may be, in words."""
-    if "$ref" in spec:
-        yield from kinds(schema["$defs"][spec["$ref"].removeprefix("#/$defs/")], schema)
-    for choice in spec.get("anyOf", ()):
-        yield from kinds(choice, schema)
-    if "enum" in spec or "const" in spec:
-        yield ", ".join(f"`{v}`" for v in spec.get("enum", [spec.get("const")]))
-    elif spec.get("type") == "array":
-        inner = "; ".join(kinds(spec["items"], schema))
-        yield f"array of {inner}"
-    elif spec.get("type") == "object":
-        yield "table" if "properties" in spec else "table of text"
-    elif spec.get("type") == "integer":
-        low, high = spec.get("minimum"), spec.get("maximum")
-        bounds = (
-            "" if low is None else f" from {low:,}" if high is None else f" {low:,} to {high:,}"
-        )
-        yield f"number{bounds}"
-    elif spec.get("type") == "boolean":
-        yield "`true`, `false`"
-    elif spec.get("type") == "string":
-        size = "a size such as `64KiB`" if "KiB" in spec.get("pattern", "") else "text"
-        most = f", at most {spec['maxLength']}" if "maxLength" in spec else ""
-        yield size + most
 
 
 def filled(page: str) -> str:
@@ -190,7 +130,7 @@ def test_the_page_is_up_to_date(page: str) -> None:
 
 
 def test_the_catalogue_has_each_capability_with_each_of_its_risks() -> None:
-    assert list(ASKED) == [c.name for c in standard_capabilities()]
+    assert list(EXAMPLES) == [c.name for c in standard_capabilities()]
     page = (DOCS / "permissions.md").read_text(encoding="utf-8")
     for risk in ("low", "medium", "high"):
         assert f"**{risk}**: " in page
