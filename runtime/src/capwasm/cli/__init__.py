@@ -53,6 +53,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "repo": ("repo", "Use plugin repositories, or make one."),
     "push": ("oci", "Push a capsule to an OCI registry."),
     "pull": ("oci", "Pull a capsule from an OCI registry."),
+    "scan": ("scan", "Tell what scanners find in a capsule."),
     "call": ("call", "Load a capsule and call one of its functions."),
     "learn": ("learn", "Run a plugin where it can do no harm, and propose its manifest."),
     "serve": ("serve", "Serve the admin page: reviews, plugins, the audit, the policy."),

@@ -1,0 +1,120 @@
+"""What is done by the page: each the same change as the command of that name makes, with a reason."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from capwasm.errors import AdminError
+from capwasm.registry.desk import Desk
+
+from .asking import Ask, Go
+
+__all__ = ["activate", "approve", "except_", "kill", "reject", "resume", "revoke", "suspend"]
+
+
+def _case(ask: Ask) -> str:
+    return f"/reviews/{ask.words['id']}/{ask.words['version']}"
+
+
+def _plugin(ask: Ask) -> str:
+    return f"/plugins/{ask.words['id']}"
+
+
+def _name(ask: Ask) -> str:
+    return f"{ask.words['id']} {ask.words['version']}"
+
+
+# -- reviews ---------------------------------------------------------------------------------------
+
+
+def approve(ask: Ask) -> Go:
+    """Sign an approval of exactly what the page showed."""
+    reason, key = ask.form.reason(), ask.office.signer
+    if not ask.form.ticked("seen"):
+        raise AdminError("say that you have looked at the permissions and the findings")
+    with ask.office.changing() as registry:
+        desk = Desk(registry)
+        _unchanged(ask, desk)
+        desk.approve(ask.words["id"], ask.words["version"], key=key, why=reason)
+    return Go(_case(ask), f"Your approval of {_name(ask)} is signed and kept.")
+
+
+def reject(ask: Ask) -> Go:
+    """Forget a version that waits; with a key, for good."""
+    reason, office = ask.form.reason(), ask.office
+    key = office.me.key
+    with office.changing() as registry:
+        Desk(registry).reject(
+            ask.words["id"], ask.words["version"], who=office.me.name, why=reason, key=key
+        )
+    signed = " for good, and that is signed" if key else ""
+    return Go("/reviews", f"{_name(ask)} is rejected{signed}.")
+
+
+def activate(ask: Ask) -> Go:
+    """Have a version serve."""
+    reason = ask.form.reason()
+    id_, version = ask.words["id"], ask.words["version"]
+    ask.office.act(lambda registry, who: registry.activate(id_, version, who=who, why=reason))
+    return Go(_plugin(ask), f"{_name(ask)} serves now.")
+
+
+def except_(ask: Ask) -> Go:
+    """Sign one half of a security exception."""
+    reason, key = ask.form.reason(), ask.office.signer
+    what, until = ask.form.text("what", 64), ask.form.day("expires")
+    if not what or until is None:
+        raise AdminError("choose what the exception is about, and the day on which it ends")
+    with ask.office.changing() as registry:
+        desk = Desk(registry)
+        _unchanged(ask, desk)
+        desk.except_(
+            ask.words["id"],
+            ask.words["version"],
+            key=key,
+            what=what,
+            expires=until + timedelta(days=1),  # the day itself still counts
+            why=reason,
+        )
+    return Go(_case(ask), f"Your half of the exception for {_name(ask)} is signed.")
+
+
+def _unchanged(ask: Ask, desk: Desk) -> None:
+    """Pass if what is signed is what the reader saw: not another content, not other findings."""
+    case = desk.case(ask.words["id"], ask.words["version"])
+    report = case.report.archive + case.report.when if case.report else ""
+    if ask.form.raw("shown") != case.record.archive + report:
+        raise AdminError("it is not what it was when you opened the page; look again")
+
+
+# -- plugins ---------------------------------------------------------------------------------------
+
+
+def suspend(ask: Ask) -> Go:
+    """Take a plugin out of service."""
+    id_, reason = ask.words["id"], ask.form.reason()
+    ask.office.act(lambda registry, who: registry.suspend(id_, who=who, why=reason))
+    return Go(_plugin(ask), f"{id_} is suspended. What runs of it is ended within a second.")
+
+
+def resume(ask: Ask) -> Go:
+    """Have a plugin serve again that was suspended."""
+    id_, reason = ask.words["id"], ask.form.reason()
+    ask.office.act(lambda registry, who: registry.activate(id_, who=who, why=reason))
+    return Go(_plugin(ask), f"{id_} serves again.")
+
+
+def kill(ask: Ask) -> Go:
+    """End what runs of a plugin; it may be called again."""
+    id_, reason = ask.words["id"], ask.form.reason()
+    ask.office.act(lambda registry, who: registry.kill(id_, who=who, why=reason))
+    return Go(_plugin(ask), f"What runs of {id_} is ended within a second.")
+
+
+def revoke(ask: Ask) -> Go:
+    """End a version for good."""
+    id_, version, reason = ask.words["id"], ask.words["version"], ask.form.reason()
+    if not ask.form.ticked("sure"):
+        raise AdminError("say that you know that a revoked version never runs again")
+    ask.office.act(lambda registry, who: registry.revoke(id_, version, who=who, why=reason))
+    return Go(_plugin(ask), f"{_name(ask)} is revoked for good.")
