@@ -30,6 +30,7 @@ KINDS: dict[str, str] = {
     "load": "A capsule was verified and loaded, or refused.",
     "consent": "A consent was recorded or withdrawn.",
     "install": "A plugin was installed, updated, activated, rolled back, suspended or removed.",
+    "review": "A plugin was submitted, scanned, approved, rejected or excepted.",
     "revocation": "A revocation feed was accepted or refused, or is too old.",
     "repository": "A plugin repository was asked for what is new.",
     "grant": "One permission of a plugin, with what narrowed it.",
@@ -52,6 +53,7 @@ KINDS: dict[str, str] = {
     "admin": "Somebody signed in to the admin page or out of it, or was refused.",
     "gap": "Records were lost or dropped; how many.",
     "anchor": "A signed head of the chain.",
+    "retention": "The oldest records were removed by policy; up to which.",
 }
 
 ASKED = frozenset(

@@ -12,12 +12,35 @@ from typing import BinaryIO, Final
 from capwasm.errors import AuditError
 
 from ._chain import MAX_LINE
-from .sinks import segments
 
-__all__ = ["POLL_SECONDS", "backwards", "end_of_lines", "lines_of", "open_segment", "segments_of"]
+__all__ = [
+    "POLL_SECONDS",
+    "SUFFIX",
+    "backwards",
+    "end_of_lines",
+    "lines_of",
+    "open_segment",
+    "segments",
+    "segments_of",
+]
 
+SUFFIX: Final = ".jsonl"
 POLL_SECONDS: Final = 0.2
 BLOCK: Final = 2 * MAX_LINE
+
+
+def segments(directory: Path) -> list[tuple[int, Path]]:
+    """The segments of a log, oldest first; none if there are none.
+
+    Raises:
+        OSError: the directory can't be read.
+    """
+    found = [
+        (int(path.stem), path)
+        for path in directory.iterdir()
+        if path.suffix == SUFFIX and path.stem.isdecimal() and path.stem.isascii()
+    ]
+    return sorted(found)
 
 
 def segments_of(directory: Path) -> list[tuple[int, Path]]:

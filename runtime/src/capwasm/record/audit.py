@@ -13,7 +13,6 @@ shut during each flush as well, for a disk can hang: if one takes too long, noth
 from __future__ import annotations
 
 import atexit
-import base64
 import contextlib
 import os
 import queue
@@ -21,19 +20,21 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
+from typing import TYPE_CHECKING, Final, NoReturn, Self
 
 from capwasm.errors import AuditError
-from capwasm.events import ALLOWED, DENIED, FAILED, Event
+from capwasm.events import DENIED, Event
 
+from . import _signed
 from ._audit_check import Problem, Report, verify_log
-from ._chain import Head, Sealed, Stamp, anchor_message, encode, seal
+from ._chain import Head, Sealed, Stamp, seal
 from ._plain import Fields, fit
+from .options import Options
 from .redact import Redactor
+from .retention import Keeping, Pruning
 from .search import tail
-from .sinks import FileSink, Mark, MemorySink, Segment, Sink
+from .sinks import FileSink, Mark, MemorySink, Sink, Written, is_foreign
 from .tally import Gate
 
 if TYPE_CHECKING:  # cryptography is slow to import, and only a log with a key needs it
@@ -43,8 +44,11 @@ __all__ = [
     "DURABLE",
     "AuditLog",
     "Head",
+    "Keeping",
     "MemorySink",
+    "Options",
     "Problem",
+    "Pruning",
     "Report",
     "tail",
     "verify_log",
@@ -59,15 +63,6 @@ PATIENCE_SECONDS: Final = 5.0
 """How long a flush may take, with the disk's time and the hook's, before calls are refused."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Done:
-    """Up to where the log is written.  One object, so that no interrupt sees half a change."""
-
-    head: Head
-    segment: Segment
-    size: int
-
-
 class AuditLog:
     """A `Recorder` that seals each event into the chain of a sink.  For any thread."""
 
@@ -77,10 +72,7 @@ class AuditLog:
         redactor: Redactor,
         *,
         key: PrivateKey | None = None,
-        flush_ms: int = 100,
-        flush_records: int = 256,
-        anchor_records: int = 1_000,
-        segment_bytes: int = 64 * 2**20,
+        **options: int,
     ) -> None:
         """Go on where the sink's chain ends.
 
@@ -88,23 +80,22 @@ class AuditLog:
             sink: where the bytes go; closed with the log.
             redactor: every text passes it before it is sealed.
             key: signs the anchors.
-            flush_ms: milliseconds after which an allowed call is on the disk.
-            flush_records: records that may wait for that.
-            anchor_records: records from one anchor to the next.
-            segment_bytes: size at which a new segment is begun.
+            options: as for `Options`.
 
         Raises:
             AuditError: the first record can't be written.
         """
         self._sink, self._redactor, self._key = sink, redactor, key
-        self._flush_seconds, self._flush_records = flush_ms / 1000, flush_records
-        self._anchor_records, self._segment_bytes = anchor_records, segment_bytes
+        self._how = how = Options(**options)
+        self._keep = Keeping(how.keep_days, how.keep_bytes)
+        self._segment_began = sink.resume.began or (time.time(), 1)
+        self._unpruned = False
         self._run, self._stamp, self._pid = secrets.token_hex(8), Stamp(), os.getpid()
         resume = sink.resume
         self._log = resume.log or secrets.token_hex(16)
         # Order: `_io`, then `_chain`.  Both are re-entrant, for a signal handler may record.
         self._io, self._chain = threading.RLock(), threading.RLock()
-        self._done = _Done(resume.head, sink.current(), resume.size)
+        self._done = Written(resume.head, sink.current(), resume.size)
         self._pending: list[Sealed] = []
         self._synced = self._anchored = resume.head.seq
         self._sealing = self._closed = False
@@ -128,6 +119,8 @@ class AuditLog:
             if resume.torn or resume.unmarked:
                 reason = "torn" if resume.torn else "no-mark"
                 self._gap(reason, cut_bytes=resume.torn)
+            self._flush(sync=True)
+            self._prune_by_itself()
             self._flush(sync=True)
         except BaseException:
             sink.close()
@@ -179,7 +172,7 @@ class AuditLog:
             self._flush(sync=True, upto=seq)
             return
         self.wake()
-        if waiting >= self._flush_records:
+        if waiting >= self._how.flush_records:
             self._write_some(waiting)
 
     def record_all(self, events: Sequence[Event]) -> None:
@@ -292,7 +285,7 @@ class AuditLog:
         with self._chain:
             seq = self._seal(fields)
             waiting = len(self._pending)
-            if seq - self._anchored >= self._anchor_records:
+            if seq - self._anchored >= self._how.anchor_records:
                 self._anchor("periodic")
         return seq, waiting
 
@@ -314,21 +307,13 @@ class AuditLog:
 
     def _gap(self, reason: str, **details: int) -> None:
         with self._chain:
-            self._seal(("gap", FAILED, "", "", "", reason, encode(details)))
+            self._seal(_signed.gap(reason, **details))
 
     def _anchor(self, action: str, segment: int | None = None) -> None:
         with self._chain:
             head, stamp = self.head, self._stamp()
-            details: dict[str, Any] = {"log": self._log}
-            if segment is not None:
-                details |= {"segment": segment, "format": 1}
-            if self._key is not None:
-                message = anchor_message(self._log, head.seq + 1, stamp, head.hash)
-                signature = base64.b64encode(self._key.sign(message)).decode()
-                details |= {"key": self._key.public.key_id, "signature": signature}
-            self._anchored = self._seal(
-                ("anchor", ALLOWED, "", action, "", "", encode(details)), stamp
-            )
+            fields = _signed.anchor(action, self._log, head, stamp, self._key, segment)
+            self._anchored = self._seal(fields, stamp)
 
     # -- writing -----------------------------------------------------------------------------------
 
@@ -376,10 +361,11 @@ class AuditLog:
                 self._write()
                 if sync and self._synced < self._done.head.seq:
                     self._sync()
-                if self._done.size >= self._segment_bytes and not self._closed:
+                if self._is_full() and not self._closed:
                     self._rotate()
+                    self._prune_by_itself()
             except (OSError, ValueError) as exc:  # ValueError: its file is closed
-                if _is_foreign(exc):
+                if is_foreign(exc):
                     raise
                 self._fail(getattr(exc, "strerror", None) or str(exc), exc)
             finally:
@@ -399,7 +385,7 @@ class AuditLog:
             data = b"".join([s.line for s in batch])
             done.segment.write(data, done.size)
             if batch[-1].seq > self._done.head.seq:  # else a signal handler's flush went further
-                self._done = _Done(batch[-1].head, done.segment, done.size + len(data))
+                self._done = Written(batch[-1].head, done.segment, done.size + len(data))
         with self._chain:
             if self._pending:
                 del self._pending[: max(0, self._done.head.seq - self._pending[0].seq + 1)]
@@ -409,13 +395,19 @@ class AuditLog:
         try:
             done.segment.sync()
         except OSError as exc:
-            if _is_foreign(exc):
+            if is_foreign(exc):
                 raise
             # The kernel may drop what it could not write and report that only once.
             self._dead = "the disk refused a sync; open the log again"
             raise
         self._sink.mark(Mark(self._log, done.segment.number, done.size, done.head))
         self._synced = max(self._synced, done.head.seq)
+
+    def _is_full(self) -> bool:
+        began, seq = self._segment_began
+        return self._done.size >= self._how.segment_bytes or (
+            time.time() - began >= self._how.segment_seconds and self._done.head.seq > seq
+        )
 
     def _rotate(self) -> None:
         with self._chain:  # nobody seals until the new segment has its first record
@@ -424,9 +416,48 @@ class AuditLog:
             number = self._done.segment.number + 1
             # Sealed before the switch: interrupted in between, it ends the old segment instead.
             self._anchor("segment", number)
-            self._done = _Done(self._done.head, self._sink.rotate(number), 0)
+            self._done = Written(self._done.head, self._sink.rotate(number), 0)
+            self._segment_began = (time.time(), self._done.head.seq + 1)
             self._write()
             self._sync()
+
+    def prune(self, keep: Keeping | None = None) -> Pruning | None:
+        """Remove the oldest segments that need no longer be kept, and say so in the log first.
+
+        Args:
+            keep: how long and how much; what the log was opened with if None.
+
+        Raises:
+            AuditError: the log can't be written; `audit.retention` where what would have to go is
+                damaged, or can't be removed.
+        """
+        self.flush()
+        with self._io:
+            return self._prune(keep or self._keep)
+
+    def _prune(self, keep: Keeping) -> Pruning | None:
+        try:
+            found = self._sink.outlived(keep)
+            if found is not None:
+                with self._chain:
+                    head, stamp = self.head, self._stamp()
+                    self._seal(_signed.retention(found, self._log, head, stamp, self._key), stamp)
+                # On the disk before anything is removed: else what is left would not verify.
+                self._write()
+                self._sync()
+                self._sink.remove(found)
+        except (OSError, ValueError) as exc:
+            raise AuditError(f"nothing is pruned: {exc}", code="audit.retention") from exc
+        return found
+
+    def _prune_by_itself(self) -> None:
+        """What stands in the way is recorded, once, and refuses nothing."""
+        try:
+            self._prune(self._keep)
+        except AuditError:
+            if not self._unpruned:
+                self._unpruned = True
+                self._gap("prune")
 
     def _fail(self, why: str, cause: Exception | None = None) -> NoReturn:
         self._failure, self.gate.shut = why, True
@@ -434,7 +465,7 @@ class AuditLog:
 
     def _write_some(self, waiting: int) -> None:
         # Not when another thread is at it, which may take a disk's time; but memory has a bound.
-        if not self._flushing or waiting > 16 * self._flush_records:
+        if not self._flushing or waiting > 16 * self._how.flush_records:
             self._flush(sync=False)
 
     # -- the flusher -------------------------------------------------------------------------------
@@ -443,7 +474,7 @@ class AuditLog:
         while True:
             self._wake.get()
             with contextlib.suppress(queue.Empty):
-                self._stop.get(timeout=self._flush_seconds)
+                self._stop.get(timeout=self._how.flush_ms / 1000)
                 return
             self._dirty = False
             self._round, self.gate.shut = time.monotonic(), True
@@ -464,8 +495,3 @@ class AuditLog:
     def _at_exit(self) -> None:
         with contextlib.suppress(AuditError):
             self.close()
-
-
-def _is_foreign(exc: Exception) -> bool:
-    """Whether a signal's handler has raised it (a `TimeoutError`, say), and no system call."""
-    return isinstance(exc, OSError) and exc.errno is None

@@ -13,7 +13,8 @@ import json
 import os
 import re
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final, NoReturn, Protocol
@@ -22,11 +23,22 @@ from capwasm._files import sync_directory, why
 from capwasm.errors import AuditError
 
 from ._chain import GENESIS, MAX_LINE, Head, parse
+from ._read import SUFFIX, segments
+from .retention import Keeping, Pruning, plan, remove
 
-__all__ = ["FileSink", "Mark", "MemorySink", "Resume", "Segment", "Sink", "read_mark", "segments"]
+__all__ = [
+    "FileSink",
+    "Mark",
+    "MemorySink",
+    "Resume",
+    "Segment",
+    "Sink",
+    "Written",
+    "is_foreign",
+    "read_mark",
+]
 
 HEAD_BYTES: Final = 512  # one sector, so that it is written whole
-SUFFIX: Final = ".jsonl"
 _LOG: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -49,6 +61,7 @@ class Resume:
         size: bytes of the current segment that are kept.
         torn: bytes after them that were cut off.
         unmarked: whether records were there, but no mark.
+        began: when the current segment was begun, in seconds since 1970, and its first record.
     """
 
     log: str = ""
@@ -56,6 +69,7 @@ class Resume:
     size: int = 0
     torn: int = 0
     unmarked: bool = False
+    began: tuple[float, int] | None = None
 
 
 class Segment(Protocol):
@@ -78,6 +92,20 @@ class Segment(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Up to where a log is written.  One object, so that no interrupt sees half a change."""
+
+    head: Head
+    segment: Segment
+    size: int
+
+
+def is_foreign(exc: Exception) -> bool:
+    """Whether a signal's handler has raised it (a `TimeoutError`, say), and no system call."""
+    return isinstance(exc, OSError) and exc.errno is None
+
+
 class Sink(Protocol):
     """A place that keeps segments.  Used under the log's own lock."""
 
@@ -91,6 +119,21 @@ class Sink(Protocol):
 
     def mark(self, mark: Mark) -> None:
         """Note that the log is on the disk up to here."""
+
+    def outlived(self, keep: Keeping) -> Pruning | None:
+        """The oldest segments that need no longer be kept.
+
+        Raises:
+            ValueError: they are damaged.
+            OSError, AuditError: they can't be read.
+        """
+
+    def remove(self, pruning: Pruning) -> None:
+        """Remove them.
+
+        Raises:
+            OSError: not all could be.
+        """
 
     def close(self) -> None:
         """Let go.  The caller has synced."""
@@ -138,6 +181,12 @@ class MemorySink:
     def mark(self, mark: Mark) -> None:
         """Keep it."""
         self.marked = mark
+
+    def outlived(self, keep: Keeping) -> None:
+        """All is kept."""
+
+    def remove(self, pruning: Pruning) -> None:
+        """Never asked for."""
 
     def close(self) -> None:
         """Nothing to let go."""
@@ -197,7 +246,7 @@ class FileSink:
             marked = read_mark(self.directory)
             numbers = [n for n, _ in segments(self.directory)] or [1]
             self._segment = self._open(numbers[-1])
-            self.resume = self._recover(marked)
+            self.resume = replace(self._recover(marked), began=self._began())
             os.ftruncate(self._segment.fd, self.resume.size)
             self._head = self._keep(_open(self.directory / "head.json", os.O_RDWR | os.O_CREAT))
             sync_directory(self.directory)
@@ -231,6 +280,14 @@ class FileSink:
             }
         )
         os.pwrite(self._head, text.encode().ljust(HEAD_BYTES - 1) + b"\n", 0)
+
+    def outlived(self, keep: Keeping) -> Pruning | None:
+        """As `retention.plan`."""
+        return plan(self.directory, keep)
+
+    def remove(self, pruning: Pruning) -> None:
+        """As `retention.remove`."""
+        remove(self.directory, pruning.segments)
 
     def close(self) -> None:
         """Close all files, and with them the lock."""
@@ -269,6 +326,16 @@ class FileSink:
             self._tampered(f"segment {mark.segment} is gone, or others were added")
         kept, head, _ = _scan(fd, begin, mark.head)
         return Resume(mark.log, head or mark.head, kept, torn=size - kept)
+
+    def _began(self) -> tuple[float, int] | None:
+        """When the current segment was begun; now, if its first record does not say."""
+        line, _, _ = os.pread(self._segment.fd, MAX_LINE, 0).partition(b"\n")
+        try:
+            sealed, fields = parse(line + b"\n")
+            when = datetime.fromisoformat(str(fields["time"])[:19] + "Z")
+        except (ValueError, KeyError):
+            return None
+        return when.timestamp(), sealed.seq
 
     def _check_old(self, mark: Mark) -> None:
         with contextlib.closing(_Fd(self.directory / f"{mark.segment:06d}{SUFFIX}")) as old:
@@ -346,20 +413,6 @@ def _lock_alone(fd: int, directory: Path) -> None:
 
 
 # -- reading --------------------------------------------------------------------------------------
-
-
-def segments(directory: Path) -> list[tuple[int, Path]]:
-    """The segments of a log, oldest first.
-
-    Raises:
-        OSError: the directory can't be read.
-    """
-    found = [
-        (int(path.stem), path)
-        for path in directory.iterdir()
-        if path.suffix == SUFFIX and path.stem.isdecimal() and path.stem.isascii()
-    ]
-    return sorted(found)
 
 
 def read_mark(directory: Path) -> Mark | None:
