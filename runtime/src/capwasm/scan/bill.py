@@ -40,7 +40,8 @@ class Component:
         name, version: as written, and empty if they are not.
         purl: its package URL; None if there is none, or none that can be read.
         purl_fault: why it can't be read.
-        licences: SPDX expressions or names, as written.
+        licences: SPDX expressions, as written; all of them hold.
+        unnamed: names of licences that are in no list.
     """
 
     place: str
@@ -49,6 +50,7 @@ class Component:
     purl: PackageURL | None
     purl_fault: str
     licences: tuple[str, ...]
+    unnamed: tuple[str, ...]
 
     @property
     def known_version(self) -> str:
@@ -145,6 +147,7 @@ def _component(row: Mapping[str, Any], place: str) -> Component:
     from packageurl import PackageURL
 
     text, purl, fault = _text(row, "purl"), None, ""
+    licences = list(_licences(row.get("licenses")))
     if len(text) > MAX_PURL:
         fault = f"longer than {MAX_PURL} characters"
     elif text:
@@ -158,20 +161,22 @@ def _component(row: Mapping[str, Any], place: str) -> Component:
         _text(row, "version"),
         purl,
         fault,
-        tuple(_licences(row.get("licenses"))),
+        tuple(text for text, spdx in licences if spdx),
+        tuple(text for text, spdx in licences if not spdx),
     )
 
 
-def _licences(rows: Any) -> Iterator[str]:
+def _licences(rows: Any) -> Iterator[tuple[str, bool]]:
+    """Each with whether it is an expression of SPDX, or else a name."""
     for row in rows if isinstance(rows, list) else ():
-        if not isinstance(row, dict):
-            continue
-        named = row.get("license")
-        found = _text(row, "expression")
+        named = row.get("license") if isinstance(row, dict) else None
+        found = _text(row, "expression") if isinstance(row, dict) else ""
         if isinstance(named, dict):
-            found = _text(named, "id") or _text(named, "name")
+            found = found or _text(named, "id")
+            if not found and (name := _text(named, "name")):
+                yield name, False
         if found:
-            yield found
+            yield found, True
 
 
 def _text(row: Mapping[str, Any], word: str) -> str:
