@@ -69,6 +69,7 @@ POWER: dict[str, set[str]] = {
     "cryptography": {"engine.cache", "capsule", "caps.secrets"},
     "sigstore": {"capsule.bundle"},
     "h11": {"caps.net", "web", "testing"},
+    "opentelemetry": {"monitor.traces"},
     "zlib": {"caps.net", "capsule.container", "scan.mirror"},
     "zipfile": {"scan.mirror"},
     "tempfile": {"_files", "strict", "authoring", "cli", "demo"},

@@ -30,7 +30,7 @@ from .grants.manifest import Manifest, parse_manifest
 from .grants.policy import Policy
 from .grants.resolve import Grants, resolve
 from .home import make_private
-from .instance import Served
+from .instance import Instance, Served
 from .isolation.server import ShimServer
 from .lifecycle import Overseer
 from .limits import CEILING, Limits
@@ -40,7 +40,7 @@ from .revocation.guard import subject_of
 from .serving import Serving, Terms
 from .strict import StrictRoom, strict_grants
 from .threads import Workers
-from .wasi import unserved_reason
+from .wasi import DECLARED, unserved_reason
 
 if TYPE_CHECKING:
     from .isolation.apart import Apart
@@ -84,6 +84,7 @@ class Loader:
         room: what files without a manifest get.
         on_close: told when a plugin ends.
         serve: makes the served side of an instance of a component.
+        trace: see `Opener`.
     """
 
     engine: PluginEngine
@@ -100,6 +101,7 @@ class Loader:
     room: StrictRoom
     on_close: Callable[[Plugin], None]
     serve: Callable[[Terms], Served] = Serving
+    trace: Callable[[Instance], None] | None = None
 
     def load(self, prove: Callable[[], Proven], name: str, at_most: AtMost) -> Plugin:
         """Load and start a plugin.
@@ -170,7 +172,7 @@ class Loader:
     def _start(self, proven: Proven, manifest: Manifest, grants: Grants, name: str) -> Plugin:
         terms = self._terms(proven, manifest, grants, name)
         code = self._code(proven, grants, terms)
-        opener = Opener(self.engine, code, terms, grants, self.serve)
+        opener = Opener(self.engine, code, terms, grants, self.serve, self.trace)
         subject = subject_of(proven)
 
         def enter(plugin: Plugin) -> None:
@@ -261,8 +263,6 @@ class Loader:
 
 def _owners(capabilities: Sequence[Capability[Any, Any]]) -> dict[str, str]:
     """For each interface of ours, without its version, the table that asks for it."""
-    return {
-        i.partition("@")[0]: f"[[{c.name}]]" if c.repeated else f"[{c.name}]"
-        for c in capabilities
-        for i in c.interfaces
-    }
+    tables = {c.name: f"[[{c.name}]]" if c.repeated else f"[{c.name}]" for c in capabilities}
+    own = {i.partition("@")[0]: tables[c.name] for c in capabilities for i in c.interfaces}
+    return own | {i: tables[name] for i, name in DECLARED.items() if name in tables}

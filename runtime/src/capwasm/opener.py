@@ -27,6 +27,7 @@ class Opener:
     Attributes:
         code: what runs: here, or in processes of its own.
         serve: makes the served side of an instance.
+        trace: is given each instance before it runs, or None.
     """
 
     engine: PluginEngine
@@ -34,6 +35,7 @@ class Opener:
     terms: Terms
     grants: Grants
     serve: Callable[[Terms], Served]
+    trace: Callable[[Instance], None] | None = None
 
     @property
     def exports(self) -> ExportTable:
@@ -47,9 +49,15 @@ class Opener:
             InstancesExceeded: the runtime holds as many instances as it may.
         """
         code, terms = self.code, self.terms
+        instance: Instance
         if isinstance(code, Linked):
-            return Instance(self.engine, code, terms.name, terms.limits, self.serve(terms), books)
-        return code.prepare(self.engine, terms, books)
+            served = self.serve(terms)
+            instance = Instance(self.engine, code, terms.name, terms.limits, served, books)
+        else:
+            instance = code.prepare(self.engine, terms, books)
+        if self.trace is not None:
+            self.trace(instance)
+        return instance
 
     def close(self) -> None:
         """No instance is wanted any more; what runs is not stopped by this."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from .call import call_under_way
 from .capability import Capability
@@ -34,7 +34,7 @@ from .grants.consent_store import ConsentStore
 from .grants.isolation import Place
 from .grants.policy import Policy
 from .home import Home, make_private
-from .instance import Served
+from .instance import Instance, Served
 from .isolation.commands import Commands
 from .isolation.server import ShimServer
 from .lifecycle import Lifecycle, Overseer
@@ -50,6 +50,9 @@ from .revocation.guard import Guard
 from .serving import Serving, Terms
 from .strict import StrictRoom
 from .threads import Workers
+
+if TYPE_CHECKING:  # an extra, and only for who uses it
+    from opentelemetry.trace import TracerProvider
 
 __all__ = ["Runtime"]
 
@@ -81,6 +84,7 @@ class Runtime:
         lane: bool = True,
         shim: ShimServer | None = None,
         owned: contextlib.ExitStack | None = None,
+        trace: Callable[[Instance], None] | None = None,
     ) -> None:
         """Wire a runtime.  Most cores want `Runtime.open`.
 
@@ -106,6 +110,7 @@ class Runtime:
             shim: starts processes, and is closed with this; one of its own, if not given.
             owned: closed last, when the closing of the plugins has been recorded; also if this
                 fails.
+            trace: is given each instance before it runs; see `monitor.traces`.
 
         Raises:
             CapabilityError: `home` can't be made, or is not this user's own.
@@ -124,6 +129,7 @@ class Runtime:
         self._overseer = Overseer(revocations, registry, recorder, self._home, policy.strikes)
         # Re-entrant, for a signal handler may close the runtime.
         self._lock = threading.RLock()
+        self._trace = trace
         self._plugins: list[Plugin] = []
         self._closed = False
         with contextlib.ExitStack() as undo:
@@ -183,6 +189,7 @@ class Runtime:
         lane: bool = True,
         metrics: Metrics | None = None,
         hook: Callable[[Event], None] | None = None,
+        tracer_provider: TracerProvider | None = None,
         **options: Any,
     ) -> Self:
         """A runtime on a home directory: policy, trust, consents, vault, audit log.
@@ -198,6 +205,7 @@ class Runtime:
             lane: whether plugins get the bulk lane for lists.
             metrics: counts every event; see `metrics.Metrics`.
             hook: given every event once it is recorded; quick; see `Recorders` for the thread.
+            tracer_provider: OpenTelemetry's; each call is a span then, with its capability calls.
             options: for `standard_capabilities`: `resolver`, `tls_ca_file`, …
 
         Raises:
@@ -223,6 +231,13 @@ class Runtime:
             commands.required = policy.isolation.required
             trust = place.trust()
             recorder = stack.enter_context(place.recorder(redactor, metrics, hook))
+            trace = None
+            if tracer_provider is not None:
+                from .monitor.traces import Traces
+
+                traces = Traces(tracer_provider, redactor)
+                recorder.listen(traces.observe)
+                trace = traces.attach
             guard = place.guard(recorder, trust=trust, policy=policy, capabilities=capabilities)
             return cls(
                 policy=policy,
@@ -248,6 +263,7 @@ class Runtime:
                 on_compile=on_compile,
                 lane=lane,
                 shim=shim,
+                trace=trace,
                 owned=stack.pop_all(),
             )
 
@@ -366,6 +382,7 @@ class Runtime:
             room=self._room,
             on_close=self._forget,
             serve=self._serve,
+            trace=self._trace,
         )
         plugin = loader.load(prove, name, at_most)
         with self._lock:
