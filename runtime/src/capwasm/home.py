@@ -27,6 +27,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import stat
 import time
@@ -38,6 +39,7 @@ from .capability import Capability
 from .capsule.trust import TrustStore
 from .errors import AuditError, CapabilityError, Fault, PolicyError
 from .events import Event, Recorder
+from .grants.audit import AuditRule
 from .grants.policy import Policy
 from .record.metrics import Metrics
 from .record.recorders import Recorders
@@ -45,7 +47,7 @@ from .record.redact import Redactor
 
 if TYPE_CHECKING:
     from .caps.secrets import Vault
-    from .capsule.keys import PrivateKey
+    from .capsule.keys import PrivateKey, PublicKey
     from .oci.registries import Registries
     from .registry.registry import Registry
     from .repository.sources import Sources
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
 __all__ = ["Home", "make_private"]
 
 COMMAND_SECONDS: Final = 10.0
+ALL_KEPT: Final = AuditRule()
 
 
 def make_private(path: Path) -> None:
@@ -170,15 +173,16 @@ class Home:
         redactor: Redactor,
         metrics: Metrics | None = None,
         hook: Callable[[Event], None] | None = None,
+        rule: AuditRule = ALL_KEPT,
     ) -> Iterator[Recorders]:
-        """The audit log with what stands around it; closed at the end.
+        """The audit log with what stands around it, as policy wants it; closed at the end.
 
         Raises:
             AuditError: the log can't be written, does not verify, or another process writes it.
         """
         from .record.audit import AuditLog
 
-        with AuditLog.open(self.audit, redactor, key=self._anchor_key()) as log:
+        with AuditLog.open(self.audit, redactor, key=self._anchor_key(), **rule.options()) as log:
             yield Recorders(log, redactor, metrics=metrics, hook=hook)
 
     def registry(
@@ -212,7 +216,13 @@ class Home:
             recorder=recorder,
             check=lambda artifact: asked.admit(subject_of(artifact)),
             consents=ConsentStore(self.consents, recorder=recorder),
+            own_key=self._anchor_key,
+            own=self._own_public,
+            today=_Today(self, asked),
         )
+
+    def _own_public(self) -> PublicKey | None:
+        return self._anchor_key().public if self.audit_key.exists() else None
 
     def guard(
         self,
@@ -262,13 +272,16 @@ class Home:
         return Registries(self.registries_file, recorder=recorder, **how)
 
     @contextlib.contextmanager
-    def commands_recorder(self, wait: float = COMMAND_SECONDS) -> Iterator[Recorder]:
+    def commands_recorder(
+        self, wait: float = COMMAND_SECONDS, rule: AuditRule = ALL_KEPT
+    ) -> Iterator[Recorder]:
         """The audit log of operators' commands; closed at the end.
 
         It is another than the runtime's, which may run for months and writes its own log alone.
 
         Args:
             wait: seconds to wait for another command.
+            rule: how it is written and kept.
 
         Raises:
             AuditError: `audit.busy`; it can't be written, or does not verify.
@@ -279,7 +292,9 @@ class Home:
         until = time.monotonic() + wait
         while True:
             try:
-                log = AuditLog.open(self.audit_commands, Redactor(), key=self._anchor_key())
+                log = AuditLog.open(
+                    self.audit_commands, Redactor(), key=self._anchor_key(), **rule.options()
+                )
                 break
             except AuditError as exc:
                 if exc.code != "audit.busy" or time.monotonic() > until:
@@ -295,3 +310,53 @@ class Home:
             with contextlib.suppress(PolicyError):  # another process was first: its key is the key
                 PrivateKey.generate().save(self.audit_key)
         return PrivateKey.load(self.audit_key)
+
+
+class _Today:
+    """The trust store as it is now, less the keys that a revocation feed denies.
+
+    The same object as long as neither has changed, so whoever holds one sees by `is` that nothing
+    did.  For any thread.
+    """
+
+    def __init__(self, home: Home, guard: Guard) -> None:
+        self._home, self._guard = home, guard
+        self._known: tuple[object, TrustStore] | None = None
+
+    def __call__(self) -> TrustStore:
+        """The store.
+
+        Raises:
+            PolicyError: it can't be read, or is malformed, with all faults.
+        """
+        self._guard.refresh()
+        stamp = self._stamp(), self._guard.generation  # before it is read: never behind it
+        known = self._known
+        if known is not None and known[0] == stamp:
+            return known[1]
+        store, index = self._home.trust(), self._guard.index
+        denied = frozenset() if index is None else index.signers
+        keys = tuple(
+            dataclasses.replace(key, revoked=key.revoked or key.key_id in denied)
+            for key in store.keys
+        )
+        made = dataclasses.replace(store, keys=keys)
+        self._known = stamp, made
+        return made
+
+    def _stamp(self) -> object:
+        try:
+            folder = self._home.trust_dir
+            files = sorted(folder.iterdir()) if folder.is_dir() else []
+            return tuple(
+                (path.name, info.st_ino, info.st_mtime_ns, info.st_ctime_ns, info.st_size)
+                for path in (self._home.trust_file, *files)
+                if path.exists()
+                for info in (path.stat(),)
+            )
+        except OSError as exc:
+            raise PolicyError(
+                f"the trust store can't be read: {exc.strerror}",
+                code="trust.unreadable",
+                context=ascii(str(self._home.root))[1:-1],
+            ) from exc

@@ -52,12 +52,18 @@ STEPS: Final = (
     " at TEXT NOT NULL, why TEXT NOT NULL, seal BLOB NOT NULL, PRIMARY KEY (plugin, number))"
     " STRICT, WITHOUT ROWID"
 )
+REVIEWS: Final = (
+    "CREATE TABLE reviews (plugin TEXT NOT NULL REFERENCES plugins (id), number INTEGER NOT NULL,"
+    " kind TEXT NOT NULL, version TEXT NOT NULL, archive TEXT NOT NULL, digest TEXT NOT NULL,"
+    " who TEXT NOT NULL, at TEXT NOT NULL, why TEXT NOT NULL, seal BLOB NOT NULL,"
+    " envelope BLOB NOT NULL, PRIMARY KEY (plugin, number)) STRICT"
+)
 # "CWR1"
 LAYOUT: Final = Layout(
-    "a plugin registry", 0x43575231, ((META, PLUGINS, VERSIONS, PERMITS, STEPS),)
+    "a plugin registry", 0x43575231, ((META, PLUGINS, VERSIONS, PERMITS, STEPS), (REVIEWS,))
 )
 BUSY_SECONDS: Final = 10.0
-MAX_TEXT: Final = 1 << 20
+MAX_TEXT: Final = 1 << 24  # a scan's report is the largest
 
 
 class Database:

@@ -6,19 +6,24 @@ the registry; what all of them are worth together is decided in `review.rules`, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
-from enum import StrEnum
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from os import PathLike
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from capwasm.grants.manifest import Manifest
+from capwasm.capsule.trusted import TrustedKey
+from capwasm.errors import CapwasmError, Fault, RegistryError
 from capwasm.review.finding import Report
-from capwasm.review.permissions import Permission
-from capwasm.review.rules import Standing, Vote
+from capwasm.review.permissions import permissions
+from capwasm.review.record import UNREVIEWED, Record, RecordKind
+from capwasm.review.rules import Matter, Standing, doubt_of_key
 
-from .changes import Changes
-from .model import Outcome, VersionRecord
+from . import gate
+from .case import Case, ExceptionState, Waiver, prints, seen_of, waivers
+from .draft import Draft
+from .model import Outcome, PluginRecord, VersionRecord, utc_text
+from .telling import refusals
+from .texts import mark_of
 
 if TYPE_CHECKING:
     from capwasm.capsule.keys import PrivateKey
@@ -26,64 +31,6 @@ if TYPE_CHECKING:
     from .registry import Registry
 
 __all__ = ["Case", "Desk", "ExceptionState", "Waiver"]
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One version, and all that a reviewer wants to know of it.
-
-    Attributes:
-        record: as the registry keeps it; `record.state` is how far it has come.
-        serving: the version of this plugin that serves, or None.
-        manifest: parsed from the verified bytes; None if it does not verify any more.
-        permissions: all that it asks for, the gravest first.
-        changes: against what serves; against nothing, if nothing does.  None like the manifest.
-        report: the newest scan that counts, or None.
-        votes: every approval, rejection and exception of this version, oldest first, each with what
-            it is worth today.
-        standing: what all that comes to.
-        trouble: why it does not verify any more, in one line; empty if it does.
-    """
-
-    record: VersionRecord
-    serving: str | None
-    manifest: Manifest | None
-    permissions: tuple[Permission, ...]
-    changes: Changes | None
-    report: Report | None
-    votes: tuple[Vote, ...]
-    standing: Standing
-    trouble: str = ""
-
-
-class Waiver(StrEnum):
-    """How a security exception stands."""
-
-    PENDING = "pending"
-    """It lacks the other role's word."""
-    IN_FORCE = "in force"
-    LAPSED = "lapsed"
-    """Its time is over, or a key that it rests on counts no more."""
-
-
-@dataclass(frozen=True, slots=True)
-class ExceptionState:
-    """One security exception.
-
-    Attributes:
-        plugin, version: of what.
-        what: the rule or fingerprint of a finding, or `unreviewed`.
-        state: how it stands today.
-        until: when it lapses, or lapsed; None while it is pending.
-        votes: who signed it, why, and what that is worth.
-    """
-
-    plugin: str
-    version: str
-    what: str
-    state: Waiver
-    until: datetime | None
-    votes: tuple[Vote, ...]
 
 
 class Desk:
@@ -103,26 +50,42 @@ class Desk:
 
         Raises:
             RegistryError: it can't be read, or can't be believed.
+            PolicyError: as for `case`.
         """
-        raise NotImplementedError
+        found = []
+        for listed in self._registry.list():
+            plugin = self._registry.show(listed.id)
+            for version in _at_stake(plugin):
+                case = self._case(plugin, version)
+                if version == plugin.waiting or not case.standing.ok:
+                    found.append(case)
+        return tuple(found)
 
     def case(self, plugin_id: str, version: str | None = None) -> Case:
         """All that is known of one version.
 
         Raises:
             RegistryError: `registry.unknown`; it can't be read, or can't be believed.
-            PolicyError: the trust store of today can't be read.
+            PolicyError: the trust store of today, or the home's own key, can't be read.
         """
-        raise NotImplementedError
+        plugin = self._registry.show(plugin_id)
+        return self._case(plugin, _choose(plugin, version))
 
     def exceptions(self) -> tuple[ExceptionState, ...]:
-        """Every security exception that was ever signed, by plugin, version and what it is about.
+        """Every security exception that was signed, by plugin, version and what it is about.
 
         Raises:
             RegistryError: it can't be read, or can't be believed.
             PolicyError: as for `case`.
         """
-        raise NotImplementedError
+        found = []
+        for listed in self._registry.list():
+            plugin = self._registry.show(listed.id)
+            excepted = {r.version for r in plugin.reviews if r.kind is RecordKind.EXCEPTION}
+            for record in plugin.versions:
+                if record.version in excepted:
+                    found += waivers(self._case(plugin, record.version))
+        return tuple(found)
 
     # -- what people and scanners say ---------------------------------------------------------------
 
@@ -139,20 +102,24 @@ class Desk:
 
         Args:
             source: the path of a capsule, or its bytes.
-            who, why: for the history.
+            who: a person or a program.
+            why: for the history.
             source_name: where it came from, for people.
             published: when, by the word of its repository; with a time zone.
 
         Raises:
-            As `Registry.install`; `review.rejected`: this version was rejected.
+            As `Registry.install`; RegistryError: `review.rejected`.
         """
-        raise NotImplementedError
+        return self._registry.submit(
+            source, who=who, why=why, source_name=source_name, published=published
+        )
 
     def scanned(self, plugin_id: str, version: str, report: Report) -> Case:
         """Keep what scanners found, signed with the home's own key.
 
         Args:
-            plugin_id, version: which was scanned: `Registry.again` gives its bytes.
+            plugin_id: which plugin was scanned.
+            version: which of its versions; `Registry.again` gives its bytes.
             report: about that very archive.
 
         Raises:
@@ -161,26 +128,51 @@ class Desk:
             PolicyError: the home's own key can't be read or made.
             AuditError: it can't be recorded, and so did not happen.
         """
-        raise NotImplementedError
+        key = self._registry.own_key()
+        said = {"report": report}
+        return self._say(
+            RecordKind.SCAN, plugin_id, version, key, "this home", "", lambda *_: said, "scanned"
+        )
 
     def approve(
-        self, plugin_id: str, version: str | None, *, key: PrivateKey, why: str = ""
+        self,
+        plugin_id: str,
+        version: str | None,
+        *,
+        key: PrivateKey,
+        why: str = "",
+        seen: str | None = None,
     ) -> Case:
         """Say as a reviewer that a version may serve.
 
         Args:
-            plugin_id, version: which.
+            plugin_id: which plugin.
+            version: which of its versions.
             key: of a person whom the trust store names as a reviewer.
             why: for the record.
+            seen: `Case.seen` of what the reviewer was shown; whatever there is now, if None.
 
         Raises:
             RegistryError: `review.key`: the key may not approve this; `review.twice`: that person
-                has approved it; `review.rejected`; `registry.unknown`, `registry.text`; as
+                has approved it; `review.rejected`; `review.changed`: it is not what was shown; `registry.unknown`, `registry.text`; as
                 `Registry.install`.
             VerificationError, ManifestError: it does not verify any more.
             AuditError: it can't be recorded, and so did not happen.
         """
-        raise NotImplementedError
+
+        def say(now: Standing, matter: Matter) -> dict[str, Any]:
+            _refuse_rejected(now, plugin_id)
+            if seen is not None and seen != seen_of(matter, now.report):
+                raise RegistryError(
+                    "it is not what you were shown: other content, or a newer scan",
+                    code="review.changed",
+                    context=plugin_id,
+                    faults=[Fault("--seen", "look again", f"capwasm review {plugin_id}")],
+                )
+            return {"seen": prints(now.report)}
+
+        name = self._signer(key).name
+        return self._say(RecordKind.APPROVAL, plugin_id, version, key, name, why, say, "approved")
 
     def reject(
         self,
@@ -196,15 +188,21 @@ class Desk:
         A signed rejection beats every approval and every exception of that version.
 
         Args:
-            plugin_id, version: which.
+            plugin_id: which plugin.
+            version: which of its versions; without a key, the one that waits.
             who: for the history; the key's name if there is a key.
-            why: for the record.
+            why: for the record; not empty if there is a key.
             key: of a reviewer, or of somebody who may sign exceptions.
 
         Raises:
             As `approve`, but for `review.rejected`.
         """
-        raise NotImplementedError
+        if key is None:
+            return self._registry.reject(plugin_id, version, who=who, why=why)
+        name = self._signer(key).name
+        return self._said(
+            RecordKind.REJECTION, plugin_id, version, key, name, why, lambda *_: {}, "refused"
+        )
 
     def except_(
         self,
@@ -219,7 +217,8 @@ class Desk:
         """Sign one half of a security exception; it is in force with the other role's word.
 
         Args:
-            plugin_id, version: which.
+            plugin_id: which plugin.
+            version: which of its versions.
             key: of a person with the role `security` or `engineering`.
             what: a finding's rule or fingerprint, as the report has it, or `unreviewed`.
             expires: when it ends, with a time zone; of two words, the earlier time counts.
@@ -229,4 +228,206 @@ class Desk:
             As `approve`; `review.finding`: the report has no such finding; `review.expiry`: that
                 time is past, or later than policy allows.
         """
-        raise NotImplementedError
+        self._check_expiry(expires)
+
+        def say(now: Standing, _matter: Matter) -> dict[str, Any]:
+            _refuse_rejected(now, plugin_id)
+            found = now.report.findings if now.report is not None else ()
+            if what != UNREVIEWED and not any(what in (f.rule, f.fingerprint) for f in found):
+                raise RegistryError(
+                    f"the newest scan has no finding {what[:80]!a}",
+                    code="review.finding",
+                    context=plugin_id,
+                    faults=[Fault("", "see what there is", f"capwasm review {plugin_id}")],
+                )
+            return {"what": what, "expires": expires}
+
+        name = self._signer(key).name
+        return self._say(RecordKind.EXCEPTION, plugin_id, version, key, name, why, say, "excepted")
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _case(self, plugin: PluginRecord, version: str) -> Case:
+        record = gate.version_of(plugin, version)
+        try:
+            candidate = self._registry.again(plugin.id, version)
+        except CapwasmError as exc:
+            trouble = f"{exc.code}: {exc.message}"
+            standing = Standing(
+                ok=False, needs=(Fault("", exc.message), *exc.faults), code=exc.code
+            )
+            return Case(record, plugin.serving, None, (), None, None, (), standing, trouble)
+        registry, at = self._registry, candidate.record
+        matter = registry.reviews.matter(candidate.manifest, at.archive, at.code, at.signers)
+        found = registry.reviews.standing(matter, plugin, whole=True)
+        return Case(
+            record,
+            plugin.serving,
+            candidate.manifest,
+            permissions(candidate.manifest, registry.reviews.capabilities),
+            registry.scales.changes(plugin, candidate),
+            found.report,
+            found.votes,
+            found,
+            seen=seen_of(matter, found.report),
+        )
+
+    def _say(self, kind: RecordKind, plugin_id: str, version: str | None, *how: Any) -> Case:
+        outcome = self._said(kind, plugin_id, version, *how)
+        return self._case(outcome.plugin, outcome.version)
+
+    def _said(
+        self,
+        kind: RecordKind,
+        plugin_id: str,
+        version: str | None,
+        key: PrivateKey,
+        name: str,
+        why: str,
+        say: Callable[[Standing, Matter], dict[str, Any]],
+        told: str,
+    ) -> Outcome:
+        """Sign a record of a version that was proven just now, and keep it."""
+        registry = self._registry
+        when = registry.now()
+        mark = mark_of(name, why, when)
+        with refusals(registry.recorder, told, lambda: plugin_id):
+            chosen = _choose(registry.show(plugin_id), version)
+            candidate = registry.again(plugin_id, chosen)
+            record = candidate.record
+            matter = registry.reviews.matter(
+                candidate.manifest, record.archive, record.code, record.signers
+            )
+            self._check_key(kind, key, matter, record.name)
+
+            def work(draft: Draft, plugin: PluginRecord | None) -> tuple[str, str, tuple[str, ...]]:
+                assert plugin is not None
+                gate.same(plugin, record)
+                before = registry.reviews.standing(matter, plugin, whole=True)
+                made = Record.sign(kind, matter.bond, key, when, why, **say(before, matter))
+                _refuse_twice(before, made, name, record.name)
+                draft.say(made)
+                after = registry.reviews.standing(matter, draft.done(), whole=True)
+                _settle(draft, record, kind, after)
+                if not draft.steps:
+                    draft.note(chosen)
+                return told, chosen, _words(made)
+
+            return registry.change(plugin_id, kind.verb, mark, work)
+
+    def _signer(self, key: PrivateKey) -> TrustedKey:
+        """The key, by the trust store of today.
+
+        Raises:
+            RegistryError: `review.key`: it holds no such key.
+        """
+        found = self._registry.reviews.today().find(key.public.key_id)
+        if found is None:
+            raise RegistryError(
+                "the trust store does not hold this key",
+                code="review.key",
+                faults=[
+                    Fault(
+                        "",
+                        "who has a say in reviews stands in the trust store",
+                        '[[key]]\nname = "NAME"\nroles = ["reviewer"]\nids = ["*"]\n'
+                        f'public = "{key.public.base64()}"',
+                    )
+                ],
+            )
+        return found
+
+    def _check_key(self, kind: RecordKind, key: PrivateKey, matter: Matter, name: str) -> None:
+        if kind is RecordKind.SCAN:
+            return
+        trust, signer = self._registry.reviews.today(), self._signer(key)
+        doubt = doubt_of_key(kind, signer, matter, trust, self._registry.now())
+        if doubt is not None:
+            raise RegistryError(f"key {signer.name}: {doubt[0]}", code="review.key", context=name)
+
+    def _check_expiry(self, expires: datetime) -> None:
+        now, days = self._registry.now(), self._registry.policy.review.exception_days
+        if not now < expires <= now + timedelta(days=days):
+            raise RegistryError(
+                f"an exception ends within {days} days from now, not at {utc_text(expires)}",
+                code="review.expiry",
+                faults=[Fault("--expires", "policy: [review] exception-days")],
+            )
+
+
+def _choose(plugin: PluginRecord, version: str | None) -> str:
+    """The version that is meant.
+
+    Raises:
+        RegistryError: `registry.unknown`.
+    """
+    chosen = version or plugin.waiting or plugin.serving
+    if chosen is None:
+        raise RegistryError(
+            "no version of it is here",
+            code="registry.unknown",
+            context=plugin.id,
+            faults=[Fault("", "nothing waits or serves", "capwasm submit FILE")],
+        )
+    return gate.version_of(plugin, chosen).version
+
+
+def _at_stake(plugin: PluginRecord) -> tuple[str, ...]:
+    """The version that waits, and the one whose code may run."""
+    active = plugin.active
+    return tuple(filter(None, (plugin.waiting, None if active is None else active.version)))
+
+
+def _settle(draft: Draft, record: VersionRecord, kind: RecordKind, after: Standing) -> None:
+    """Bring a version that waits to where what was said brings it."""
+    version = record.version
+    if draft.waiting != version:
+        return  # it serves, or did: whether it may is asked at each load
+    if kind is RecordKind.REJECTION:
+        draft.move(version, None)
+        draft.waiting = None
+    elif kind is RecordKind.SCAN:
+        draft.scan(version)
+    if kind is not RecordKind.REJECTION and after.ok and after.report is not None:
+        draft.review(version)
+
+
+def _refuse_rejected(now: Standing, plugin_id: str) -> None:
+    if now.code == "review.rejected":
+        raise RegistryError(
+            "this version was rejected, for good; a new version can be reviewed",
+            code="review.rejected",
+            context=plugin_id,
+            faults=now.needs,
+        )
+
+
+def _refuse_twice(before: Standing, made: Record, name: str, version: str) -> None:
+    """Refuse what adds nothing: the same person, the same word, and nothing new was seen."""
+    if made.kind is RecordKind.SCAN:
+        return
+    mine = [
+        v
+        for v in before.votes
+        if v.counts
+        and v.record.kind is made.kind
+        and v.name == name
+        and v.record.what == made.what
+        and v.record.expires == made.expires
+        and made.seen <= v.record.seen
+    ]
+    if mine:
+        raise RegistryError(
+            f"{name} has said this already, at {utc_text(mine[0].record.when)}",
+            code="review.twice",
+            context=version,
+        )
+
+
+def _words(record: Record) -> tuple[str, ...]:
+    """What the audit log is told of a record."""
+    report = record.report
+    if report is not None:
+        return tuple(f"{count} {severity}" for severity, count in report.counts.items())
+    until = f" until {utc_text(record.expires)}" if record.expires else ""
+    return tuple(filter(None, (f"key {record.key_id}", f"{record.what}{until}")))

@@ -6,7 +6,8 @@ Pure.  What it comes to is written by the ledger, as one transaction, or not at 
 from __future__ import annotations
 
 import dataclasses
-from typing import Final
+import hashlib
+from typing import TYPE_CHECKING, Final
 
 from capwasm.errors import RegistryError
 
@@ -17,6 +18,7 @@ from .model import (
     Permit,
     PermitKind,
     PluginRecord,
+    ReviewRow,
     State,
     Step,
     VersionRecord,
@@ -24,6 +26,9 @@ from .model import (
     order,
     publishers,
 )
+
+if TYPE_CHECKING:
+    from capwasm.review.record import Record
 
 __all__ = ["Draft"]
 
@@ -50,6 +55,7 @@ class Draft:
         self.serving, self.waiting = plugin.serving, plugin.waiting
         self.highest, self.owners = plugin.highest, plugin.owners
         self.pinned, self.removed = plugin.pinned, plugin.removed
+        self.reviews = plugin.reviews
 
     @staticmethod
     def blank(plugin_id: str, mark: Mark) -> PluginRecord:
@@ -58,17 +64,20 @@ class Draft:
 
     # -- versions ---------------------------------------------------------------------------------
 
-    def submit(self, candidate: Candidate, pending: tuple[str, ...] = ()) -> None:
-        """Enter a verified candidate: submitted, then scanned."""
+    def submit(
+        self, candidate: Candidate, pending: tuple[str, ...] = (), *, looked_at: bool = True
+    ) -> None:
+        """Enter a verified candidate: submitted, and then scanned, unless others are to do that."""
         record = dataclasses.replace(
             candidate.record, pending=pending, installed=self._mark, changed=self._mark
         )
         self._allow(record.version, None, State.SUBMITTED)
         self._versions[record.version] = record
-        self.move(record.version, State.SCANNED)
+        if looked_at:
+            self.move(record.version, State.SCANNED)
 
     def park(self, version: str) -> None:
-        """Have a scanned version wait for a person; one that waited before is forgotten."""
+        """Have a version wait for a person; one that waited before is forgotten."""
         if self.waiting not in (None, version):
             self.move(self.waiting, None)
         self.waiting = version
@@ -80,20 +89,32 @@ class Draft:
             RegistryError: `registry.state`.
         """
         record = self._get(version)
+        # One that waited did not serve before, also when its review is done.
+        first = record.state in (State.SUBMITTED, State.SCANNED) or version == self.waiting
         if self.serving not in (None, version):
             before = self._versions.get(self.serving)
             if before is not None and before.state is State.ACTIVE:
                 self.move(before.version, State.REVIEWED)
-        if record.state is State.SCANNED:
-            self.move(version, State.REVIEWED)
+        self.review(version)
         self.move(version, State.ACTIVE, pending=())
         self.serving, self.removed = version, None
         if self.waiting is not None and not is_older(version, self.waiting):
             if self.waiting != version:
                 self.move(self.waiting, None)
             self.waiting = None
-        self._accept(record, first=record.state is State.SCANNED)
+        self._accept(record, first=first)
         self._forget_old()
+
+    def scan(self, version: str) -> None:
+        """Bring a version that was submitted to where it was looked at; any other stays."""
+        if self._get(version).state is State.SUBMITTED:
+            self.move(version, State.SCANNED)
+
+    def review(self, version: str) -> None:
+        """Bring a version that was never decided on to where it may serve; any other stays."""
+        self.scan(version)
+        if self._get(version).state is State.SCANNED:
+            self.move(version, State.REVIEWED)
 
     def leave(self) -> None:
         """Take the version that serves out of service, if it is still in it."""
@@ -140,6 +161,21 @@ class Draft:
         state = found.state if found is not None else None
         self.steps.append(self._step(version, state, state))
 
+    def say(self, record: Record) -> None:
+        """Enter a review record; whoever does notes a step, too: its seal covers the record."""
+        envelope = record.envelope.encode()
+        row = ReviewRow(
+            self._old.id,
+            0,
+            record.kind,
+            record.bond.version,
+            record.bond.archive,
+            hashlib.sha256(envelope).hexdigest(),
+            self._mark,
+            envelope,
+        )
+        self.reviews = (*self.reviews, row)
+
     # -- the plugin -------------------------------------------------------------------------------
 
     def permit(self, kind: PermitKind, subject: str) -> Permit:
@@ -182,6 +218,7 @@ class Draft:
             changed=self._mark,
             versions=tuple(sorted(self._versions.values(), key=order)),
             permits=tuple(self._permits[key] for key in sorted(self._permits)),
+            reviews=self.reviews,
         )
 
     # -- inside -----------------------------------------------------------------------------------
@@ -198,7 +235,8 @@ class Draft:
 
     def _forget_old(self) -> None:
         """Drop the rows of versions that nobody will go back to."""
-        old = [v for v in self.done().versions if v.state is State.REVIEWED]
+        now = self.done()
+        old = [v for v in now.versions if v.state is State.REVIEWED and now.accepted(v.version)]
         for record in old[:-KEEP]:
             self.move(record.version, None)
 

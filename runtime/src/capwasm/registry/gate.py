@@ -24,12 +24,14 @@ from .model import (
     publishers,
     utc_text,
 )
+from .reviews import check_standing
 
 __all__ = [
     "active",
     "admit",
     "came_before",
     "check_subject",
+    "is_reviewed",
     "obey",
     "of_age",
     "served_before",
@@ -55,6 +57,20 @@ def version_of(plugin: PluginRecord, version: str) -> VersionRecord:
             context=plugin.id,
         )
     return record
+
+
+def same(plugin: PluginRecord | None, record: VersionRecord) -> PluginRecord:
+    """The plugin, if that version of it is still as it was when it was proven.
+
+    Raises:
+        RegistryError: `registry.state`.
+    """
+    now = None if plugin is None else plugin.version(record.version)
+    if plugin is None or now is None or now.archive != record.archive:
+        raise RegistryError(
+            "it was changed meanwhile; try again", code="registry.state", context=record.name
+        )
+    return plugin
 
 
 def active(plugin: PluginRecord) -> VersionRecord:
@@ -150,6 +166,16 @@ def of_age(decision: Decision, candidate: Candidate) -> None:
         )
 
 
+def is_reviewed(decision: Decision, name: str) -> None:
+    """Pass if nothing lacks of its review, over which nobody's word helps.
+
+    Raises:
+        RegistryError: as `check_standing`.
+    """
+    if decision.lacks is not None:
+        check_standing(decision.lacks, name)
+
+
 def obey(decision: Decision, name: str) -> None:
     """Raise what the rules refuse.
 
@@ -165,9 +191,21 @@ def obey(decision: Decision, name: str) -> None:
 
 
 def take_in(
-    draft: Draft, plugin: PluginRecord | None, candidate: Candidate, decision: Decision
+    draft: Draft,
+    plugin: PluginRecord | None,
+    candidate: Candidate,
+    decision: Decision,
+    *,
+    hold: bool = False,
 ) -> tuple[str, str, tuple[str, ...]]:
     """Enter a candidate that the rules don't refuse; what was done, its version, and reasons.
+
+    Args:
+        draft: the change.
+        plugin: the record before it.
+        candidate: what is to be entered.
+        decision: of the rules.
+        hold: whether it waits, even if the rules accept it.
 
     Raises:
         RegistryError: `registry.name-taken`: the same content, but signed by others.
@@ -175,13 +213,14 @@ def take_in(
     record = candidate.record
     version = record.version
     before = None if plugin is None else plugin.version(version)
-    pending = decision.verdict is Verdict.PENDING
-    ripe = before is not None and before.state is State.SCANNED and not pending
+    pending = hold or decision.verdict is Verdict.PENDING
+    reasons = decision.reasons if decision.verdict is Verdict.PENDING else ("a review of it",)
+    waits = before is not None and draft.waiting == version
+    ripe = waits and not pending
     back = before is not None and _goes_back(draft, before) and not pending
     if before is not None and before.bundle == record.bundle and not ripe and not back:
         return "unchanged", version, before.pending or (f"it is {before.state}",)
     ours = bool(publishers(record.signers) & draft.owners)
-    waits = before is not None and before.state is State.SCANNED
     if before is not None and before.bundle != record.bundle and pending and (waits or not ours):
         raise RegistryError(
             "the same content, signed by others: " + "; ".join(decision.reasons),
@@ -194,10 +233,11 @@ def take_in(
         if not ripe and not back:
             return "renewed", version, ()
     else:
-        draft.submit(candidate, decision.reasons if pending else ())
+        looked_at = not hold and decision.lacks is None
+        draft.submit(candidate, reasons if pending else (), looked_at=looked_at)
     if pending:
         draft.park(version)
-        return "pending", version, decision.reasons
+        return "submitted" if hold else "pending", version, reasons
     draft.use(*decision.used)
     draft.serve(version)
     return "installed" if plugin is None or plugin.serving is None else "updated", version, ()
@@ -219,7 +259,7 @@ def came_before(plugin: PluginRecord, version: str) -> str:
         RegistryError: `registry.unknown`, `registry.state`.
     """
     record = version_of(plugin, version)
-    if version == plugin.serving or record.state is State.SCANNED:
+    if version in (plugin.serving, plugin.waiting):
         what = "it is the version that serves" if version == plugin.serving else "it never served"
         raise RegistryError(what, code="registry.state", context=record.name)
     return version

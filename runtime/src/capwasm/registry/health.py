@@ -206,7 +206,9 @@ class Health:
     def _begin(self, record: VersionRecord) -> None:
         """Put a version on trial if it is new, and there is one to go back to."""
         plugin = self._registry.show(record.plugin)
-        back = any(v.state is State.REVIEWED for v in plugin.versions)
+        back = any(
+            v.state is State.REVIEWED and plugin.accepted(v.version) for v in plugin.versions
+        )
         until = datetime.fromisoformat(record.changed.when) + timedelta(hours=self._budget.hours)
         if record.version != plugin.highest or not back or self._now() >= until:
             return

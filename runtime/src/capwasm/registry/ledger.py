@@ -6,6 +6,7 @@ all that belongs to the plugin, the one digest over all plugins, and the count i
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +16,18 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 from capwasm.errors import RegistryError
 
 from .db import Connection
-from .model import Listed, Mark, Permit, PermitKind, PluginRecord, State, Step, VersionRecord, order
+from .model import (
+    Listed,
+    Mark,
+    Permit,
+    PermitKind,
+    PluginRecord,
+    ReviewRow,
+    State,
+    Step,
+    VersionRecord,
+    order,
+)
 from .seal import Sealer
 
 if TYPE_CHECKING:
@@ -99,7 +111,34 @@ class Ledger:
             _plugin(row),
             versions=tuple(sorted(map(_version, versions), key=order)),
             permits=tuple(map(_permit, permits)),
+            reviews=self.reviews(plugin_id),
         )
+
+    def reviews(self, plugin_id: str, *, whole: bool = False) -> tuple[ReviewRow, ...]:
+        """All that was said of a plugin, oldest first; call `plugin` as well, which shows its end.
+
+        Args:
+            plugin_id: the plugin.
+            whole: with the envelopes of scans that newer ones replaced, which nobody needs.
+        """
+        newest = (
+            "SELECT max(number) FROM reviews WHERE plugin = ?1 AND kind = 'scan' GROUP BY archive"
+        )
+        rows = self._db.execute(
+            "SELECT plugin, number, kind, version, archive, digest, who, at, why, seal, CASE WHEN ?2"  # noqa: S608  a constant
+            f" OR kind <> 'scan' OR number IN ({newest}) THEN envelope END"
+            " FROM reviews WHERE plugin = ?1 ORDER BY number",
+            (plugin_id, whole),
+        )
+        found, before = [], b""
+        for number, (*row, seal, envelope) in enumerate(rows, start=1):
+            if row[1] != number or not self._sealer.is_true(seal, "reviews", row, before):
+                self._tampered(f"reviews: {plugin_id} {number}")
+            if envelope is not None and hashlib.sha256(envelope).hexdigest() != row[5]:
+                self._tampered(f"reviews: {plugin_id} {number}: its record")
+            before = seal
+            found.append(_review(row, envelope))
+        return tuple(found)
 
     def steps(self, plugin_id: str) -> tuple[Step, ...]:
         """The history of a plugin, oldest first; call `plugin` as well, which shows its end."""
@@ -137,7 +176,8 @@ class Ledger:
         self._db.execute("PRAGMA defer_foreign_keys = ON")
         versions = self._replace("versions", plugin.id, map(_version_row, plugin.versions))
         permits = self._replace("permits", plugin.id, map(_permit_row, plugin.permits))
-        number, before = self._last_step(plugin.id)
+        self._add_reviews(plugin)
+        number, before = self._last("steps", plugin.id)
         for step in steps:
             number += 1
             row = _step_row(replace(step, number=number))
@@ -175,18 +215,35 @@ class Ledger:
         marks = ",".join("?" * len(row))
         self._db.execute(f"INSERT INTO {table} VALUES ({marks})", row)  # noqa: S608  a constant
 
-    def _last_step(self, plugin_id: str) -> tuple[int, bytes]:
+    def _add_reviews(self, plugin: PluginRecord) -> None:
+        """Enter the records that have no number yet; those that have one never change."""
+        number, before = self._last("reviews", plugin.id)
+        for review in plugin.reviews:
+            if review.number:
+                continue
+            number += 1
+            row = _review_row(replace(review, number=number))
+            before = self._sealer.seal("reviews", row, before)
+            self._insert("reviews", (*row, before, review.envelope))
+
+    def _last(self, table: str, plugin_id: str) -> tuple[int, bytes]:
         row = self._db.execute(
-            "SELECT number, seal FROM steps WHERE plugin = ? ORDER BY number DESC LIMIT 1",
+            f"SELECT number, seal FROM {table} WHERE plugin = ? ORDER BY number DESC LIMIT 1",  # noqa: S608  a constant
             (plugin_id,),
         ).fetchone()
         return (0, b"") if row is None else (row[0], row[1])
 
     def _parts(self, plugin_id: str, versions: list[Row], permits: list[Row]) -> bytes:
         """One seal for all that belongs to a plugin: none can be left out or put back."""
-        number, last = self._last_step(plugin_id)
-        counts = (plugin_id, len(versions), len(permits), number)
-        return self._sealer.seal("parts", counts, *(r[-1] for r in (*versions, *permits)), last)
+        number, last = self._last("steps", plugin_id)
+        counts: Row = (plugin_id, len(versions), len(permits), number)
+        seals = [*(r[-1] for r in (*versions, *permits)), last]
+        reviews, newest = self._last("reviews", plugin_id)
+        # Plugins without reviews are sealed as they were before there were any.  That hides none:
+        # each comes with a step, whose seal this covers.
+        if reviews:
+            counts, seals = (*counts, reviews), [*seals, newest]
+        return self._sealer.seal("parts", counts, *seals)
 
     def _seals(self) -> list[tuple[str, bytes]]:
         return self._db.execute("SELECT id, seal FROM plugins ORDER BY id").fetchall()
@@ -322,4 +379,27 @@ def _step_row(s: Step) -> Row:
         s.mark.who,
         s.mark.when,
         s.mark.why,
+    )
+
+
+def _review(row: Sequence[Any], envelope: bytes | None) -> ReviewRow:
+    from capwasm.review.record import RecordKind
+
+    plugin, number, kind, version, archive, digest, *mark = row
+    return ReviewRow(
+        plugin, number, RecordKind(kind), version, archive, digest, Mark(*mark), envelope
+    )
+
+
+def _review_row(r: ReviewRow) -> Row:
+    return (
+        r.plugin,
+        r.number,
+        r.kind.value,
+        r.version,
+        r.archive,
+        r.digest,
+        r.mark.who,
+        r.mark.when,
+        r.mark.why,
     )

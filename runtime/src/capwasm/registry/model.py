@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # to list ten thousand plugins takes less time than to import
     from capwasm.capsule.trust import Role
     from capwasm.capsule.verify import Signer, VerifiedArtifact
     from capwasm.grants.manifest import Manifest
+    from capwasm.review.record import RecordKind
+    from capwasm.review.rules import Standing
 
 __all__ = [
     "TRANSITIONS",
@@ -34,6 +36,7 @@ __all__ = [
     "PermitKind",
     "PluginRecord",
     "Release",
+    "ReviewRow",
     "Source",
     "State",
     "Step",
@@ -50,11 +53,11 @@ class State(StrEnum):
     """How far a version has come.  A plugin's code runs in `ACTIVE` alone."""
 
     SUBMITTED = "submitted"
-    """Its bundle is in the store."""
+    """Its signatures, content and manifest were verified, and its bundle is in the store."""
     SCANNED = "scanned"
-    """Signatures, content and manifest were verified.  Here an update waits for a person."""
+    """It was looked at: by scanners, or by the update rules, which want a person to see it."""
     REVIEWED = "reviewed"
-    """It was accepted, and may serve.  So are the versions that another one replaced."""
+    """All that had to be said of it was said.  So are the versions that another one replaced."""
     ACTIVE = "active"
     SUSPENDED = "suspended"
     """Somebody, or its own errors, took it out of service."""
@@ -65,7 +68,7 @@ class State(StrEnum):
 TRANSITIONS: Final[Mapping[State | None, frozenset[State | None]]] = MappingProxyType(
     {
         None: frozenset({State.SUBMITTED}),
-        State.SUBMITTED: frozenset({State.SCANNED, State.REVOKED}),
+        State.SUBMITTED: frozenset({State.SCANNED, State.REVOKED, None}),
         State.SCANNED: frozenset({State.REVIEWED, State.REVOKED, None}),
         State.REVIEWED: frozenset({State.ACTIVE, State.SUSPENDED, State.REVOKED, None}),
         State.ACTIVE: frozenset({State.REVIEWED, State.SUSPENDED, State.REVOKED, None}),
@@ -77,6 +80,9 @@ TRANSITIONS: Final[Mapping[State | None, frozenset[State | None]]] = MappingProx
 
 A revoked version is never removed, so that it can't come back as a new one.
 """
+
+
+_TAKEN: Final = frozenset({State.REVIEWED, State.ACTIVE, State.SUSPENDED})
 
 
 def utc_text(when: datetime) -> str:
@@ -159,6 +165,28 @@ class VersionRecord:
         return frozenset(s.key_id for s in self.signers)
 
 
+@dataclass(frozen=True, slots=True)
+class ReviewRow:
+    """One review record, as the registry keeps it: for good, and in order.
+
+    Attributes:
+        number: from 1 on, without a gap, by plugin; 0 for one that is yet to be kept.
+        kind, version, archive: of what, as the record itself says.
+        digest: SHA-256 of the envelope, in hex.
+        mark: who brought it, when and why.
+        envelope: the signed record; None for a scan that a newer one of the same archive replaced.
+    """
+
+    plugin: str
+    number: int
+    kind: RecordKind
+    version: str
+    archive: str
+    digest: str
+    mark: Mark
+    envelope: bytes | None = field(repr=False)
+
+
 class PermitKind(StrEnum):
     """What an exception lets by."""
 
@@ -199,6 +227,7 @@ class PluginRecord:
         changed: its last step.
         versions: in the order of SemVer.
         permits: exceptions in force.
+        reviews: all that was said of any of its versions, oldest first.
     """
 
     id: str
@@ -212,10 +241,16 @@ class PluginRecord:
     changed: Mark
     versions: tuple[VersionRecord, ...] = ()
     permits: tuple[Permit, ...] = ()
+    reviews: tuple[ReviewRow, ...] = ()
 
     def version(self, version: str) -> VersionRecord | None:
         """The record of that version, or None."""
         return next((v for v in self.versions if v.version == version), None)
+
+    def accepted(self, version: str) -> bool:
+        """Whether that version served once, or does; one that waits did not, reviewed or not."""
+        found = self.version(version)
+        return found is not None and found.state in _TAKEN and version != self.waiting
 
     @property
     def active(self) -> VersionRecord | None:
@@ -335,6 +370,7 @@ class Decision:
         faults: of a refusal, each with the line that would let it by.
         used: exceptions that it rests on.
         until: when it will be old enough; before that, no person's word lets it serve.
+        lacks: what its review lacks; before that is there, nobody's word lets it serve.
     """
 
     verdict: Verdict
@@ -343,6 +379,7 @@ class Decision:
     faults: tuple[Fault, ...] = ()
     used: tuple[Permit, ...] = ()
     until: datetime | None = None
+    lacks: Standing | None = None
 
 
 @dataclass(frozen=True, slots=True)

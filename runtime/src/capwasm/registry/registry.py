@@ -10,8 +10,7 @@ store and verifies it again, against the trust and the floor of today.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from os import PathLike
 from typing import Any
@@ -19,20 +18,21 @@ from typing import Any
 from capwasm.capability import Capability
 from capwasm.capsule.artifact import read_artifact
 from capwasm.capsule.identity import check_id, check_version
+from capwasm.capsule.keys import PrivateKey
 from capwasm.capsule.trust import TrustStore, utc_now
 from capwasm.capsule.verify import VerifiedArtifact
-from capwasm.errors import AuditError, CapwasmError, RegistryError
-from capwasm.events import ALLOWED, DENIED, Event, Recorder
+from capwasm.errors import RegistryError
+from capwasm.events import Recorder
 from capwasm.grants.consent_store import ConsentStore
 from capwasm.grants.policy import Policy
 
 from . import gate
 from .books import known
 from .draft import Draft
-from .ledger import Ledger
 from .model import (
     Candidate,
     Decision,
+    Mark,
     Outcome,
     Permit,
     PermitKind,
@@ -43,6 +43,7 @@ from .model import (
 from .rules import decide
 from .scales import Memo, Rules, Scales
 from .shelf import Shelf
+from .telling import refusals, tell
 from .texts import clean, mark_of
 
 __all__ = ["Registry"]
@@ -68,6 +69,8 @@ class Registry(Shelf):
         now: Callable[[], datetime] = utc_now,
         check: Callable[[VerifiedArtifact], None] = lambda _artifact: None,
         consents: ConsentStore | None = None,
+        own_key: Callable[[], PrivateKey] | None = None,
+        **reviews: Any,
     ) -> None:
         """Use the registry of a home directory; nothing is read or made before the first use.
 
@@ -82,10 +85,20 @@ class Registry(Shelf):
             check: as for `Shelf`; asked at each change too.
             consents: what persons agreed to: an update that a load would be denied for want of it
                 waits; if None, that is not looked at.
+            own_key: the home's key, which signs what scanners found; made at need.
+            reviews: `today` and `own`, as for `Shelf`.
         """
-        super().__init__(root, trust=trust, policy=policy, capabilities=capabilities, check=check)
-        self._recorder, self._now = recorder, now
-        self._scales = Scales(self._intake, self.store, rules, consents, now)
+        super().__init__(
+            root,
+            trust=trust,
+            policy=policy,
+            capabilities=capabilities,
+            check=check,
+            now=now,
+            **reviews,
+        )
+        self.recorder, self.now, self._own_key = recorder, now, own_key
+        self.scales = Scales(self._intake, self.store, rules, self.reviews, consents, now)
 
     # -- changes ----------------------------------------------------------------------------------
 
@@ -117,9 +130,43 @@ class Registry(Shelf):
                 and nothing changed.
             AuditError: it can't be recorded, and so did not happen.
         """
-        mark = mark_of(who, why, self._now())
+        return self._take(source, "install", who, why, source_name, published)
+
+    def submit(
+        self,
+        source: str | PathLike[str] | bytes,
+        *,
+        who: str,
+        why: str = "",
+        source_name: str = "",
+        published: datetime | None = None,
+    ) -> Outcome:
+        """Take in a capsule to be looked at: verified and kept as by `install`, and never serving.
+
+        Args:
+            source: as for `install`.
+            who: as for `install`.
+            why: as for `install`.
+            source_name: as for `install`.
+            published: as for `install`.
+
+        Raises:
+            As `install`; RegistryError: `review.rejected`.
+        """
+        return self._take(source, "submit", who, why, source_name, published)
+
+    def _take(
+        self,
+        source: str | PathLike[str] | bytes,
+        action: str,
+        who: str,
+        why: str,
+        source_name: str,
+        published: datetime | None,
+    ) -> Outcome:
+        mark = mark_of(who, why, self.now())
         name = ""
-        with self._refusals("install", lambda: name):
+        with refusals(self.recorder, action, lambda: name):
             artifact = read_artifact(source)
             where = clean(source_name or artifact.name)
             candidate = self._intake.examine(artifact, source=where, published=published)
@@ -127,18 +174,18 @@ class Registry(Shelf):
             memo: Memo = {}
             current = self.find(candidate.record.plugin)
             gate.obey(
-                self._scales.decide(current, candidate, memo), name
+                self.scales.decide(current, candidate, memo), name
             )  # before anything is written
             self.store.put(artifact.data)
 
             def work(draft: Draft, plugin: PluginRecord | None) -> tuple[str, str, tuple[str, ...]]:
-                decision = self._scales.decide(plugin, candidate, memo)
+                decision = self.scales.decide(plugin, candidate, memo)
                 gate.obey(decision, name)
                 if not self.store.has(candidate.record.bundle):  # a collector was faster
                     self.store.put(artifact.data)
-                return gate.take_in(draft, plugin, candidate, decision)
+                return gate.take_in(draft, plugin, candidate, decision, hold=action == "submit")
 
-            return self._change(candidate.record.plugin, "install", mark, work, new=True)
+            return self.change(candidate.record.plugin, action, mark, work, new=True)
 
     def weigh(self, candidate: Candidate) -> Decision:
         """What `install` would come to now; nothing is changed, and nothing recorded.
@@ -150,7 +197,7 @@ class Registry(Shelf):
             RegistryError: it can't be read, or can't be believed.
             ConsentError: a consent of the plugin can't be read.
         """
-        return self._scales.decide(self.find(candidate.record.plugin), candidate)
+        return self.scales.decide(self.find(candidate.record.plugin), candidate)
 
     def activate(
         self, plugin_id: str, version: str | None = None, *, who: str, why: str = ""
@@ -217,20 +264,28 @@ class Registry(Shelf):
 
         return self._serve(plugin_id, "rollback", choose, who, why, leaving)
 
-    def reject(self, plugin_id: str, *, who: str, why: str = "") -> Outcome:
-        """Forget the version that waits for a person.
+    def reject(
+        self, plugin_id: str, version: str | None = None, *, who: str, why: str = ""
+    ) -> Outcome:
+        """Forget the version that waits for a person; if one is named, only if that waits.
 
         Raises:
             RegistryError: `registry.unknown` if there is none; as `install`.   AuditError.
         """
 
         def work(draft: Draft, _plugin: PluginRecord | None) -> tuple[str, str, tuple[str, ...]]:
-            version = draft.waiting
-            draft.move(version, None)
+            if version not in (None, draft.waiting):
+                raise RegistryError(
+                    f"version {ascii(version)[1:-1]} does not wait",
+                    code="registry.unknown",
+                    context=plugin_id,
+                )
+            gone = draft.waiting
+            draft.move(gone, None)
             draft.waiting = None
-            return "rejected", version or "", ()
+            return "rejected", gone or "", ()
 
-        return self._change(plugin_id, "reject", mark_of(who, why, self._now()), work)
+        return self.change(plugin_id, "reject", mark_of(who, why, self.now()), work)
 
     def suspend(
         self, plugin_id: str, version: str | None = None, *, who: str, why: str = ""
@@ -245,7 +300,7 @@ class Registry(Shelf):
             draft.move(version or draft.serving, State.SUSPENDED)
             return "suspended", version or draft.serving or "", ()
 
-        return self._change(plugin_id, "suspend", mark_of(who, why, self._now()), work)
+        return self.change(plugin_id, "suspend", mark_of(who, why, self.now()), work)
 
     def kill(self, plugin_id: str, *, who: str, why: str = "") -> Outcome:
         """Have every core of this home end what runs of a plugin; its state stays what it is.
@@ -261,8 +316,8 @@ class Registry(Shelf):
             draft.note(draft.serving or "")
             return "killed", draft.serving or "", ()
 
-        mark = mark_of(who, why, self._now())
-        return self._change(check_id(plugin_id), "kill", mark, work, new=True)
+        mark = mark_of(who, why, self.now())
+        return self.change(check_id(plugin_id), "kill", mark, work, new=True)
 
     def revoke(self, plugin_id: str, version: str, *, who: str, why: str = "") -> Outcome:
         """End a version for good.  If it serves, nothing serves any more.
@@ -277,7 +332,7 @@ class Registry(Shelf):
                 draft.waiting = None
             return "revoked", version, ()
 
-        return self._change(plugin_id, "revoke", mark_of(who, why, self._now()), work)
+        return self.change(plugin_id, "revoke", mark_of(who, why, self.now()), work)
 
     def remove(self, plugin_id: str, *, who: str, why: str = "") -> Outcome:
         """Remove a plugin.  Its id stays its publisher's, and no lower version can come after it.
@@ -298,7 +353,7 @@ class Registry(Shelf):
             draft.note()
             return "removed", version, ()
 
-        return self._change(plugin_id, "remove", mark_of(who, why, self._now()), work)
+        return self.change(plugin_id, "remove", mark_of(who, why, self.now()), work)
 
     def pin(self, plugin_id: str, version: str | None, *, who: str, why: str = "") -> Outcome:
         """Have no update leave a version; None: have them again.
@@ -313,7 +368,7 @@ class Registry(Shelf):
             draft.note(version or "")
             return "pinned" if version else "unpinned", version or "", ()
 
-        return self._change(plugin_id, "pin", mark_of(who, why, self._now()), work)
+        return self.change(plugin_id, "pin", mark_of(who, why, self.now()), work)
 
     def permit(
         self, plugin_id: str, kind: PermitKind, subject: str, *, who: str, why: str = ""
@@ -332,9 +387,20 @@ class Registry(Shelf):
             draft.note()
             return "permitted", "", (f"{kind} {subject}",)
 
-        mark = mark_of(who, why, self._now())
-        self._change(check_id(plugin_id), "permit", mark, work, new=True)
+        mark = mark_of(who, why, self.now())
+        self.change(check_id(plugin_id), "permit", mark, work, new=True)
         return made[0]
+
+    def own_key(self) -> PrivateKey:
+        """The home's key.
+
+        Raises:
+            RegistryError: `review.key`: there is none here.
+            PolicyError: it can't be read or made.
+        """
+        if self._own_key is None:
+            raise RegistryError("this home has no key of its own", code="review.key")
+        return self._own_key()
 
     def collect(self) -> tuple[int, int]:
         """Remove capsules that no version refers to, and what killed writers left.
@@ -364,8 +430,8 @@ class Registry(Shelf):
         leaving: str | None = None,
     ) -> Outcome:
         """Have a version serve whose capsule is in the store: proven again, and then decided on."""
-        mark = mark_of(who, why, self._now())
-        with self._refusals(action, lambda: plugin_id):
+        mark = mark_of(who, why, self.now())
+        with refusals(self.recorder, action, lambda: plugin_id):
             plugin = self.show(plugin_id)
             version = choose(plugin)
             record = gate.version_of(plugin, version)
@@ -383,21 +449,35 @@ class Registry(Shelf):
                 if back and draft.highest is not None and is_older(version, draft.highest):
                     draft.permit(PermitKind.DOWNGRADE, version)
                 # What the rules only wanted a person to see has now been seen.
-                decision = self._scales.decide(draft.done(), candidate)
+                decision = self.scales.decide(draft.done(), candidate)
                 gate.obey(decision, record.name)
                 gate.of_age(decision, candidate)
+                gate.is_reviewed(decision, record.name)
                 draft.use(*decision.used)
                 if back:
                     draft.leave()
                 draft.serve(version)
                 return "rolled-back" if back else "activated", version, ()
 
-            return self._change(plugin_id, action, mark, change)
+            return self.change(plugin_id, action, mark, change)
 
-    def _change(
-        self, plugin_id: str, action: str, mark: Any, work: Work, *, new: bool = False
+    def change(
+        self, plugin_id: str, action: str, mark: Mark, work: Work, *, new: bool = False
     ) -> Outcome:
-        """One change of one plugin: decided, written, recorded, committed."""
+        """One change of one plugin: decided, written, recorded, committed.
+
+        Args:
+            plugin_id: the plugin.
+            action: the verb, for its history.
+            mark: who, when and why.
+            work: makes it on a draft, given the record before; returns what was done, the version
+                that it was about, and reasons.
+            new: whether nobody need have seen the plugin.
+
+        Raises:
+            RegistryError: `registry.unknown`; what `work` raises; it can't be written.
+            AuditError: it can't be recorded, and so did not happen.
+        """
         with self._books.writing() as ledger:
             plugin = ledger.plugin(plugin_id)
             if not new:
@@ -406,58 +486,10 @@ class Registry(Shelf):
             told, version, reasons = work(draft, plugin)
             after = draft.done()
             before = None if plugin is None else plugin.serving
+            outcome = Outcome(told, version, before, after, reasons)
             if draft.steps:
                 ledger.save(after, draft.steps)
-                self._tell(ledger, told, version, before, after, reasons)
+                tell(self.recorder, ledger.sequence, outcome)
         if draft.steps:
             self._books.note()
-        return Outcome(told, version, before, after, reasons)
-
-    def _tell(
-        self,
-        ledger: Ledger,
-        told: str,
-        version: str,
-        before: str | None,
-        after: PluginRecord,
-        reasons: tuple[str, ...],
-    ) -> None:
-        record = after.version(version)
-        details: dict[str, Any] = {"who": after.changed.who, "sequence": ledger.sequence}
-        if before not in (None, version):
-            details["before"] = before
-        if record is not None:
-            details |= {"bundle": record.bundle, "signers": sorted(record.key_ids)}
-        if reasons:
-            details["reasons"] = list(reasons)
-        self._recorder.record(
-            Event(
-                "install",
-                ALLOWED,
-                plugin=f"{after.id}@{version}" if version else after.id,
-                action=told,
-                target="" if record is None else record.archive,
-                reason=after.changed.why,
-                details=details,
-            )
-        )
-
-    @contextlib.contextmanager
-    def _refusals(self, action: str, name: Callable[[], str]) -> Iterator[None]:
-        """Record what was refused, and why."""
-        try:
-            yield
-        except CapwasmError as exc:
-            if not isinstance(exc, AuditError):
-                self._recorder.record(
-                    Event(
-                        "install",
-                        DENIED,
-                        plugin=name(),
-                        action=action,
-                        target=exc.message[:300],
-                        reason=exc.code,
-                        details={"faults": [f"{f.path}: {f.message}" for f in exc.faults[:20]]},
-                    )
-                )
-            raise
+        return outcome

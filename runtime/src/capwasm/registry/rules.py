@@ -7,6 +7,7 @@ same as a table.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Final
@@ -14,6 +15,7 @@ from typing import Final
 from capwasm.capability import Risk
 from capwasm.errors import Fault
 from capwasm.grants.policy import Policy
+from capwasm.review.rules import Standing
 
 from .changes import Changes
 from .model import (
@@ -31,10 +33,9 @@ from .model import (
     utc_text,
 )
 
-__all__ = ["decide", "serves_from"]
+__all__ = ["decide", "reviewed", "serves_from"]
 
 MAX_REASONS: Final = 50
-_TAKEN: Final = frozenset({State.REVIEWED, State.ACTIVE, State.SUSPENDED})
 
 
 def decide(
@@ -87,6 +88,24 @@ def decide(
     return Decision(Verdict.ACCEPT, reasons=first, used=tuple(used))
 
 
+def reviewed(decision: Decision, found: Standing) -> Decision:
+    """What the rules decided, given what its review came to.
+
+    Args:
+        decision: by the rules above.
+        found: how the candidate stands.
+    """
+    if found.ok or decision.verdict is Verdict.REFUSE:
+        return decision
+    texts = tuple(fault.message for fault in found.needs)
+    if found.code == "review.rejected":
+        return Decision(Verdict.REFUSE, found.code, texts, found.needs)
+    before = decision.reasons if decision.verdict is Verdict.PENDING else ()
+    return dataclasses.replace(
+        decision, verdict=Verdict.PENDING, reasons=(*before, *texts), lacks=found
+    )
+
+
 def serves_from(
     plugin: PluginRecord | None, record: VersionRecord, policy: Policy, now: datetime
 ) -> datetime | None:
@@ -96,7 +115,7 @@ def serves_from(
     where nobody says when it was released, or says that it was later than that.
     """
     known = None if plugin is None else plugin.version(record.version)
-    if known is not None and known.state in _TAKEN:
+    if plugin is not None and plugin.accepted(record.version):
         return None
     seen = now if known is None else datetime.fromisoformat(known.installed.when)
     published = record.published
@@ -162,7 +181,7 @@ def _waits(
     """What a person must see first; exceptions that this rests on go to `used`."""
     plugin, record = current.plugin, candidate.record
     known = plugin.version(record.version)
-    accepted = known is not None and known.state in _TAKEN
+    accepted = plugin.accepted(record.version)
     yield from _other_signers(plugin, record, used, accepted=accepted)
     if plugin.state is State.SUSPENDED and record.version != plugin.serving:
         yield "the plugin is suspended"

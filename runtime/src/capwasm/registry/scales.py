@@ -16,6 +16,8 @@ from capwasm.grants.policy import Policy
 from .changes import Changes, compare
 from .intake import Intake
 from .model import Candidate, Current, Decision, PluginRecord, VersionRecord
+from .reviews import Reviews
+from .rules import reviewed
 from .store import Store
 
 __all__ = ["Memo", "Rules", "Scales"]
@@ -32,6 +34,7 @@ class Scales:
     Attributes:
         intake, store: prove what serves, anew.
         rules: the update rules.
+        reviews: what was said of plugins, which comes on top of the rules.
         consents: what persons agreed to; None if that does not count here.
         now: the time, with a zone.
     """
@@ -39,6 +42,7 @@ class Scales:
     intake: Intake
     store: Store
     rules: Rules
+    reviews: Reviews
     consents: ConsentStore | None
     now: Callable[[], datetime]
 
@@ -66,9 +70,19 @@ class Scales:
                 wanting = self._denied(candidate.manifest, candidate.record)
                 candidate = dataclasses.replace(candidate, denied=wanting)
             current = Current(plugin, manifest, denied)
+        changes = compare(before, (candidate.manifest, candidate.record), self.intake.capabilities)
+        decision = self.rules(current, candidate, changes, self.intake.policy, self.now())
+        at = candidate.record
+        matter = self.reviews.matter(candidate.manifest, at.archive, at.code, at.signers)
+        return reviewed(decision, self.reviews.standing(matter, plugin))
+
+    def changes(self, plugin: PluginRecord, candidate: Candidate) -> Changes:
+        """What differs between what serves, if that still verifies, and a candidate."""
+        serving = plugin.version(plugin.serving or "")
+        manifest = self.intake.manifest(self.store, serving)
+        before = None if serving is None or manifest is None else (manifest, serving)
         after = candidate.manifest, candidate.record
-        changes = compare(before, after, self.intake.capabilities)
-        return self.rules(current, candidate, changes, self.intake.policy, self.now())
+        return compare(before, after, self.intake.capabilities)
 
     def _denied(self, manifest: Manifest, record: VersionRecord) -> tuple[str, ...]:
         """Why a load would be denied, this core's version apart."""

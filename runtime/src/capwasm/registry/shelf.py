@@ -11,14 +11,17 @@ from typing import Any, Self
 
 from capwasm.capability import Capability
 from capwasm.capsule.artifact import read_artifact
-from capwasm.capsule.trust import TrustStore
+from capwasm.capsule.keys import PublicKey
+from capwasm.capsule.trust import TrustStore, utc_now
 from capwasm.capsule.verify import VerifiedArtifact
 from capwasm.grants.policy import Policy
+from capwasm.review.rules import Matter, Standing
 
 from . import gate
 from .books import Books
 from .intake import Intake
 from .model import Candidate, Listed, PluginRecord, Step, VersionRecord
+from .reviews import Reviews
 from .store import Store
 
 __all__ = ["Shelf", "ShelfReport"]
@@ -54,6 +57,9 @@ class Shelf:
         policy: Policy,
         capabilities: Sequence[Capability[Any, Any]],
         check: Callable[[VerifiedArtifact], None] = lambda _artifact: None,
+        now: Callable[[], datetime] = utc_now,
+        today: Callable[[], TrustStore] | None = None,
+        own: Callable[[], PublicKey | None] = lambda: None,
     ) -> None:
         """Use the registry of a home directory; nothing is read or made before the first use.
 
@@ -64,11 +70,18 @@ class Shelf:
             policy: the operator's.
             capabilities: those that a manifest may ask for.
             check: raises what else is in the way of a verified capsule: that it was revoked, say.
+            now: the time, with a zone.
+            today: the trust store as it is now, by which reviews count, and the same object while
+                nothing of it changed; `trust` if None.
+            own: the home's key, whose scans count; None, and none does.
         """
         self.root = Path(root).absolute()
         self.store = Store(self.root / "store")
         self._books = Books(self.root)
         self._intake = Intake(trust, policy, tuple(capabilities), check)
+        self.reviews = Reviews(
+            policy.review, tuple(capabilities), today or (lambda: trust), own, now
+        )
 
     def close(self) -> None:
         """Let go of the database.  Used again, it is opened again."""
@@ -159,6 +172,18 @@ class Shelf:
         if plugin is not None:
             gate.admit(plugin, artifact)
 
+    def standing(self, matter: Matter) -> Standing:
+        """Whether a version may serve, by all that was said of it and counts now.
+
+        Args:
+            matter: the version, as `reviews.matter` makes it.
+
+        Raises:
+            RegistryError: it can't be read, or can't be believed; `review.record`.
+            PolicyError: the trust store of today can't be read.
+        """
+        return self.reviews.standing(matter, self.find(matter.bond.plugin))
+
     def verify(self, told: int = 0) -> ShelfReport:
         """Look at everything: the database's pages, every seal and step, every capsule's bytes.
 
@@ -183,6 +208,7 @@ class Shelf:
                 for plugin in plugins:
                     ledger.plugin(plugin.id)
                     ledger.steps(plugin.id)
+                    ledger.reviews(plugin.id, whole=True)
         with self._books.reading() as ledger:  # some may have been removed meanwhile
             still = {} if ledger is None else ledger.bundles()
         problems += [f"{name}: not what it should be; moved aside" for name in found.quarantined]

@@ -52,6 +52,11 @@ class RecordKind(StrEnum):
     """One of two words that let it serve in spite of a finding, for a time."""
 
     @property
+    def verb(self) -> str:
+        """The command that makes one."""
+        return {"scan": "scan", "approval": "approve", "rejection": "reject"}.get(self, "except")
+
+    @property
     def predicate_type(self) -> str:
         """Its in-toto predicate type."""
         return f"{_PREFIX}{self}/v1"

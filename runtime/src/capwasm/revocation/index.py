@@ -101,6 +101,11 @@ class Index:
         """The digests that are denied."""
         return frozenset(self._digests)
 
+    @property
+    def signers(self) -> frozenset[str]:
+        """The key ids whose signatures are denied."""
+        return frozenset(self._signers)
+
     def find(self, subject: Subject) -> Entry | None:
         """What denies that plugin as a whole, or None.  A deny beats the list of what is allowed."""
         for digest in subject.digests:

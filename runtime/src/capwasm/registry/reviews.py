@@ -1,0 +1,120 @@
+"""What was said of plugins, taken from the registry's rows, and what it is worth here and now."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from capwasm.capability import Capability, Risk
+from capwasm.capsule.keys import PublicKey
+from capwasm.capsule.trust import TrustStore
+from capwasm.capsule.verify import Signer, VerifiedArtifact
+from capwasm.errors import RegistryError
+from capwasm.grants.manifest import Manifest
+from capwasm.grants.review import ReviewRule
+from capwasm.review.permissions import permissions
+from capwasm.review.record import Bond, Record, RecordKind
+from capwasm.review.rules import Matter, Standing, standing
+
+from .model import PluginRecord, ReviewRow
+
+__all__ = ["Reviews", "check_standing", "records_of"]
+
+
+def records_of(rows: Iterable[ReviewRow]) -> tuple[Record, ...]:
+    """The records of these rows; of scans that a newer one replaced, none.
+
+    Raises:
+        RegistryError: `review.record`: one is malformed, or says something else than its row.
+    """
+    found = []
+    for row in rows:
+        if row.envelope is None:
+            continue
+        where = f"{row.plugin} review {row.number}"
+        record = Record.parse(row.envelope, where)
+        said = record.kind, record.bond.plugin, record.bond.version, record.bond.archive
+        if said != (row.kind, row.plugin, row.version, row.archive):
+            raise RegistryError(
+                "the record is not what its row says", code="review.record", context=where
+            )
+        found.append(record)
+    return tuple(found)
+
+
+def check_standing(found: Standing, name: str) -> None:
+    """Pass if that lets a version serve.
+
+    Raises:
+        RegistryError: `review.rejected`, `review.blocked`, `review.lapsed`, `review.missing` or
+            `review.unscanned`, with a fault for each thing that is in the way.
+    """
+    if not found.ok:
+        raise RegistryError(
+            "its review does not let it serve", code=found.code, context=name, faults=found.needs
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reviews:
+    """Asks `review.rules` what the records of a plugin come to.
+
+    Attributes:
+        rule: the policy's.
+        capabilities: those that there are.
+        today: the trust store as it is now; the same object while nothing of it changed.
+        own: the home's key, whose scans count, or None.
+        now: the time, with a zone.
+    """
+
+    rule: ReviewRule
+    capabilities: Sequence[Capability[Any, Any]]
+    today: Callable[[], TrustStore]
+    own: Callable[[], PublicKey | None]
+    now: Callable[[], datetime]
+
+    def matter(
+        self, manifest: Manifest, archive: str, code: str | None, signers: Iterable[Signer]
+    ) -> Matter:
+        """A proven version, with nothing said of it yet.
+
+        Args:
+            manifest: parsed from its verified bytes.
+            archive: its digest, as in `VersionRecord`.
+            code: the code's, as there.
+            signers: whose signatures counted.
+        """
+        high = (p for p in permissions(manifest, self.capabilities) if p.risk is Risk.HIGH)
+        return Matter(
+            Bond.of(manifest, archive, code),
+            tuple(high),
+            frozenset(s.key_id for s in signers if s.roles != {"reviewer"}),
+        )
+
+    def matter_of(self, artifact: VerifiedArtifact, manifest: Manifest) -> Matter:
+        """A capsule that was proven to be loaded, with nothing said of it yet."""
+        code = artifact.code_digest if artifact.kind == "component" else None
+        return self.matter(manifest, artifact.digest, code, artifact.signers)
+
+    def standing(
+        self, matter: Matter, plugin: PluginRecord | None, *, whole: bool = False
+    ) -> Standing:
+        """Whether a version may serve, by what was said of it and counts today.
+
+        Args:
+            matter: the version.
+            plugin: with all that was said; None if nobody has seen it.
+            whole: also where nothing depends on it, with what each record is worth.
+
+        Raises:
+            RegistryError: `review.record`.
+            PolicyError: the trust store of today can't be read.
+        """
+        rows = () if plugin is None else plugin.reviews
+        if not (whole or self.rule.required or any(r.kind is RecordKind.REJECTION for r in rows)):
+            return Standing(ok=True)
+        said = dataclasses.replace(matter, records=records_of(rows), own=self.own())
+        return standing(said, self.today(), self.rule, self.now())
