@@ -50,6 +50,25 @@ def test_allows_time_rounded_down_to_the_resolution() -> None:
     assert state.resolution_ns() == 100_000_000
 
 
+def test_a_date_that_is_set_stands_still_while_time_goes_on() -> None:
+    source = Virtual()
+    state, _, _ = clock(ClockClause(date="2027-01-31T00:00:00Z"), source=source)
+    source.sleep_ns(3_000_000_000)
+
+    assert state.now_ns() == 1_801_353_600_000_000_000
+    assert state.monotonic_ns() == 3_000_000_000
+
+
+def test_allows_the_true_date_where_one_rule_does() -> None:
+    fixed = ClockClause(date="2027-01-31T00:00:00Z")
+    state, grant, _ = clock(fixed, ClockClause(1000))
+    assert state.now_ns() == 1_700_000_000_000_000_000
+    assert state.monotonic_ns() % 1_000_000 == 0
+
+    grant.allow[1].lease.revoke("enough")
+    assert state.now_ns() == 1_801_353_600_000_000_000
+
+
 def test_refuses_to_tell_how_long_the_host_has_been_up() -> None:
     state, _, _ = clock(ClockClause(), source=SystemTime())
 

@@ -19,7 +19,7 @@ def test_refuses_every_fault_at_once_with_the_valid_words() -> None:
 
     assert not parsed.clauses
     assert {f.path for f in parsed.faults} == {"resolution-ms", "wall", ""}
-    assert "resolution-ms, sleep, wall" in "".join(f.message for f in parsed.faults)
+    assert "date, resolution-ms, sleep, wall" in "".join(f.message for f in parsed.faults)
 
 
 @pytest.mark.parametrize("resolution", [-1, 0, 3_600_001, 1.5, "1"])
@@ -49,7 +49,32 @@ def test_a_deny_rule_of_the_date_leaves_elapsed_time() -> None:
     assert ClockClause().denied_by(ClockClause())
 
 
-@pytest.mark.parametrize("clause", [ClockClause(), ClockClause(250, wall=False, sleep=False)])
+def test_a_date_that_is_set_narrows_and_two_dates_are_none() -> None:
+    fixed = ClockClause(date="2027-01-31T00:00:00Z")
+
+    assert ClockClause(5).meet(fixed) == ClockClause(5, date="2027-01-31T00:00:00Z")
+    assert fixed.within(ClockClause())
+    assert not ClockClause().within(fixed)
+    assert fixed.meet(ClockClause(date="2028-01-01T00:00:00Z")) is None
+    # The operator says which date it is; that is no want of the plugin's.
+    assert not ClauseSet.of([ClockClause()]).missing_from(ClauseSet.of([fixed]))
+
+
+@pytest.mark.parametrize(
+    "date", ["", "2027-01-31", "2027-1-31T0:0:0Z", "2027-02-30T00:00:00Z", "1969-12-31T23:59:59Z"]
+)
+def test_refuses_a_date_that_is_none(date: str) -> None:
+    assert [f.path for f in Clock().parse([{"date": date}], "policy").faults] == ["date"]
+
+
+@pytest.mark.parametrize(
+    "clause",
+    [
+        ClockClause(),
+        ClockClause(250, wall=False, sleep=False),
+        ClockClause(date="2027-01-31T00:00:00Z"),
+    ],
+)
 def test_allows_what_to_toml_wrote(clause: ClockClause) -> None:
     clock = Clock()
 

@@ -65,15 +65,17 @@ class ClockState:
         self._last = 0
 
     def now_ns(self) -> int:
-        """Nanoseconds since 1970-01-01T00:00:00Z, rounded down; 0 before that.
+        """Nanoseconds since 1970-01-01T00:00:00Z, rounded down; 0 before that; or a date that is set.
 
         Raises:
             GuestTrap: `wall` is not granted.
             CallInterrupted: the grant was revoked.
         """
-        step = self._step("wall")
-        now = min(max(self._source.wall_ns(), 0), MAX_NS)
-        return now - now % step
+        finest = self._finest("wall")
+        now = finest.date_ns
+        if now is None:
+            now = min(max(self._source.wall_ns(), 0), MAX_NS)
+        return now - now % (finest.resolution_ms * 1_000_000)
 
     def monotonic_ns(self) -> int:
         """Nanoseconds since the instance was opened, rounded down; never goes back.
@@ -118,19 +120,20 @@ class ClockState:
             self._source.sleep_ns(min(left, SLICE_NS))
 
     def _step(self, operation: Operation) -> int:
-        """Nanoseconds of a step of the finest clause in force that allows the operation."""
+        """Nanoseconds of a step, for the operation."""
+        return self._finest(operation).resolution_ms * 1_000_000
+
+    def _finest(self, operation: Operation) -> ClockClause:
+        """The finest clause in force that allows the operation; one with the true date comes first."""
 
         def allows(clause: ClockClause) -> bool:
             return clause.allows(operation)
 
         if self._grant.deny.any(lambda c: c.denies(operation)) is None:
-            steps = [
-                g.clause.resolution_ms
-                for g in self._grant.allow
-                if g.lease.alive and allows(g.clause)
-            ]
-            if steps:
-                return min(steps) * 1_000_000
+            found = [g.clause for g in self._grant.allow if g.lease.alive and allows(g.clause)]
+            if found:
+                wall = operation == "wall"
+                return min(found, key=lambda c: (wall and c.date is not None, c.resolution_ms))
         revoked = any(allows(g.clause) for g in self._grant.allow if not g.lease.alive)
         reason = "revoked" if revoked else "not granted"
         self._ctx.record("clock", DENIED, action=operation, reason=reason)
