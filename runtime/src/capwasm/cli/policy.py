@@ -1,4 +1,4 @@
-"""`capwasm policy check | lint | test | schema`."""
+"""`capwasm policy check | lint | test | doc | schema`."""
 
 from __future__ import annotations
 
@@ -207,11 +207,58 @@ def run_cases(
     raise click.exceptions.Exit(0 if all(o.passed for o in outcomes) else 1)
 
 
+@policy.command(
+    "doc",
+    epilog=epilog(
+        "capwasm policy doc policy.toml -o plugins.md",
+        "capwasm policy doc --format html -o plugins.html",
+        codes="0 done, 1 the policy has faults or the page can't be written, 2 wrong usage",
+    ),
+)
+@click.argument("file", type=PATH, required=False, metavar="[POLICY]")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["md", "html"]),
+    help="Markdown, or one file of HTML that loads nothing; by the end of FILE's name if left out.",
+)
+@click.option(
+    "-o", "--output", type=PATH, metavar="FILE", help="Where to; the terminal if left out."
+)
+@click.option(
+    "--internal", is_flag=True, help="Also what lies where on the host, and its networks."
+)
+@home_option
+def publish(
+    file: Path | None, form: str | None, output: Path | None, internal: bool, home_path: Path
+) -> None:
+    """Write a page for developers: what plugins may do here, limits, and how to ask for more.
+
+    Without POLICY, it is of the runtime's home.  Directories, programs and networks of the host are
+    left out, unless --internal.
+    """
+    from capwasm.governance.document import policy_page
+    from capwasm.governance.pages import as_html, as_markdown
+    from capwasm.grants.policy import Policy
+
+    known = capabilities()
+    rules = Policy.load(file or home_path / "policy.toml", known)
+    page = policy_page(rules, known, internal=internal)
+    if form is None:
+        form = "html" if output is not None and output.suffix in (".html", ".htm") else "md"
+    text = as_html(page) if form == "html" else as_markdown(page)
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    _write(output, text)
+    console().print(f"written: {shown(output)}", markup=False)
+
+
 def _write(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as exc:
-        raise click.BadParameter(f"{path}: {exc.strerror}") from None
+        raise click.FileError(shown(path), exc.strerror or str(exc)) from None
 
 
 def _outcomes(file: Path, outcomes: Sequence[Outcome]) -> dict[str, object]:

@@ -102,8 +102,7 @@ def _entry(
     for text in EXAMPLES.get(capability.name, ()):
         manifest = parse_manifest(_HEAD + text.encode(), capabilities)
         for asked in manifest.requests[capability.name].asked:
-            for clause in asked.clauses:
-                examples.append(Example(text, clause.describe(), *capability.risk(clause)))
+            examples += [Example(text, c.describe(), *capability.risk(c)) for c in asked.clauses]
     form = schema["properties"][capability.name]
     return Entry(
         name=capability.name,
