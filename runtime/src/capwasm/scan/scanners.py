@@ -22,7 +22,10 @@ GROUP: Final = "capwasm.scanners"
 
 # The modules of this room that have scanners, in the order in which they run: the quick ones first.
 # Each has `SCANNERS`, a tuple of `Scanner`.  What needs an extra is imported when it scans.
-MODULES: Final = ("known", "asks", "shape", "world", "paths", "hosts", "tokens", "payloads")
+MODULES: Final = (
+    *("known", "asks", "shape", "world", "paths", "hosts", "tokens", "payloads"),
+    *("licences", "sbom", "osv", "elf"),
+)
 
 
 def standard_scanners() -> tuple[Scanner, ...]:
