@@ -20,6 +20,7 @@ from capwasm.cli import capwasm
 from capwasm.governance.document import policy_page
 from capwasm.governance.pages import Grid, Mono, Page, Text, as_html, as_markdown
 from capwasm.governance.published import HIDDEN, in_words
+from capwasm.governance.published import settings as words_of
 from capwasm.grants.policy import Policy
 from tests.governance.test_lint import CLEAN
 from tests.toycaps import BellClause
@@ -122,11 +123,13 @@ def test_what_lies_on_the_host_is_not_published() -> None:
     for text in both():
         assert [word for word in HOST if word in text] == []
         assert policy().digest not in text
-        assert HIDDEN in text  # that something is left out is said
+        assert "Left out are" in text
+        assert "evict" not in text  # what to stay below
 
 
 def test_internally_all_but_comments_is_shown() -> None:
     for text in both(internal=True):
+        assert "evict" in text
         plain = text.replace("\\", "")
         assert [word for word in HOST if word not in plain] == ["hidden comment"]
         assert policy().digest in plain
@@ -136,6 +139,10 @@ def test_what_is_of_a_kind_that_is_not_known_is_left_out() -> None:
     clause = BellClause("hidden-tune")
     assert "hidden-tune" not in in_words(clause, internal=False)
     assert "hidden-tune" in in_words(clause, internal=True)
+    rule = policy().revocation
+    public = {word: value for word, value, _ in words_of(rule, internal=False)}
+    assert (public["url"], public["stale"], public["max-age-hours"]) == (HIDDEN, "report", "24")
+    assert dict(row[:2] for row in words_of(rule, internal=True))["url"] == rule.url
 
 
 def test_the_same_policy_gives_the_same_bytes() -> None:

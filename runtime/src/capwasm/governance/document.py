@@ -27,9 +27,9 @@ _WHO: Final = {
     Risk.MEDIUM: "the policy consents by itself",
     Risk.HIGH: "a person agrees",
 }
-_TABLES: Final = {
-    "updates": "New versions",
-    "review": "Review",
+# Tables that a developer works with, and those that would tell an attacker what to stay below.
+_TABLES: Final = {"updates": "New versions", "review": "Review"}
+_INTERNAL: Final = {
     "strikes": "Misbehaviour",
     "revocation": "Revocation",
     "scan": "Scans",
@@ -89,6 +89,11 @@ class _Maker:
             rows.append((Text("SHA-256"), Mono(policy.digest)))
             yield Items((Text("Internal: this page says where things lie on the host."),))
         yield Grid(("About", "This policy"), tuple(rows))
+        if not self.internal:
+            yield Text(
+                "Left out are where things lie on the host, its networks, values of settings, and what"
+                " is scanned, counted and kept."
+            )
 
     def _how(self) -> Iterator[Block]:
         roles = ", ".join(sorted(self.policy.requirement.any_of))
@@ -204,12 +209,12 @@ class _Maker:
     def _others(self) -> Iterator[Block]:
         yield Heading(2, "Once it is in")
         yield from self._places()
-        for word, title in _TABLES.items():
+        for word, title in (_TABLES | (_INTERNAL if self.internal else {})).items():
             table = getattr(self.policy, word, None)
             if table is None:
                 continue
             rows = tuple(
-                (Mono(name), Text(value), Text(meaning))
+                (Mono(name), Text(value), Text(meaning.replace("`", "")))
                 for name, value, meaning in settings(table, internal=self.internal)
             )
             yield Heading(3, title)

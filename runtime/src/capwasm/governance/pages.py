@@ -213,7 +213,7 @@ def _html_block(block: Block, name: str) -> str:
         return f'<pre tabindex="0"><code>{lines}</code></pre>'
     assert isinstance(block, Grid)
     head = "".join(f'<th scope="col">{_e(h)}</th>' for h in block.head)
-    rows = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in block.rows)
+    rows = "".join(f"<tr>{''.join(map(_cell, row, block.head))}</tr>" for row in block.rows)
     label = f"{_e(name)}: {_e(block.head[0])}"
     return (
         f'<div class="wide" role="region" tabindex="0" aria-label="{label}"><table>'
@@ -221,11 +221,13 @@ def _html_block(block: Block, name: str) -> str:
     )
 
 
-def _cell(cell: Text | Mono) -> str:
+def _cell(cell: Text | Mono, column: str) -> str:
     text = _e(cell.text)
     if isinstance(cell, Mono):
         return f"<td><code>{text}</code></td>"
-    return f'<td><span class="{text}">{text}</span></td>' if text in _RISKS else f"<td>{text}</td>"
+    if column == "Risk" and text in _RISKS:
+        return f'<td><span class="{text}">{text}</span></td>'
+    return f"<td>{text}</td>"
 
 
 def _e(text: str) -> str:
