@@ -44,7 +44,16 @@ def made(which: str) -> str:
     manifest, policy = manifest_schema(known), policy_schema(known)
     if which in ("plugin", "limits"):
         return table(manifest["properties"][which], manifest)
-    if which in ("governance", "trust", "consent", "updates", "strikes", "revocation", "isolation"):
+    if which in (
+        "governance",
+        "trust",
+        "consent",
+        "updates",
+        "audit",
+        "strikes",
+        "revocation",
+        "isolation",
+    ):
         return table(policy["properties"][which], policy)
     if which == "budget":
         return table(policy["$defs"]["updates.ErrorBudget"], policy)

@@ -104,6 +104,16 @@ def test_word_revocation() -> None:
         assert caught.value.code == "policy.invalid"
 
 
+def test_word_audit() -> None:
+    rule = load("[audit]\nkeep-days = 400\nmax-megabytes = 2000\nsegment-hours = 24").audit
+    assert (rule.keep_days, rule.max_megabytes, rule.segment_hours) == (400, 2000, 24)
+    assert load("").audit.keep_days == 0
+    for wrong in ("keep-days = -1", "max-megabytes = 1", "flush-ms = 0", "keep = 1"):
+        with pytest.raises(PolicyError) as caught:
+            load("[audit]\n" + wrong)
+        assert caught.value.code == "policy.invalid"
+
+
 def test_word_updates() -> None:
     rule = load(
         "[updates]\nautomatic = false\nmin-age-hours = 48\n"

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from .call import call_under_way
@@ -230,7 +229,7 @@ class Runtime:
             policy = place.policy(capabilities)
             commands.required = policy.isolation.required
             trust = place.trust()
-            recorder = stack.enter_context(place.recorder(redactor, metrics, hook))
+            recorder = stack.enter_context(place.recorder(redactor, metrics, hook, policy.audit))
             trace = None
             if tracer_provider is not None:
                 from .monitor.traces import Traces
@@ -239,7 +238,7 @@ class Runtime:
                 recorder.listen(traces.observe)
                 trace = traces.attach
             guard = place.guard(recorder, trust=trust, policy=policy, capabilities=capabilities)
-            return cls(
+            runtime = cls(
                 policy=policy,
                 trust=trust,
                 recorder=recorder,
@@ -266,6 +265,22 @@ class Runtime:
                 trace=trace,
                 owned=stack.pop_all(),
             )
+            if metrics is not None:
+                runtime._tell_now(metrics)
+            return runtime
+
+    def _tell_now(self, metrics: Metrics) -> None:
+        """Have these metrics tell of what there is now, as long as this is open."""
+        from .monitor.gauges import Gauges
+
+        gauges = Gauges(
+            lambda: self.plugins,
+            self._engine,
+            self._compiler,
+            self.registry,
+            self._overseer.strikes,
+        )
+        self._closers.callback(gauges.join(metrics))
 
     # -- loading --------------------------------------------------------------------------------
 
@@ -460,9 +475,7 @@ class Runtime:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, _t: type[BaseException] | None, _v: BaseException | None, _b: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     # -- inside ---------------------------------------------------------------------------------

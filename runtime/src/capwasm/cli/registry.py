@@ -41,7 +41,7 @@ def opened(home_path: Path) -> Iterator[Registry]:
     known = capabilities()
     policy, trust = home.policy(known), home.trust()
     with (
-        home.commands_recorder() as recorder,
+        home.commands_recorder(rule=policy.audit) as recorder,
         home.registry(recorder, trust=trust, policy=policy, capabilities=known) as registry,
     ):
         yield registry

@@ -35,6 +35,7 @@ from ._document import (
     unknown_words,
 )
 from ._lines import header_lines
+from .audit import AuditRule
 from .governance import Governance, GovernanceRule
 from .isolation import Isolations
 from .review import ReviewRule
@@ -122,6 +123,7 @@ class Policy(Proof):
         automatic: capabilities whose low and medium risks need no person's consent.
         revocation: where the revocation feed comes from, and how old it may be.
         updates: which new versions serve without a person, and how they prove good.
+        audit: how the audit log is written, and how long it is kept.
         review: what must have been said of a plugin before it serves.
         strikes: how much a plugin may misbehave before it is stopped.
         isolation: whose code runs in a process of its own, and behind what.
@@ -139,6 +141,7 @@ class Policy(Proof):
     automatic: frozenset[str] = frozenset()
     revocation: RevocationRule = field(default_factory=RevocationRule)
     updates: UpdatesRule = field(default_factory=UpdatesRule)
+    audit: AuditRule = field(default_factory=AuditRule)
     review: ReviewRule = field(default_factory=ReviewRule)
     strikes: StrikesRule = field(default_factory=StrikesRule)
     isolation: Isolations = field(default_factory=Isolations)
@@ -275,6 +278,7 @@ def _parse(
         automatic=frozenset(tables.consent.automatic),
         revocation=tables.revocation,
         updates=tables.updates,
+        audit=tables.audit,
         review=tables.review,
         strikes=tables.strikes,
         isolation=Isolations(tables.isolation, reader.lines.get("isolation"), "isolation" in doc),

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 from capwasm._model import Model
 
 from ._document import shown_text
+from .audit import AuditRule
 from .governance import GovernanceRule
 from .isolation import IsolationRule
 from .review import ReviewRule
@@ -103,3 +104,4 @@ class Tables(Model):
     revocation: RevocationRule = RevocationRule()
     isolation: IsolationRule = IsolationRule()
     scan: ScanRule = ScanRule()
+    audit: AuditRule = AuditRule()
