@@ -38,9 +38,10 @@ def test_allows_events_to_become_numbers() -> None:
     m.observe(Event("limit", DENIED, "acme.x@1.0.0", reason="limit.fuel"))
     m.observe(Event("crash", FAILED, "acme.x@1.0.0", reason="guest.trap"))
     m.observe(Event("load", DENIED, reason="verify.digest"))
-    m.observe(Event("instance", ALLOWED, "acme.x@1.0.0", "open"))
-    m.observe(Event("instance", ALLOWED, "acme.x@1.0.0", "open"))
-    m.observe(Event("instance", ALLOWED, "acme.x@1.0.0", "close"))
+    m.observe(Event("instance", ALLOWED, "acme.x@1.0.0", "sandbox"))
+    m.observe(Event("instance", FAILED, "acme.x@1.0.0", "back-off", reason="guest.backoff"))
+    m.observe(Event("kill", DENIED, "acme.x@1.0.0", "evict", reason="a person's"))
+    m.observe(Event("kill", DENIED, "acme.x@1.0.0", "any.function", reason="a person's"))
     m.observe(Event("log", FAILED, "acme.x@1.0.0", details={"records": 12}))
     text = m.render().decode()
     for line in (
@@ -56,7 +57,9 @@ def test_allows_events_to_become_numbers() -> None:
         'capwasm_limit_hits_total{limit="limit.fuel",plugin="acme.x"} 1.0',
         'capwasm_crashes_total{plugin="acme.x",reason="guest.trap"} 1.0',
         'capwasm_loads_total{reason="verify.digest",verdict="denied"} 1.0',
-        'capwasm_instances{plugin="acme.x"} 1.0',
+        'capwasm_back_offs_total{plugin="acme.x"} 1.0',
+        'capwasm_stops_total{action="evict",plugin="acme.x"} 1.0',
+        'capwasm_stops_total{action="call",plugin="acme.x"} 1.0',
         'capwasm_log_dropped_total{plugin="acme.x"} 12.0',
         'capwasm_events_total{kind="call",verdict="allowed"} 2.0',
     ):

@@ -201,6 +201,10 @@ class ShimProcess:
         """Whether it may still be used."""
         return not self._dead and self._started.ended() is None
 
+    def peak_bytes(self) -> int:
+        """The most memory that it had at once; 0 where that can't be told any more."""
+        return self._started.peak_kib() * 1024
+
     def interrupt(self, lane: int, call: int) -> bool:
         """Ask a call to end; whether that could be asked.  Any thread."""
         if self._side is None:

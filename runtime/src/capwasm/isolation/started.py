@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 from capwasm_shim.layers import Report
@@ -104,6 +106,19 @@ class Started:
     def ended(self, seconds: float = 0.0) -> Ended | None:
         """How it ended, or None if that is not known within so many seconds."""
         return self._ended.wait(seconds)
+
+    def peak_kib(self) -> int:
+        """The most memory that it had at once, in KiB; 0 where that can't be told (proc(5), VmHWM)."""
+        ended = self.ended()
+        if ended is not None:
+            return ended.maxrss_kib
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_bytes()
+        except OSError:
+            return 0
+        found = re.search(rb"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+        # It may have ended meanwhile, and the number be another's.
+        return int(found[1]) if found is not None and self.ended() is None else 0
 
     def close(self) -> None:
         """Kill it, and forget it."""

@@ -51,6 +51,7 @@ class Supervisor:
         """
         self.backoff = Backoff(recipe.plugin, recorder)
         self.starts = 0
+        self._peak = 0
         self._server = server
         self._recipe = recipe
         self._without = without
@@ -65,6 +66,12 @@ class Supervisor:
         """Those that there are now."""
         with self._lock:
             return tuple(self._processes)
+
+    def peak_bytes(self) -> int:
+        """The most memory that one of its processes had at once, as far as was seen."""
+        for process in self.processes:
+            self._peak = max(self._peak, process.peak_bytes())
+        return self._peak
 
     # -- lines ----------------------------------------------------------------------------------
 
@@ -154,6 +161,7 @@ class Supervisor:
                 self._processes.remove(process)
             line.holder = None  # the last: from here on it is another's
         if over:
+            self._peak = max(self._peak, process.peak_bytes())
             process.close()
 
     def _clear(self, line: Line, process: ShimProcess) -> None:

@@ -17,11 +17,15 @@ capwasm_denials_total               plugin, kind, reason        every event that
 capwasm_limit_hits_total            plugin, limit               `limit`: the error code
 capwasm_crashes_total               plugin, reason              `crash`
 capwasm_loads_total                 verdict, reason             `load`
-capwasm_instances                   plugin                      `instance`: `open` less the others
+capwasm_stops_total                 plugin, action              `kill`: `kill`, `evict`, `hold`, else `call`
+capwasm_back_offs_total             plugin                      `instance`: it must wait
 capwasm_log_dropped_total           plugin                      `log`: its `records`
 capwasm_events_total                kind, verdict               every event
 capwasm_record_failures_total       recorder                    `Recorders`: audit or hook failed
 ==================================  ==========================  ===================================
+
+A timeout is a call whose outcome is `limit.deadline`.  What there is now, and not what happened, is told
+by the gauges of a runtime that was opened with these metrics: see `monitor.gauges`.
 """
 
 from __future__ import annotations
@@ -43,6 +47,7 @@ __all__ = ["Metrics", "MetricsServer", "serve_metrics"]
 MAX_PLUGINS: Final = 1_000
 MAX_WORDS: Final = 200
 OTHER: Final = "other"
+_STOPS: Final = frozenset({"kill", "evict", "hold"})
 
 _WORD: Final = re.compile(r"[a-z][a-z0-9.-]{0,47}")
 _ID: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,127}")
@@ -98,9 +103,8 @@ class Metrics:
         self._limits = counter("limit_hits", "Limits that were reached.", "plugin", "limit")
         self._crashes = counter("crashes", "Plugins that trapped.", "plugin", "reason")
         self._loads = counter("loads", "Capsules loaded or refused.", "verdict", "reason")
-        self._instances = prom.Gauge(
-            "capwasm_instances", "Instances open now.", ["plugin"], registry=self.registry
-        )
+        self._stops = counter("stops", "Plugins and calls that were ended.", "plugin", "action")
+        self._back_offs = counter("back_offs", "Waits after crashes in a row.", "plugin")
         self._dropped = counter("log_dropped", "Log records dropped.", "plugin")
         self._events = counter("events", "Events recorded.", "kind", "verdict")
         self._failures = counter("record_failures", "Recorders that failed.", "recorder")
@@ -151,8 +155,10 @@ class Metrics:
                 self._add(self._crashes, plugin, _code(event.reason))
             case "load":
                 self._add(self._loads, event.verdict, _code(event.reason))
-            case "instance":
-                self._child(self._instances, plugin).inc(1 if event.action == "open" else -1)
+            case "kill":
+                self._add(self._stops, plugin, event.action if event.action in _STOPS else "call")
+            case "instance" if event.reason == "guest.backoff":
+                self._add(self._back_offs, plugin)
             case "log":
                 self._add(self._dropped, plugin, amount=_number(event.details, "records"))
             case _:
