@@ -18,6 +18,7 @@ from .events import FAILED, Event, Recorder
 from .grants.resolve import Grants
 from .grants.strikes import StrikesRule
 from .monitor.docket import Docket, End
+from .monitor.lapse import Lapses
 from .monitor.strikes import Strikes
 from .monitor.told import Lifecycle, LifecycleKind, between
 from .plugin import Plugin
@@ -26,6 +27,7 @@ from .registry.health import Health
 from .registry.model import Listed, State, VersionRecord
 from .registry.registry import Registry
 from .registry.shelf import Shelf
+from .review.rules import Matter
 from .revocation.guard import Guard
 from .revocation.index import Subject
 from .revocation.settle import settle_once
@@ -51,6 +53,7 @@ class Overseer:
         recorder: Recorder,
         home: Path,
         rule: StrikesRule,
+        lapses: Lapses,
     ) -> None:
         """Make one; nothing is read and no thread started before `start`.
 
@@ -60,11 +63,13 @@ class Overseer:
             recorder: takes what happens, and tells of it.
             home: where strikes are kept.
             rule: how many a plugin may have.
+            lapses: knows what was said of plugins, and when that ends.
         """
         self._guard, self._registry, self._recorder = guard, registry, recorder
         self._lock = threading.Lock()
         self._running: dict[Plugin, Subject] = {}
         self._kills: dict[Plugin, int] = {}
+        self.lapses = lapses
         self._docket = Docket(home)
         self._docket_stamp: object = None
         self._held: dict[str, End] = {}
@@ -171,7 +176,7 @@ class Overseer:
             if grants is not None:
                 self._guard.admit_grants(subject, grants)
 
-    def enter(self, plugin: Plugin, subject: Subject) -> None:
+    def enter(self, plugin: Plugin, subject: Subject, matter: Matter | None) -> None:
         """Know a plugin, before its code runs for the first time.
 
         Whoever loads it asks `admit` once more, between this and that: a feed that came into force
@@ -184,6 +189,8 @@ class Overseer:
         with self._lock:
             self._kills[plugin] = kills
             self._running[plugin] = subject
+        if matter is not None:
+            self.lapses.enter(plugin, matter)
 
     def try_out(self, record: VersionRecord) -> None:
         """Know which installed version is loaded: a new one that fails too often goes back."""
@@ -195,6 +202,7 @@ class Overseer:
         with self._lock:
             self._running.pop(plugin, None)
             self._kills.pop(plugin, None)
+        self.lapses.leave(plugin)
 
     # -- on the watching thread ---------------------------------------------------------------------
 
@@ -251,13 +259,20 @@ class Overseer:
                         where=lambda c, clause=clause: c == clause,  # type: ignore[misc]
                     )
 
-    def _stop(self, plugin: Plugin, why: str, kind: LifecycleKind = LifecycleKind.REVOKED) -> None:
+    def _stop(
+        self,
+        plugin: Plugin,
+        why: str,
+        kind: LifecycleKind = LifecycleKind.REVOKED,
+        code: str = "",
+    ) -> None:
         if not plugin.alive:
             return
         try:
             plugin.evict(why)
         finally:
-            self._publish(Lifecycle(kind, plugin.id, plugin.version, why, running=True))
+            event = Lifecycle(kind, plugin.id, plugin.version, why, running=True, code=code)
+            self._publish(event)
 
     def _sent_back(self, plugin_id: str, version: str, why: str) -> None:
         """End what runs of a version that spent its error budget; on the thread of `Health`."""
@@ -297,6 +312,7 @@ class Overseer:
         with contextlib.ExitStack() as each:
             each.callback(self._look_at_registry)
             each.callback(self._look_at_holds)
+            each.callback(self._look_at_reviews)
             with contextlib.suppress(Empty):
                 while True:
                     self._publish(self._told.get_nowait())
@@ -324,6 +340,14 @@ class Overseer:
                     event = Lifecycle(LifecycleKind.RESUMED, end.plugin, end.version, "forgiven")
                     each.callback(self._publish, event)
         self._held, self._docket_stamp = now, stamp
+
+    def _look_at_reviews(self) -> None:
+        """See what runs although its review does not let it any more."""
+        with contextlib.ExitStack() as each:
+            for plugin, standing in self.lapses.look():
+                code = "review.rejected" if standing.code == "review.rejected" else "review.lapsed"
+                why = f"{code}: {'; '.join(fault.message for fault in standing.needs)}"
+                each.callback(self._stop, plugin, why, LifecycleKind.SUSPENDED, code)
 
     def _look_at_registry(self) -> None:
         """See what changed in the registry, whoever changed it."""

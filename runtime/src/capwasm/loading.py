@@ -36,7 +36,9 @@ from .lifecycle import Overseer
 from .limits import CEILING, Limits
 from .opener import Opener
 from .plugin import Plugin
+from .review.rules import Matter
 from .revocation.guard import subject_of
+from .revocation.index import Subject as Revocable
 from .serving import Serving, Terms
 from .strict import StrictRoom, strict_grants
 from .threads import Workers
@@ -123,9 +125,10 @@ class Loader:
             self.overseer.admit(subject)
             manifest, granted = self._granted(proven, name)
             grants = at_most.of(granted)
-            self.overseer.admit(subject, grants)
+            matter = self._matter(proven, manifest)
+            self._admit(subject, grants, matter)
             self.record_load(proven, grants, name)
-            return self._start(proven, manifest, grants, name)
+            return self._start(proven, manifest, grants, name, matter)
         except CapwasmError as exc:
             self.recorder.record(
                 Event(
@@ -169,15 +172,34 @@ class Loader:
         ]
         record_all(self.recorder, [load, *given])
 
-    def _start(self, proven: Proven, manifest: Manifest, grants: Grants, name: str) -> Plugin:
+    def _admit(self, subject: Revocable, grants: Grants, matter: Matter | None) -> None:
+        """Pass if no feed denies it, and all that must be said of it counts now."""
+        self.overseer.admit(subject, grants)
+        if matter is not None:
+            self.overseer.lapses.admit(matter)
+
+    def _matter(self, proven: Proven, manifest: Manifest) -> Matter | None:
+        """What a review is about; a file without a manifest is let by, by its digest, by policy."""
+        if isinstance(proven, LegacyFile):
+            return None
+        return self.overseer.lapses.matter(proven, manifest)
+
+    def _start(
+        self,
+        proven: Proven,
+        manifest: Manifest,
+        grants: Grants,
+        name: str,
+        matter: Matter | None,
+    ) -> Plugin:
         terms = self._terms(proven, manifest, grants, name)
         code = self._code(proven, grants, terms)
         opener = Opener(self.engine, code, terms, grants, self.serve, self.trace)
         subject = subject_of(proven)
 
         def enter(plugin: Plugin) -> None:
-            self.overseer.enter(plugin, subject)
-            self.overseer.admit(subject, grants)  # a feed may have come meanwhile
+            self.overseer.enter(plugin, subject, matter)
+            self._admit(subject, grants, matter)  # a feed may have come meanwhile
 
         try:
             plugin = Plugin(
@@ -188,10 +210,10 @@ class Loader:
                 on_open=enter,
             )
         except GuestError:
-            self.overseer.admit(subject, grants)  # if it was stopped, that is why
+            self._admit(subject, grants, matter)  # if it was stopped, that is why
             raise
         if not plugin.alive:
-            self.overseer.admit(subject, grants)
+            self._admit(subject, grants, matter)
         if not isinstance(opener.code, Linked):
             self._record_layers(plugin, opener.code)
         return plugin

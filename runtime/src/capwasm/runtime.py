@@ -39,6 +39,7 @@ from .isolation.server import ShimServer
 from .lifecycle import Lifecycle, Overseer
 from .limits import CEILING, Limits
 from .loading import AtMost, Loader
+from .monitor.lapse import Lapses
 from .plugin import Plugin
 from .record.audit import AuditLog  # noqa: F401 - with this module, not at the first `open`
 from .record.logs import get_logger
@@ -125,7 +126,10 @@ class Runtime:
         self.capabilities = tuple(capabilities)
         self._shim = shim or ShimServer()  # starts at the first need
         self._closers = owned or contextlib.ExitStack()
-        self._overseer = Overseer(revocations, registry, recorder, self._home, policy.strikes)
+        lapses = Lapses(registry, policy.review, self.capabilities)
+        self._overseer = Overseer(
+            revocations, registry, recorder, self._home, policy.strikes, lapses
+        )
         # Re-entrant, for a signal handler may close the runtime.
         self._lock = threading.RLock()
         self._trace = trace

@@ -9,36 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from capwasm.capability import Capability, Risk
 from capwasm.grants.manifest import Manifest
 from capwasm.lattice import Clause, ClauseSet
+from capwasm.review.permissions import GRAVITY, Permission, gravest_first, permission_of
 
 from .model import VersionRecord
 
 __all__ = ["Changes", "Moved", "Permission", "Surface", "compare"]
-
-_GRAVITY: Final = {Risk.LOW: 0, Risk.MEDIUM: 1, Risk.HIGH: 2}
-
-
-@dataclass(frozen=True, slots=True)
-class Permission:
-    """One thing that a version asks for, as a person reads it.
-
-    Attributes:
-        capability: its table's name.   text: what it allows.
-        risk, why: how grave it is, and why.
-    """
-
-    capability: str
-    text: str
-    risk: Risk
-    why: str
-
-    def __str__(self) -> str:
-        """`net: GET https://api.acme.com/ (high risk: …)`."""
-        return f"{self.capability}: {self.text} ({self.risk.value} risk: {self.why})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +112,8 @@ def compare(
     gone: list[Permission] = []
     for name in sorted({*manifest.requests, *(old.requests if old else ())}):
         was, now = _asked(old, name), _asked(manifest, name)
-        beyond = [_permission(known.get(name), name, c) for c in _outside(now, was)]
-        less = [_permission(known.get(name), name, c) for c in _outside(was, now)]
+        beyond = [permission_of(known.get(name), name, c) for c in _outside(now, was)]
+        less = [permission_of(known.get(name), name, c) for c in _outside(was, now)]
         (widened if was else new).extend(beyond)
         (narrowed if now else gone).extend(less)
     then = {} if old is None else old.limits.to_table()
@@ -142,10 +122,10 @@ def compare(
     gravest, risks = _gravest(manifest, known)
     return Changes(
         comparable=before is not None,
-        new=_sorted(new),
-        widened=_sorted(widened),
-        narrowed=_sorted(narrowed),
-        gone=_sorted(gone),
+        new=gravest_first(new),
+        widened=gravest_first(widened),
+        narrowed=gravest_first(narrowed),
+        gone=gravest_first(gone),
         raised=tuple(m for m in moved if m[2] > m[1]),
         lowered=tuple(m for m in moved if m[2] < m[1]),
         signers=Moved.of(() if before is None else before[1].key_ids, record.key_ids),
@@ -168,28 +148,16 @@ def _outside(inner: ClauseSet[Any], outer: ClauseSet[Any]) -> list[Clause]:
     return [c for c in inner if not ClauseSet.of([c]).within(outer)]
 
 
-def _permission(capability: Capability[Any, Any] | None, name: str, clause: Clause) -> Permission:
-    if capability is None:
-        return Permission(name, clause.describe(), Risk.HIGH, "nobody here knows this capability")
-    risk, why = capability.risk(clause)
-    return Permission(name, clause.describe(), risk, why)
-
-
-def _sorted(found: Iterable[Permission]) -> tuple[Permission, ...]:
-    """The gravest first."""
-    return tuple(sorted(found, key=lambda p: (-_GRAVITY[p.risk], p.capability, p.text)))
-
-
 def _gravest(
     manifest: Manifest, known: dict[str, Capability[Any, Any]]
 ) -> tuple[Risk | None, tuple[str, ...]]:
     """The gravest risk of all that is asked for, and why."""
     found = [
-        _permission(known.get(name), name, clause)
+        permission_of(known.get(name), name, clause)
         for name, request in manifest.requests.items()
         for clause in request.clauses
     ]
-    most = max((p.risk for p in found), key=_GRAVITY.__getitem__, default=None)
+    most = max((p.risk for p in found), key=GRAVITY.__getitem__, default=None)
     return most, tuple(sorted({f"{p.capability}: {p.why}" for p in found if p.risk is most}))
 
 
