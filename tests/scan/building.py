@@ -38,11 +38,11 @@ def manifest(
     tables: str = "",
     *,
     words: str = "",
-    id: str = "acme.weather",
-    name: str = "Weather",  # noqa: A002
+    plugin_id: str = "acme.weather",
+    name: str = "Weather",
 ) -> bytes:
     """A whole plugin.toml; `words` go into its [plugin], `tables` after it."""
-    return (HEAD.format(id=id, name=name, words=words) + tables).encode()
+    return (HEAD.format(id=plugin_id, name=name, words=words) + tables).encode()
 
 
 def leb(value: int) -> bytes:

@@ -55,7 +55,7 @@ def chosen_scanners(names: Sequence[str] = ()) -> tuple[Scanner, ...]:
             raise _refuse(place, f"no scanner {name!a} is installed; there are: {known}")
         try:
             scanner = offered[name].load()
-        except Exception as exc:  # noqa: BLE001  code of others, which may fail in any way
+        except (Exception, SystemExit) as exc:  # noqa: BLE001  code of others: it may fail in any way
             raise _refuse(place, f"can't be imported: {type(exc).__name__}: {exc}"[:300]) from None
         if not isinstance(scanner, Scanner):
             raise _refuse(place, "is no capwasm.scan.model.Scanner")

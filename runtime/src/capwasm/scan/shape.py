@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
@@ -202,27 +203,34 @@ def _shape(subject: Subject, _context: Context) -> Iterator[Finding]:
 
 
 def _customs(built: Outline) -> Iterator[Finding]:
-    seen: set[tuple[str, str]] = set()
+    counts: Counter[tuple[str, str]] = Counter()
     told: set[str] = set()
     for section in built.customs:
         name, place = section.name, _place(section)
         size = f"{cut(name, 100)}, {len(section.payload)} bytes"
-        if (section.module, name) in seen and not name.startswith("reloc."):
+        counts[section.module, name] += 1
+        if counts[section.module, name] == 2 and not name.startswith("reloc."):
             yield TWICE.at(place, size)
-        seen.add((section.module, name))
-        if name.startswith(".debug_"):
-            if "debug" not in told:
-                yield DEBUG.at(place, size)
-            told.add("debug")
-        elif name in ("sourceMappingURL", "external_debug_info"):
-            yield SOURCES.at(place, size)
-        elif name in ("name", "component-name"):
-            if "names" not in told and section.payload:
-                yield NAMES.at(place, size)
-            told.add("names")
-        elif name not in _KNOWN and not name.startswith(_KNOWN_STARTS):
-            large = len(section.payload) > _LARGE_BYTES
-            yield (LARGE if large else UNKNOWN).at(place, size)
+        kind = _kind_of(section)
+        # Of the names of functions and of debug information, one place says it all.
+        key = kind.id if kind in (DEBUG, NAMES) else f"{kind and kind.id} {name}"
+        if kind is not None and key not in told:
+            told.add(key)
+            yield kind.at(place, size)
+
+
+def _kind_of(section: Custom) -> Rule | None:
+    """The rule that a custom section falls under by itself."""
+    name = section.name
+    if name.startswith(".debug_"):
+        return DEBUG
+    if name in ("sourceMappingURL", "external_debug_info"):
+        return SOURCES
+    if name in ("name", "component-name"):
+        return NAMES if section.payload else None
+    if name in _KNOWN or name.startswith(_KNOWN_STARTS):
+        return None
+    return LARGE if len(section.payload) > _LARGE_BYTES else UNKNOWN
 
 
 def _producers(built: Outline) -> Iterator[Finding]:
