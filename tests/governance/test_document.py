@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -258,6 +259,11 @@ def test_the_command_writes_either_form(file: Path, tmp_path: Path) -> None:
         assert (tmp_path / name).read_text(encoding="utf-8") == text
     assert "/srv/hidden-dir" in run(str(file), "--internal")
     run(str(file), "-o", str(tmp_path / "gone" / "p.md"), code=1)
+    data = json.loads(run("--json"))
+    assert data["title"] == "What plugins may do here"
+    assert {b["kind"] for b in data["blocks"]} == {"heading", "text", "items", "grid", "code"}
+    assert not [word for word in HOST if word in json.dumps(data)]
+    assert json.loads(run("--json", "-o", str(tmp_path / "p.html")))["format"] == "html"
 
 
 def test_the_command_refuses_what_is_no_policy(file: Path) -> None:

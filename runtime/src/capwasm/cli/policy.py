@@ -229,16 +229,22 @@ def run_cases(
     "--internal", is_flag=True, help="Also what lies where on the host, and its networks."
 )
 @home_option
+@json_option
 def publish(
-    file: Path | None, form: str | None, output: Path | None, internal: bool, home_path: Path
+    file: Path | None,
+    form: str | None,
+    output: Path | None,
+    internal: bool,
+    home_path: Path,
+    as_json: bool,
 ) -> None:
     """Write a page for developers: what plugins may do here, limits, and how to ask for more.
 
     Without POLICY, it is of the runtime's home.  Directories, programs and networks of the host are
-    left out, unless --internal.
+    left out, unless --internal.  With --json and no FILE, the page comes as data.
     """
     from capwasm.governance.document import policy_page
-    from capwasm.governance.pages import as_html, as_markdown
+    from capwasm.governance.pages import as_data, as_html, as_markdown
     from capwasm.grants.policy import Policy
 
     known = capabilities()
@@ -248,9 +254,12 @@ def publish(
         form = "html" if output is not None and output.suffix in (".html", ".htm") else "md"
     text = as_html(page) if form == "html" else as_markdown(page)
     if output is None:
-        click.echo(text, nl=False)
+        say_json(as_data(page), indent=2) if as_json else click.echo(text, nl=False)
         return
     _write(output, text)
+    if as_json:
+        say_json({"written": str(output), "format": form})
+        return
     console().print(f"written: {shown(output)}", markup=False)
 
 

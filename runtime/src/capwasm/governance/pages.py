@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from html import escape
-from typing import Final
+from typing import Any, Final
 
 from capwasm.record.redact import printable
 
@@ -22,6 +22,7 @@ __all__ = [
     "Mono",
     "Page",
     "Text",
+    "as_data",
     "as_html",
     "as_markdown",
 ]
@@ -80,6 +81,14 @@ class Page:
 
     title: str
     blocks: tuple[Block, ...]
+
+
+def as_data(page: Page) -> dict[str, Any]:
+    """The page as JSON can hold it: each block with its kind."""
+    return {
+        "title": page.title,
+        "blocks": [{"kind": type(b).__name__.lower(), **asdict(b)} for b in page.blocks],
+    }
 
 
 def as_markdown(page: Page) -> str:
