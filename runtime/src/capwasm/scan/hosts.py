@@ -7,18 +7,19 @@ no hole; it is a sign of what the code was made to do, where it was made for ano
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 from typing import Final
 
 from capwasm.caps.net.address import classify
-from capwasm.caps.net.pattern import host_matches
-from capwasm.caps.net.url import Host, UrlError, parse_host
+from capwasm.caps.net.model import NetClause
+from capwasm.caps.net.pattern import HostPattern, host_matches
+from capwasm.caps.net.url import UrlError, parse_host
 from capwasm.review.finding import Finding, Severity
 
 from .model import Context, Rule, Scanner
 from .subject import Subject
-from .texts import Text, texts
+from .texts import Text, found_at
 
 __all__ = ["SCANNERS"]
 
@@ -87,14 +88,18 @@ _DROPS: Final = (
     b"interact.sh",
     b"dnslog.cn",
 )
-_DROP: Final = re.compile(rb"|".join(map(re.escape, _DROPS)), re.IGNORECASE)
 # The names of metadata services, and the usual ways to write the address past a filter.
-_METADATA: Final = re.compile(
-    rb"metadata\.google\.internal|metadata\.azure\.internal|instance-data\.ec2\.internal"
-    rb"|0xa9fea9fe\b|\b2852039166\b|\b0251\.0376\.0251\.0376\b|::ffff:a9fe:a9fe|fd00:ec2::254",
-    re.IGNORECASE,
+_METADATA: Final = (
+    b"metadata.google.internal",
+    b"metadata.azure.internal",
+    b"instance-data.ec2.internal",
+    b"0xa9fea9fe",
+    b"//2852039166",
+    b"0251.0376.0251.0376",
+    b"::ffff:a9fe:a9fe",
+    b"fd00:ec2::254",
 )
-_ONION: Final = re.compile(rb"\b(?:[a-z2-7]{56}|[a-z2-7]{16})\.onion\b", re.IGNORECASE)
+_ONION: Final = re.compile(rb"(?<![a-z2-7])(?:[a-z2-7]{56}|[a-z2-7]{16})$")
 _AUTHORITY: Final = re.compile(
     rb"://(?:[A-Za-z0-9._~-]{0,64}@)?(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253})"
 )
@@ -102,7 +107,8 @@ _SCHEME: Final = re.compile(
     rb"(https?|wss?|ftps?|tcp|udp|socks5h?|mqtts?|redis|mongodb|amqps?)$", re.IGNORECASE
 )
 _LABELS: Final = re.compile(rb"(?:[A-Za-z0-9-]{1,63}\.)*$")
-_QUAD: Final = re.compile(rb"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]|/\d)")
+_QUAD: Final = re.compile(rb"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}")
+_MORE: Final = re.compile(rb"[\w.]|/[0-9]")
 # Sites that texts point their readers to: identifiers of XML, links to docs.
 _READING: Final = frozenset(
     [
@@ -143,6 +149,9 @@ _READING: Final = frozenset(
         "www.gnu.org",
         "creativecommons.org",
         "bytecodealliance.org",
+        "json.org",
+        "data.iana.org",
+        "ftp.unicode.org",
         "example.com",
         "example.org",
         "example.net",
@@ -155,7 +164,7 @@ _LOCAL: Final = frozenset({"private", "shared", "link-local", "site-local"})
 
 def _hosts(subject: Subject, _context: Context) -> Iterator[Finding]:
     seen: set[tuple[str, str]] = set()
-    for text in texts(subject):
+    for text in subject.texts:
         if text.is_document:
             continue
         for finding, key in _in(text, subject):
@@ -166,40 +175,52 @@ def _hosts(subject: Subject, _context: Context) -> Iterator[Finding]:
 
 def _in(text: Text, subject: Subject) -> Iterator[tuple[Finding, str]]:
     """Findings of one text, each with what it is about: each of these is told once."""
-    asked = _asked(subject)
-    for found in _METADATA.finditer(text.data):
-        yield METADATA.at(text.place(found.start()), _text(found[0])), "name"
-    for found in _ONION.finditer(text.data):
-        yield ONION.at(text.place(found.start()), _text(found[0])), _text(found[0])
-    for found in _DROP.finditer(text.data):
-        before = bytes(text.data[max(0, found.start() - 64) : found.start()])
-        host = _text(_LABELS.search(before)[0] + found[0]).lower().partition("/")[0].strip(".")  # type: ignore[index]
+    asked = [c.host for _, c, _ in subject.permissions("net") if isinstance(c, NetClause)]
+    low = text.data.lower()
+    for at, word in found_at(low, _METADATA):
+        yield METADATA.at(text.place(at), _text(word).strip("/")), "name"
+    for at, _ in found_at(low, (b".onion",)):
+        if (found := _ONION.search(low[max(0, at - 57) : at])) is not None:
+            yield (
+                ONION.at(text.place(at - len(found[0])), f"{_text(found[0])}.onion"),
+                _text(found[0]),
+            )
+    for at, word in found_at(low, _DROPS):
+        name = _LABELS.search(low[max(0, at - 64) : at])
+        host = _text((name[0] if name else b"") + word).partition("/")[0].strip(".")
         if not _is_asked(host, asked):
-            yield DROP.at(text.place(found.start()), _context_of(text, found)), host
-    for found in _QUAD.finditer(text.data):
-        if (
-            finding := _address(_text(found[0]), text.place(found.start()), named=False)
-        ) is not None:
-            yield finding, _text(found[0])
-    for found in _AUTHORITY.finditer(text.data):
-        before = bytes(text.data[max(0, found.start() - 8) : found.start()])
-        if not _SCHEME.search(before):
-            continue
-        host = _text(found[1]).rstrip(".").lower()
-        place = text.place(found.start())
-        if re.fullmatch(r"[\d.]+|\[.*\]", host):
-            finding = _address(host.strip("[]"), place, named=True)
-            if finding is not None and not _is_asked(host.strip("[]"), asked):
+            yield DROP.at(text.place(at), _url(text, at)), host
+    yield from _quads(text, asked)
+    for at, _ in found_at(low, (b"://",)):
+        found = _AUTHORITY.match(low, at)
+        if found is not None and _SCHEME.search(low[max(0, at - 8) : at]):
+            host = _text(found[1]).rstrip(".")
+            if (finding := _host(host, text, at)) is not None and not _is_asked(host, asked):
                 yield finding, host
-        elif (
-            "." in host
-            and not _DROP.search(_context_of(text, found).encode() + b"/")
-            and not _METADATA.search(host.encode())
-            and not host.endswith(".onion")
-            and not _is_asked(host, asked)
+
+
+def _quads(text: Text, asked: Sequence[HostPattern]) -> Iterator[tuple[Finding, str]]:
+    """Four numbers with dots between that stand alone: no version of five, no network."""
+    for found in _QUAD.finditer(text.data):
+        if _MORE.match(text.data, found.end()) or _MORE.match(
+            text.data, max(0, found.start() - 1), found.start()
         ):
-            note = Severity.NOTE if host in _READING else None
-            yield HOST.at(place, _context_of(text, found), severity=note), host
+            continue
+        quad = _text(found[0])
+        finding = _address(quad, text.place(found.start()), named=False)
+        if finding is not None and not _is_asked(quad, asked):
+            yield finding, quad
+
+
+def _host(host: str, text: Text, at: int) -> Finding | None:
+    """A finding for the host of a URL; None for one that is another's matter."""
+    if re.fullmatch(r"[0-9.]+|\[.*\]", host):
+        return _address(host.strip("[]"), text.place(at), named=True)
+    url = _url(text, at)
+    others = (*_DROPS, *_METADATA, b".onion")
+    if "." not in host or any(word in f"{url}/".lower().encode() for word in others):
+        return None
+    return HOST.at(text.place(at), url, severity=Severity.NOTE if host in _READING else None)
 
 
 def _address(text: str, place: str, *, named: bool) -> Finding | None:
@@ -225,29 +246,22 @@ def _address(text: str, place: str, *, named: bool) -> Finding | None:
     return None
 
 
-def _asked(subject: Subject) -> list[object]:
-    return [clause.host for _, clause, _ in subject.permissions("net") if hasattr(clause, "host")]
-
-
-def _is_asked(host: str, asked: list[object]) -> bool:
+def _is_asked(host: str, asked: Sequence[HostPattern]) -> bool:
     try:
-        parsed: Host = parse_host(host)
+        parsed = parse_host(host)
     except UrlError:
         return False
-    return any(host_matches(pattern, parsed) for pattern in asked)  # type: ignore[arg-type]
+    return any(host_matches(pattern, parsed) for pattern in asked)
 
 
 def _text(data: bytes) -> str:
-    return bytes(data).decode("ascii", "replace")
+    return data.decode("ascii", "replace")
 
 
-def _context_of(text: Text, found: re.Match[bytes]) -> str:
-    """The URL around a match, as far as it can be told."""
-    start = max(0, found.start() - 8)
-    head = re.search(rb"[a-zA-Z0-9+]*$", bytes(text.data[start : found.start()]))
-    tail = re.match(
-        rb"[!#-&(-;=?-\[\]_a-z~]*", bytes(text.data[found.start() : found.start() + 120])
-    )
+def _url(text: Text, at: int) -> str:
+    """The URL around a place, as far as it can be told."""
+    head = re.search(rb"[a-zA-Z0-9+]*$", text.around(at, 8, 0))
+    tail = re.match(rb"[!#-&(-;=?-\[\]_a-z~]*", text.around(at, 0, 120))
     return _text((head[0] if head else b"") + (tail[0] if tail else b""))
 
 

@@ -10,7 +10,6 @@ from capwasm.review.finding import Finding, Severity
 
 from .model import Context, Rule, Scanner
 from .subject import Subject
-from .texts import texts
 
 __all__ = ["SCANNERS"]
 
@@ -48,7 +47,7 @@ _NOBODY: Final = frozenset(
 
 
 def _paths(subject: Subject, _context: Context) -> Iterator[Finding]:
-    for text in texts(subject):
+    for text in subject.texts:
         if text.is_document:
             continue
         users: set[bytes] = set()

@@ -123,6 +123,7 @@ _KNOWN: Final = frozenset(
         "tinygo.package",
         "go.version",
         "go.buildid",
+        "go:buildid",
         "capwasm:sdk",
     ]
 )

@@ -28,6 +28,8 @@ from capwasm.errors import CapwasmError
 from capwasm.grants.manifest import Asked, Manifest, parse_manifest
 from capwasm.lattice import Clause
 
+from .texts import Text, texts_of
+
 __all__ = ["Subject"]
 
 
@@ -138,6 +140,11 @@ class Subject:
             for asked in request.asked if request else ():
                 for clause in asked.clauses:
                     yield asked, clause, capability.risk(clause)[0]
+
+    @cached_property
+    def texts(self) -> tuple[Text, ...]:
+        """Its bytes as those look at them who look for words."""
+        return tuple(texts_of(self.members))
 
     @cached_property
     def outline(self) -> Outline:
