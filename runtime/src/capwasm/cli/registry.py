@@ -319,7 +319,7 @@ def _told(directory: Path) -> int:
     with contextlib.suppress(AuditError):  # there is none, or `audit verify` tells what is wrong
         for record in tail(directory, TOLD):
             details = record.get("details")
-            if record.get("kind") == "install" and isinstance(details, dict):
+            if record.get("kind") in ("install", "review") and isinstance(details, dict):
                 sequence = details.get("sequence")
                 most = max(most, sequence if type(sequence) is int else 0)
     return most

@@ -1,4 +1,4 @@
-"""`capwasm update | outdated | pending | reject | pin | unpin`: newer versions, and what waits."""
+"""`capwasm update | outdated | pending | pin | unpin`: newer versions, and what waits."""
 
 from __future__ import annotations
 
@@ -398,17 +398,6 @@ def pending(home_path: Path, as_json: bool) -> None:
             click.echo(f"    capwasm {command} {plugin.id}")
 
 
-@click.command(epilog=epilog('capwasm reject acme.weather --reason "asks for too much"'))
-@click.argument("plugin_id", metavar="ID")
-@change_options
-def reject(plugin_id: str, who: str | None, why: str, home_path: Path, as_json: bool) -> None:
-    """Forget the version that waits; the one that serves is not touched."""
-    with opened(home_path) as registry:
-        outcome = registry.reject(plugin_id, who=user(who), why=why)
-        registry.collect()
-    say_outcome(outcome, as_json=as_json)
-
-
 @click.command(
     epilog=epilog("capwasm pin acme.weather", 'capwasm pin acme.weather@1.2.0 --reason "ticket 9"')
 )
@@ -442,4 +431,4 @@ def unpin(plugin_id: str, who: str | None, why: str, home_path: Path, as_json: b
     say_outcome(outcome, as_json=as_json)
 
 
-commands: list[click.Command] = [update, outdated, pending, reject, pin, unpin]
+commands: list[click.Command] = [update, outdated, pending, pin, unpin]
