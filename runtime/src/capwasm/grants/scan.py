@@ -55,3 +55,10 @@ class ScanRule(Model):
             description="SPDX identifiers of licences that plugins and their parts may have; any if empty.",
         ),
     ] = ()
+    dry_run: Annotated[
+        bool,
+        Field(
+            description="Whether a scan runs the plugin, in a sandbox and with nothing granted, to see"
+            " what it tries."
+        ),
+    ] = False

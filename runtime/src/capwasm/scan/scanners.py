@@ -24,7 +24,7 @@ GROUP: Final = "capwasm.scanners"
 # Each has `SCANNERS`, a tuple of `Scanner`.  What needs an extra is imported when it scans.
 MODULES: Final = (
     *("known", "asks", "shape", "world", "paths", "hosts", "tokens", "payloads"),
-    *("licences", "sbom", "osv", "elf"),
+    *("licences", "sbom", "osv", "elf", "dryrun"),
 )
 
 
