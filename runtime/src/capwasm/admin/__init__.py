@@ -26,7 +26,7 @@ from capwasm.errors import AdminError
 if TYPE_CHECKING:
     from capwasm.capsule.keys import PrivateKey
 
-    from .app import AdminApp
+    from .asgi import AdminApp
 
 __all__ = ["app", "new_token", "require_extra"]
 
@@ -87,7 +87,7 @@ def app(
     from capwasm.caps import standard_capabilities
     from capwasm.home import Home
 
-    from .app import AdminApp
+    from .asgi import AdminApp
     from .office import Office
 
     if not hosts:

@@ -138,13 +138,20 @@ def _none() -> str:
     raise ValueError("the key is encrypted")
 
 
-def serve(page: Any, place: Place, *, ready: Callable[[], None] = lambda: None) -> None:
-    """Serve until the process is told to end (SIGINT, SIGTERM).
+def serve(
+    page: Any,
+    place: Place,
+    *,
+    ready: Callable[[], None] = lambda: None,
+    made: Callable[[uvicorn.Server], None] = lambda _server: None,
+) -> None:
+    """Serve until the process is told to end (SIGINT, SIGTERM), or the server is.
 
     Args:
         page: the ASGI application.
         place: where.
         ready: called once it answers.
+        made: given the server, whose `should_exit` ends it from another thread.
     """
     config = uvicorn.Config(
         page,
@@ -165,6 +172,7 @@ def serve(page: Any, place: Place, *, ready: Callable[[], None] = lambda: None) 
         ssl_keyfile=place.key,
     )
     server = _Server(config, ready)
+    made(server)
     with contextlib.closing(place.listener):
         server.run(sockets=[place.listener])
 
