@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from typing import Any
 
 from capwasm.capability import Capability, Risk
@@ -14,7 +15,7 @@ from capwasm.review.finding import Severity
 
 from .rules import RULES
 
-__all__ = ["Check", "Ground", "Lint", "Place", "covers", "found", "overlaps"]
+__all__ = ["Check", "Ground", "Lint", "Place", "covers", "found", "overlaps", "wider"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,9 @@ class Place:
             yield (clause, *self.capability.risk(clause))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Ground:
-    """All that a rule may look at.
+    """All that a rule may look at.  It is looked at often, so it is sorted once.
 
     Attributes:
         policy, capabilities: as parsed.   today: in UTC.
@@ -76,20 +77,39 @@ class Ground:
     installed: frozenset[str] | None = None
     memory: int | None = None
 
-    def places(self) -> Iterator[Place]:
+    @cached_property
+    def places(self) -> tuple[Place, ...]:
         """Every rule that allows."""
-        for selector in self.policy.selectors:
-            for capability in self.capabilities:
-                for rule in selector.allow.get(capability.name, ()):
-                    yield Place(selector, capability, rule)
+        return tuple(
+            Place(selector, capability, rule)
+            for selector in self.policy.selectors
+            for capability in self.capabilities
+            for rule in selector.allow.get(capability.name, ())
+        )
 
-    def denials(self, capability: str) -> Iterator[tuple[str, Rule]]:
-        """Every denial of a capability, with the pattern of those that it is for."""
-        for rule in self.policy.deny.get(capability, ()):
-            yield "*", rule
-        for selector in self.policy.selectors:
-            for rule in selector.deny.get(capability, ()):
-                yield selector.pattern, rule
+    @cached_property
+    def allowed(self) -> Mapping[str, Mapping[str, Sequence[Place]]]:
+        """The rules that allow, by capability and pattern."""
+        found: dict[str, dict[str, list[Place]]] = {}
+        for place in self.places:
+            by_pattern = found.setdefault(place.capability.name, {})
+            by_pattern.setdefault(place.selector.pattern, []).append(place)
+        return found
+
+    @cached_property
+    def denied(self) -> Mapping[str, Mapping[str, Sequence[Rule]]]:
+        """The denials, by capability and pattern."""
+        found: dict[str, dict[str, list[Rule]]] = {}
+        groups = [("*", self.policy.deny), *((s.pattern, s.deny) for s in self.policy.selectors)]
+        for pattern, rules in groups:
+            for capability, those in rules.items():
+                found.setdefault(capability, {}).setdefault(pattern, []).extend(those)
+        return found
+
+    def denials(self, capability: str, pattern: str) -> list[Rule]:
+        """The denials that hold for all that a pattern names."""
+        mine = self.denied.get(capability, {})
+        return [rule for wide in wider(pattern) for rule in mine.get(wide, ())]
 
 
 Check = Callable[[Ground], Iterator[Lint]]
@@ -100,11 +120,16 @@ def found(rule: str, path: str, line: int | None, message: str, fix: str = "") -
     return Lint(rule, RULES[rule].severity, path, line, message, fix or RULES[rule].fix)
 
 
+def wider(pattern: str) -> list[str]:
+    """The patterns that name all that this one names, itself last: `*`, `acme.*`, `acme.weather`."""
+    labels = pattern.removesuffix(".*").split(".")
+    above = [f"{'.'.join(labels[:n])}.*" for n in range(1, len(labels))]
+    return list(dict.fromkeys(["*", *above, pattern]))
+
+
 def covers(wide: str, narrow: str) -> bool:
     """Whether each id that the pattern `narrow` names, `wide` names too."""
-    if wide in ("*", narrow):
-        return True
-    return wide.endswith(".*") and narrow.startswith(wide[:-1])
+    return wide in wider(narrow)
 
 
 def overlaps(a: str, b: str) -> bool:

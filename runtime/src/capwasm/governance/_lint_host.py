@@ -46,7 +46,7 @@ _PATHS: Final = ("/etc/passwd", "../../etc/passwd", "a/../../b")
 
 
 def _files(ground: Ground) -> Iterator[Lint]:
-    for place in ground.places():
+    for place in ground.places:
         for clause in place.rule.clauses:
             if isinstance(clause, FsClause):
                 yield from _directory(place, clause)
@@ -83,7 +83,7 @@ def _holds_credentials(path: str) -> bool:
 
 
 def _commands(ground: Ground) -> Iterator[Lint]:
-    for place in ground.places():
+    for place in ground.places:
         for clause in place.rule.clauses:
             if isinstance(clause, ExecClause):
                 yield from _command(place, clause)

@@ -52,7 +52,7 @@ def is_shared_suffix(name: str) -> bool:
 
 
 def _clauses(ground: Ground) -> Iterator[tuple[Place, NetClause]]:
-    for place in ground.places():
+    for place in ground.places:
         for clause in place.rule.clauses:
             if isinstance(clause, NetClause):
                 yield place, clause
@@ -105,7 +105,7 @@ def _is_loopback(clause: NetClause) -> bool:
 
 def _secrets(ground: Ground) -> Iterator[Lint]:
     net = list(_clauses(ground))
-    for place in ground.places():
+    for place in ground.places:
         for clause in place.rule.clauses:
             if isinstance(clause, SecretClause):
                 yield from _secret(place, clause, net)

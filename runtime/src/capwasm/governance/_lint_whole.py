@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from capwasm.capability import Risk
@@ -14,7 +14,7 @@ from capwasm.grants.policy import Rule
 from capwasm.grants.tables import Tables
 from capwasm.lattice import Clause
 
-from ._ground import Check, Ground, Lint, Place, covers, found, overlaps
+from ._ground import Check, Ground, Lint, Place, found, overlaps, wider
 
 __all__ = ["CHECKS"]
 
@@ -35,7 +35,7 @@ def _governance(ground: Ground) -> Iterator[Lint]:
 
 
 def _high(ground: Ground) -> list[Place]:
-    return [p for p in ground.places() if any(r is Risk.HIGH for _, r, _ in p.risks())]
+    return [p for p in ground.places if any(r is Risk.HIGH for _, r, _ in p.risks())]
 
 
 def _absent(ground: Ground) -> Iterator[Lint]:
@@ -48,7 +48,7 @@ def _absent(ground: Ground) -> Iterator[Lint]:
 
 def _consent(ground: Ground) -> Iterator[Lint]:
     line = ground.policy.lines.get("consent")
-    mine = [p for p in ground.places() if p.capability.name in ground.policy.automatic]
+    mine = [p for p in ground.places if p.capability.name in ground.policy.automatic]
     for place in mine:
         for clause, risk, _ in place.risks():
             if risk is Risk.HIGH:
@@ -91,7 +91,7 @@ def _selectors(ground: Ground) -> Iterator[Lint]:
         ):
             what = f"no installed plugin is named by {selector.pattern}"
             yield found("selector.not-installed", selector.path, line, what)
-    for place in ground.places():
+    for place in ground.places:
         if place.selector.pattern != "*":
             continue
         for clause, risk, _ in place.risks():
@@ -113,7 +113,7 @@ def _limits(ground: Ground) -> Iterator[Lint]:
         if ground.memory is not None and "memory" in named and table["memory"] > ground.memory:
             what = f"{table['memory']:,} bytes; this machine has {ground.memory:,}"
             yield found("limits.above-machine", f"{where}.memory", line, what)
-    for place in ground.places():
+    for place in ground.places:
         for clause in place.rule.clauses:
             if ground.memory is None or not isinstance(clause, ExecClause):
                 continue
@@ -124,24 +124,21 @@ def _limits(ground: Ground) -> Iterator[Lint]:
 
 
 def _dead(ground: Ground) -> Iterator[Lint]:
-    for place in ground.places():
+    for place in ground.places:
         path, line, clauses = place.rule.path, place.rule.line, place.rule.clauses
         if not clauses or all(map(_is_nothing, clauses)):
             yield found("rule.nothing", path, line, "allows nothing")
             continue
-        denials = [
-            rule
-            for pattern, rule in ground.denials(place.capability.name)
-            if covers(pattern, place.selector.pattern)
-        ]
+        denials = ground.denials(place.capability.name, place.selector.pattern)
         ends = [_ended_by(clause, denials) for clause in clauses]
         if all(end is not None for end in ends):
             names = ", ".join(dict.fromkeys(_where(e) for e in ends if e is not None))
             yield found("rule.denied", path, line, f"is denied as a whole by {names}")
             continue
-        wider = _wider(place, ground)
-        if wider is not None:
-            yield found("rule.repeated", path, line, f"lies within {_where(wider)}")
+        mine = ground.allowed[place.capability.name]
+        groups = [[p.rule for p in mine.get(w, ())] for w in wider(place.selector.pattern)]
+        if (other := _outer(place.rule, groups)) is not None:
+            yield found("rule.repeated", path, line, f"lies within {_where(other)}")
 
 
 def _is_nothing(clause: Clause) -> bool:
@@ -155,24 +152,20 @@ def _ended_by(clause: Clause, denials: list[Rule]) -> Rule | None:
     return next((r for r in denials if any(clause.denied_by(d) for d in r.clauses)), None)
 
 
-def _wider(place: Place, ground: Ground) -> Rule | None:
-    """Another rule, for at least the same plugins, that gives all that this one gives."""
-    seen_mine = False
-    for other in ground.places():
-        if other.rule is place.rule:
-            seen_mine = True
-            continue
-        if other.capability is not place.capability:
-            continue
-        if not covers(other.selector.pattern, place.selector.pattern):
-            continue
-        if _all_within(place.rule, other.rule) and (
-            # Of two that are the same, the later is told of.
-            not seen_mine
-            or not _all_within(other.rule, place.rule)
-            or other.selector.pattern != place.selector.pattern
-        ):
-            return other.rule
+def _outer(rule: Rule, groups: Sequence[Sequence[Rule]]) -> Rule | None:
+    """Another rule that says all that this one says; of two that are the same, the earlier.
+
+    Args:
+        rule: one of the last group.
+        groups: rules for at least the same plugins, by pattern.
+    """
+    after = False
+    for group in groups:
+        for other in group:
+            if other is rule:
+                after = True
+            elif _all_within(rule, other) and not (after and _all_within(other, rule)):
+                return other
     return None
 
 
@@ -183,26 +176,20 @@ def _all_within(inner: Rule, outer: Rule) -> bool:
 
 
 def _denials(ground: Ground) -> Iterator[Lint]:
-    for capability in ground.capabilities:
-        denials = list(ground.denials(capability.name))
-        places = [p for p in ground.places() if p.capability is capability]
-        for index, (pattern, rule) in enumerate(denials):
-            others = [
-                r
-                for i, (p, r) in enumerate(denials)
-                if i != index
-                and covers(p, pattern)
-                and _all_within(rule, r)
-                and (i < index or not (_all_within(r, rule) and p == pattern))
+    for capability, by_pattern in ground.denied.items():
+        allowed = ground.allowed.get(capability, {})
+        for pattern, rules in by_pattern.items():
+            groups = [by_pattern.get(wide, ()) for wide in wider(pattern)]
+            near = [
+                p for other, those in allowed.items() if overlaps(other, pattern) for p in those
             ]
-            if others:
-                what = f"lies within {_where(others[0])}"
-                yield found("deny.repeated", rule.path, rule.line, what)
-            elif not any(
-                overlaps(p.selector.pattern, pattern) and _touches(rule, p) for p in places
-            ):
-                what = f"no rule allows what it denies: {_described(rule)}"
-                yield found("deny.no-effect", rule.path, rule.line, what)
+            for rule in rules:
+                if (other_rule := _outer(rule, groups)) is not None:
+                    what = f"lies within {_where(other_rule)}"
+                    yield found("deny.repeated", rule.path, rule.line, what)
+                elif not any(_touches(rule, place) for place in near):
+                    what = f"no rule allows what it denies: {_described(rule)}"
+                    yield found("deny.no-effect", rule.path, rule.line, what)
 
 
 def _touches(denial: Rule, place: Place) -> bool:
