@@ -111,53 +111,16 @@ _QUAD: Final = re.compile(rb"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}")
 _MORE: Final = re.compile(rb"[\w.]|/[0-9]")
 # Sites that texts point their readers to: identifiers of XML, links to docs.
 _READING: Final = frozenset(
-    [
-        "www.w3.org",
-        "json-schema.org",
-        "schemas.xmlsoap.org",
-        "xmlns.com",
-        "docs.rs",
-        "doc.rust-lang.org",
-        "crates.io",
-        "github.com",
-        "www.github.com",
-        "raw.githubusercontent.com",
-        "gitlab.com",
-        "docs.python.org",
-        "www.python.org",
-        "bugs.python.org",
-        "peps.python.org",
-        "pypi.org",
-        "golang.org",
-        "go.dev",
-        "pkg.go.dev",
-        "www.npmjs.com",
-        "nodejs.org",
-        "developer.mozilla.org",
-        "tc39.es",
-        "www.unicode.org",
-        "unicode.org",
-        "www.ietf.org",
-        "tools.ietf.org",
-        "datatracker.ietf.org",
-        "www.rfc-editor.org",
-        "en.wikipedia.org",
-        "stackoverflow.com",
-        "spdx.org",
-        "opensource.org",
-        "www.apache.org",
-        "www.gnu.org",
-        "creativecommons.org",
-        "bytecodealliance.org",
-        "json.org",
-        "data.iana.org",
-        "ftp.unicode.org",
-        "example.com",
-        "example.org",
-        "example.net",
-        "www.example.com",
-        "localhost",
-    ]
+    """
+    www.w3.org json-schema.org schemas.xmlsoap.org xmlns.com docs.rs doc.rust-lang.org crates.io
+    github.com www.github.com raw.githubusercontent.com gitlab.com docs.python.org
+    www.python.org bugs.python.org peps.python.org pypi.org golang.org go.dev pkg.go.dev
+    www.npmjs.com nodejs.org developer.mozilla.org tc39.es www.unicode.org unicode.org
+    www.ietf.org tools.ietf.org datatracker.ietf.org www.rfc-editor.org en.wikipedia.org
+    stackoverflow.com spdx.org opensource.org www.apache.org www.gnu.org creativecommons.org
+    bytecodealliance.org json.org data.iana.org ftp.unicode.org example.com example.org
+    example.net www.example.com localhost
+    """.split()  # noqa: SIM905  read more easily so
 )
 _LOCAL: Final = frozenset({"private", "shared", "link-local", "site-local"})
 

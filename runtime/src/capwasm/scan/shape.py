@@ -99,33 +99,12 @@ _MANY: Final = 60_000
 _MAX_PRODUCERS: Final = 64
 # What compilers, linkers and wasm-tools write; those of debug information are told apart below.
 _KNOWN: Final = frozenset(
-    [
-        "name",
-        "component-name",
-        "producers",
-        "target_features",
-        "dylink",
-        "dylink.0",
-        "linking",
-        "build_id",
-        "registry-metadata",
-        "metadata",
-        "authors",
-        "description",
-        "licenses",
-        "source",
-        "homepage",
-        "revision",
-        "version",
-        "wit-component-encoding",
-        "sourceMappingURL",
-        "external_debug_info",
-        "tinygo.package",
-        "go.version",
-        "go.buildid",
-        "go:buildid",
-        "capwasm:sdk",
-    ]
+    """
+    name component-name producers target_features dylink dylink.0 linking build_id
+    registry-metadata metadata authors description licenses source homepage revision version
+    wit-component-encoding sourceMappingURL external_debug_info tinygo.package go.version go.buildid
+    go:buildid capwasm:sdk
+    """.split()  # noqa: SIM905  read more easily so
 )
 _KNOWN_STARTS: Final = (
     "component-type",
@@ -136,42 +115,12 @@ _KNOWN_STARTS: Final = (
     "capwasm:",
 )
 _TOOLS: Final = frozenset(
-    [
-        "rustc",
-        "clang",
-        "llvm",
-        "lld",
-        "wasm-ld",
-        "go",
-        "tinygo",
-        "wit-component",
-        "wit-bindgen",
-        "wit-bindgen-rust",
-        "wit-bindgen-c",
-        "cargo-component",
-        "componentize-js",
-        "componentize-py",
-        "wasm-tools",
-        "wasm-opt",
-        "binaryen",
-        "emscripten",
-        "assemblyscript",
-        "wabt",
-        "wat",
-        "javy",
-        "starlingmonkey",
-        "spidermonkey",
-        "python",
-        "cpython",
-        "swift",
-        "zig",
-        "dotnet",
-        "grain",
-        "moonbit",
-        "capwasm",
-        "clang++",
-        "llvm-link",
-    ]
+    """
+    rustc clang llvm lld wasm-ld go tinygo wit-component wit-bindgen wit-bindgen-rust
+    wit-bindgen-c cargo-component componentize-js componentize-py wasm-tools wasm-opt binaryen
+    emscripten assemblyscript wabt wat javy starlingmonkey spidermonkey python cpython swift zig
+    dotnet grain moonbit capwasm clang++ llvm-link
+    """.split()  # noqa: SIM905  read more easily so
 )
 
 
