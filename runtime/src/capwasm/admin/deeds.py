@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from capwasm.errors import AdminError
+from capwasm.errors import AdminError, RegistryError
 from capwasm.registry.desk import Desk
+from capwasm.registry.model import Outcome
+from capwasm.registry.registry import Registry
 
 from .asking import Ask, Go
 
@@ -33,9 +35,9 @@ def approve(ask: Ask) -> Go:
     if not ask.form.ticked("seen"):
         raise AdminError("say that you have looked at the permissions and the findings")
     with ask.office.changing() as registry:
-        desk = Desk(registry)
-        _unchanged(ask, desk)
-        desk.approve(ask.words["id"], ask.words["version"], key=key, why=reason)
+        Desk(registry).approve(
+            ask.words["id"], ask.words["version"], key=key, why=reason, seen=ask.form.raw("shown")
+        )
     return Go(_case(ask), f"Your approval of {_name(ask)} is signed and kept.")
 
 
@@ -80,11 +82,13 @@ def except_(ask: Ask) -> Go:
 
 
 def _unchanged(ask: Ask, desk: Desk) -> None:
-    """Pass if what is signed is what the reader saw: not another content, not other findings."""
-    case = desk.case(ask.words["id"], ask.words["version"])
-    report = case.report.archive + case.report.when if case.report else ""
-    if ask.form.raw("shown") != case.record.archive + report:
-        raise AdminError("it is not what it was when you opened the page; look again")
+    """Pass if it is what the reader saw: not another content, not other findings."""
+    if ask.form.raw("shown") != desk.case(ask.words["id"], ask.words["version"]).seen:
+        raise RegistryError(
+            "it is not what you were shown: other content, or a newer scan; look again",
+            code="review.changed",
+            context=ask.words["id"],
+        )
 
 
 # -- plugins ---------------------------------------------------------------------------------------
@@ -107,7 +111,12 @@ def resume(ask: Ask) -> Go:
 def kill(ask: Ask) -> Go:
     """End what runs of a plugin; it may be called again."""
     id_, reason = ask.words["id"], ask.form.reason()
-    ask.office.act(lambda registry, who: registry.kill(id_, who=who, why=reason))
+
+    def deed(registry: Registry, who: str) -> Outcome:
+        registry.show(id_)  # of what nobody has heard there is nothing to end
+        return registry.kill(id_, who=who, why=reason)
+
+    ask.office.act(deed)
     return Go(_plugin(ask), f"What runs of {id_} is ended within a second.")
 
 

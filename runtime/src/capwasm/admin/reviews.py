@@ -53,7 +53,7 @@ def case(ask: Ask) -> Page:
             "findings": report.findings[:MAX_FINDINGS] if report else (),
             "more_findings": max(0, len(report.findings) - MAX_FINDINGS) if report else 0,
             "counts": [(s.value, counts[s]) for s in reversed(Severity) if s in counts],
-            "shown": record.archive + (report.archive + report.when if report else ""),
+            "shown": found.seen,
             "rule": policy.review,
             "rejected": any(
                 v.record.kind is RecordKind.REJECTION and not v.doubt for v in found.votes
