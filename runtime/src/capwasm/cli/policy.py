@@ -1,4 +1,4 @@
-"""`capwasm policy check | lint | test | doc | schema`."""
+"""`capwasm policy check | lint | explain | test | doc | schema`."""
 
 from __future__ import annotations
 
@@ -6,23 +6,16 @@ import contextlib
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from ._output import console, epilog, home_option, json_option, say_json, shown
-from ._plugin import PATH, capabilities
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from capwasm.governance.lint import Lint
-    from capwasm.governance.trial import Outcome
+from ._plugin import PATH, capabilities, home_options
+from ._policy_text import outcomes_data, show_answer, show_findings, show_outcomes
 
 __all__ = ["commands"]
 
 _NEVER = "never"
-_COLOURS = {"high": "bold red", "medium": "yellow", "low": "cyan", "note": "dim"}
 _CODES = "0 it is sound, 1 it has faults, 2 wrong usage"
 
 
@@ -127,7 +120,7 @@ def lint_policy(file: Path | None, fail_on: str, home_path: Path, as_json: bool)
         findings = [f.to_dict() for f in found]
         say_json({"policy": str(file), "ok": not failed, "findings": findings}, indent=2)
     else:
-        _show_findings(file, found)
+        show_findings(file, found)
     raise click.exceptions.Exit(1 if failed else 0)
 
 
@@ -147,25 +140,6 @@ def _memory() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         return None
-
-
-def _show_findings(file: Path, found: Sequence[Lint]) -> None:
-    from rich.text import Text
-
-    out = console()
-    for finding in found:
-        line = f":{finding.line}" if finding.line else ""
-        out.print(
-            Text.assemble(
-                (f"{finding.severity:<7}", _COLOURS[finding.severity]),
-                (f" {finding.rule}", "bold"),
-                f"  {shown(file)}{line}  {shown(finding.path)}",
-            )
-        )
-        out.print(Text(f"        {shown(finding.message)}"))
-        out.print(Text(f"        fix: {shown(finding.fix)}", "dim"))
-    text = f"{len(found)} finding(s)" if found else "nothing unwise was found"
-    out.print(Text(text, "bold" if found else "bold green"))
 
 
 @policy.command(
@@ -201,10 +175,61 @@ def run_cases(
     if junit is not None:
         _write(junit, as_xml(outcomes, cases.name))
     if as_json:
-        say_json(_outcomes(file, outcomes), indent=2)
+        say_json(outcomes_data(file, outcomes), indent=2)
     else:
-        _show(outcomes)
+        show_outcomes(outcomes)
     raise click.exceptions.Exit(0 if all(o.passed for o in outcomes) else 1)
+
+
+@policy.command(
+    "explain",
+    epilog=epilog(
+        'capwasm policy explain acme.weather net "GET https://api.acme.com/v1/x"',
+        "capwasm policy explain acme.weather secret 'reveal token' --policy policy.toml --json",
+        codes="0 the policy leaves it to manifest and consent, 1 it refuses it, 2 wrong usage",
+    ),
+)
+@click.argument("plugin_id")
+@click.argument("capability")
+@click.argument("operation")
+@home_options("policy")
+@json_option
+def explain(
+    plugin_id: str,
+    capability: str,
+    operation: str,
+    policy: Path | None,
+    home_path: Path,
+    as_json: bool,
+) -> None:
+    """Tell what a policy says of one operation of a plugin, whatever its manifest asks.
+
+    OPERATION is in the words of `policy test`; see docs/governance.md.
+    """
+    from capwasm.capsule.identity import check_id
+    from capwasm.governance.cases import Operation
+    from capwasm.governance.single import answer
+    from capwasm.grants.policy import Policy
+
+    rules = Policy.load(policy or home_path / "policy.toml", capabilities())
+    try:
+        check_id(plugin_id)
+        found = answer(rules, capabilities(), plugin_id, Operation(capability, operation))
+    except ValueError as exc:
+        raise click.UsageError(str(exc)) from None
+    if as_json:
+        say_json(
+            {
+                "allowed": found.allowed,
+                "person": found.person,
+                "allowed-by": [{"rule": r.path, "line": r.line} for r in found.allowed_by],
+                "denied-by": [{"rule": r.path, "line": r.line} for r in found.denied_by],
+            },
+            indent=2,
+        )
+    else:
+        show_answer(found)
+    raise click.exceptions.Exit(0 if found.allowed else 1)
 
 
 @policy.command(
@@ -268,42 +293,6 @@ def _write(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as exc:
         raise click.FileError(shown(path), exc.strerror or str(exc)) from None
-
-
-def _outcomes(file: Path, outcomes: Sequence[Outcome]) -> dict[str, object]:
-    return {
-        "policy": str(file),
-        "passed": all(o.passed for o in outcomes),
-        "cases": [
-            {
-                "name": o.name,
-                "passed": o.passed,
-                "differences": [
-                    {"what": d.what, "expected": d.expected, "got": d.got, "why": d.why}
-                    for d in o.differences
-                ],
-            }
-            for o in outcomes
-        ],
-    }
-
-
-def _show(outcomes: Sequence[Outcome]) -> None:
-    from rich.text import Text
-
-    out = console()
-    for outcome in outcomes:
-        word = ("ok    ", "green") if outcome.passed else ("FAILED", "bold red")
-        out.print(Text.assemble(word, "  ", shown(outcome.name)))
-        for d in outcome.differences:
-            out.print(Text(f"        {shown(d.what)}", "bold"))
-            out.print(Text(f"          - expected  {shown(d.expected)}", "red"))
-            out.print(Text(f"          + got       {shown(d.got)}", "green"))
-            if d.why:
-                out.print(Text(f"            because   {shown(d.why)}", "dim"))
-    failed = sum(not o.passed for o in outcomes)
-    text = f"{len(outcomes)} case(s), {failed} failed"
-    out.print(Text(text, "bold red" if failed else "bold green"))
 
 
 commands: list[click.Command] = [policy]

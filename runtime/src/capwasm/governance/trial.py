@@ -181,12 +181,18 @@ def _why(operation: Operation, found: Resolution, *, denied: bool) -> str:
 
 def _missing(found: Resolution) -> set[str]:
     """`net[0]: policy`: what is missing, and whose word is."""
-    sides = {f"{f.path}: {f.message.partition(':')[0]}" for d in found.decisions for f in d.faults}
+    sides = {f"{f.path}: {_side(f.message)}" for d in found.decisions for f in d.faults}
     if found.core:
         sides.add(f"{found.core.path}: core")
     if found.isolation.fault:
         sides.add(f"{found.isolation.fault.path}: policy")
     return sides
+
+
+def _side(message: str) -> str:
+    """Whose word is missing: `policy`, `consent`, or `both`, which only together leave too little."""
+    side = message.partition(":")[0]
+    return side if side in ("policy", "consent") else "both"
 
 
 def _paths_differ(what: str, wanted: Sequence[str] | None, got: set[str]) -> Iterator[Difference]:
