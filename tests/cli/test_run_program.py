@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import wasmtime
 
 from capwasm.authoring.tool import Asks, tool_capsule
 from capwasm.cli._program import _Screen
@@ -121,6 +122,44 @@ def test_a_terminal_is_not_commanded() -> None:
 
 def test_refuses_what_is_no_component() -> None:
     with pytest.raises(ArtifactError):
-        tool_capsule(b"\0asm\x01\0\0\0", "core", Asks())
+        tool_capsule(b"\0asm\x0d\0\1\0rest", "odd", Asks())
     with pytest.raises(BuildError):
         tool_capsule(guest("shout"), "shout", Asks(read={"/a": Path("/nowhere-at-all")}))
+
+
+OLD = """
+(module
+  (import "wasi_snapshot_preview1" "fd_write"
+    (func $write (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 8) "from before\\n")
+  (func (export "_start")
+    (i32.store (i32.const 0) (i32.const 8))
+    (i32.store (i32.const 4) (i32.const 12))
+    (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 64)))))
+"""
+
+
+def test_allows_a_program_of_preview_1(place: Path) -> None:
+    (place / "old.wasm").write_bytes(wasmtime.wat2wasm(OLD))
+
+    assert run(place, "old.wasm").stdout == b"from before\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '(module (import "env" "anything" (func)) (memory (export "memory") 1) (func (export "_start")))',
+        "(module)",
+    ],
+)
+def test_refuses_a_module_that_is_no_program(place: Path, text: str) -> None:
+    (place / "odd.wasm").write_bytes(wasmtime.wat2wasm(text))
+
+    assert b"[build.failed]" in run(place, "odd.wasm", status=1).stderr
+
+
+def test_refuses_a_module_that_is_cut_off(place: Path) -> None:
+    (place / "odd.wasm").write_bytes(bytes(wasmtime.wat2wasm(OLD))[:60])
+
+    assert b"[build.failed]" in run(place, "odd.wasm", status=1).stderr

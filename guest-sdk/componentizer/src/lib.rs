@@ -6,7 +6,8 @@
 use std::collections::HashMap;
 
 use wasi_preview1_component_adapter_provider::{
-    WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
+    WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER,
+    WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
 };
 use wit_bindgen_core::wit_parser::{Resolve, SourceMap, UnresolvedPackageGroup, WorldId, WorldItem};
 use wit_bindgen_core::{Files, WorldGenerator};
@@ -61,18 +62,21 @@ impl Guest for Componentizer {
     }
 
     fn componentize(module: Vec<u8>) -> Result<Vec<u8>, String> {
-        ComponentEncoder::default()
-            .validate(true)
-            .module(&module)
-            .and_then(|encoder| {
-                encoder.adapter(
-                    WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME,
-                    WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
-                )
-            })
-            .and_then(|encoder| encoder.encode())
-            .map_err(chain)
+        encode(&module, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER)
     }
+
+    fn command(module: Vec<u8>) -> Result<Vec<u8>, String> {
+        encode(&module, WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER)
+    }
+}
+
+fn encode(module: &[u8], adapter: &[u8]) -> Result<Vec<u8>, String> {
+    ComponentEncoder::default()
+        .validate(true)
+        .module(module)
+        .and_then(|encoder| encoder.adapter(WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, adapter))
+        .and_then(|encoder| encoder.encode())
+        .map_err(chain)
 }
 
 fn generate(

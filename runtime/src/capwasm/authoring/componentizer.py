@@ -31,7 +31,16 @@ from capwasm.serving import Serving, Terms
 from capwasm.values import Ok
 from capwasm.wasi import unserved_reason
 
-__all__ = ["Package", "bind_c", "bind_go", "componentize", "embed", "package_of", "without_debug"]
+__all__ = [
+    "Package",
+    "bind_c",
+    "bind_go",
+    "command",
+    "componentize",
+    "embed",
+    "package_of",
+    "without_debug",
+]
 
 Package = Sequence[tuple[str, bytes]]
 """The files of a WIT package: name, as errors tell it, and content."""
@@ -112,6 +121,15 @@ def componentize(module: bytes, cache: Path | None) -> bytes:
         BuildError: `build.failed`: it lacks an export of its world, or has it in another shape.
     """
     return bytes(_call("componentize", module, cache=cache))
+
+
+def command(module: bytes, cache: Path | None) -> bytes:
+    """A component that exports `wasi:cli/run`, made of a program for WASI's Preview 1.
+
+    Raises:
+        BuildError: `build.failed`: it has no `_start`, or imports what is none of WASI's.
+    """
+    return bytes(_call("command", module, cache=cache))
 
 
 def _given(packages: Sequence[Package]) -> list[list[dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""A component without a manifest as a plugin: what it may do is what the person who runs it says.
+"""Code without a manifest as a plugin: what it may do is what the person who runs it says.
 
 Its imports tell which clocks, chance or network it wants at all; directories, origins and limits are
 named by the person.  What is not named is not asked, and so not granted.
@@ -14,11 +14,17 @@ from typing import Any, Final
 from capwasm.caps import standard_capabilities
 from capwasm.capsule.pack import pack
 from capwasm.engine.compile import check_component, types_of
-from capwasm.errors import BuildError, Fault
+from capwasm.engine.lane.binary import OddBinary
+from capwasm.errors import ArtifactError, BuildError, Fault
 from capwasm.grants._document import toml_table
 from capwasm.wasi import NEEDS
 
-__all__ = ["LIMITS", "Asks", "tool_capsule"]
+from .componentizer import command
+
+__all__ = ["CORE_MAGIC", "LIMITS", "Asks", "tool_capsule"]
+
+CORE_MAGIC: Final = b"\0asm\1\0\0\0"
+"""What a core module begins with."""
 
 MIB: Final = 2**20
 LIMITS: Final[Mapping[str, int]] = {
@@ -72,23 +78,31 @@ class Asks:
             yield toml_table("[[net]]", {"allow": url} | more)
 
 
-def tool_capsule(component: bytes, name: str, asks: Asks) -> bytes:
+def tool_capsule(code: bytes, name: str, asks: Asks, cache: Path | None = None) -> bytes:
     """An unsigned capsule of a component, which asks for just that.
 
     Args:
-        component: its bytes.
+        code: the bytes of a component; or of a program for WASI's Preview 1, of which one is made.
         name: of its file, for people.
         asks: what the person gives.
+        cache: where the tool that makes it is kept compiled.
 
     Raises:
         ArtifactError: it is no component.
-        BuildError: `build.project`: a directory is not there, or is given twice.
+        BuildError: `build.project`: a directory is not there, or is given twice; `build.failed`: it
+            is no program.
     """
+    component = command(code, cache) if code.startswith(CORE_MAGIC) else code
     check_component(component)
     faults = list(_faults(asks))
     if faults:
         raise BuildError("that can't be given", code="build.project", faults=faults)
-    types = types_of(component)
+    try:
+        types = types_of(component)
+    except OddBinary as exc:
+        raise ArtifactError(
+            f"not framed as a component is: {exc}", code="artifact.compile", context=name
+        ) from None
     imports = {i.name.partition("@")[0] for i in types.imports} if types else set()
     # Its standard output is the terminal's, not the log's.
     wants = {NEEDS[i] for i in imports if i in NEEDS} - {"log"}

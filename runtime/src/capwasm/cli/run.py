@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,7 +89,8 @@ def run(
 
     A program (it exports wasi:cli/run) takes all words after SOURCE as its arguments, reads standard
     input and writes to standard output.  A component has no plugin.toml that says what it asks, so
-    you do: --read, --write, --net and --limit are for it alone.
+    you do: --read, --write, --net and --limit are for it alone.  A program for WASI's Preview 1 is made
+    a component first.
 
     It runs in a home of its own, which is removed at the end: with a key of its own, a policy that
     allows what plugin.toml asks and no more, and empty directories for its [[fs]] tables.  The home
@@ -100,7 +101,7 @@ def run(
     if watch and not source.is_dir():
         raise click.UsageError("--watch is for a project's directory")
     asks = asks_of(read, write, net, limit)
-    if (read or write or net or limit) and not _is_component(source):
+    if (read or write or net or limit) and not _is_bare(source):
         raise click.UsageError(
             "--read, --write, --net and --limit are for a component; plugin.toml asks"
         )
@@ -178,7 +179,7 @@ class _Trial:
             except GuestError as exc:
                 raise advise(exc, ready.manifest, said) from None
             except LinkError as exc:
-                if _is_component(self.source):
+                if _is_bare(self.source):
                     exc.faults = (*exc.faults, Fault("", _BARE.format(self.source.name)))
                 raise
         called.show(events, as_json=self.as_json, verbose=self.verbose)
@@ -209,10 +210,9 @@ class _Trial:
             out.print(f"\nchanged: {shown(names)}", style="bold", markup=False)
 
     def _capsule(self) -> bytes:
-        from capwasm.authoring.project import ready_capsule
+        from capwasm.authoring.project import build_cache, ready_capsule
         from capwasm.authoring.tool import tool_capsule
         from capwasm.capsule.artifact import read_artifact
-        from capwasm.engine.compile import COMPONENT_MAGIC
 
         if not self.source.is_file():
             tell = None if self.as_json else status
@@ -222,9 +222,10 @@ class _Trial:
                 console(error=True).print(f"warning {shown(warning)}", style="yellow", markup=False)
             return capsule
         data = bytes(read_artifact(self.source).data)
-        if data.startswith(COMPONENT_MAGIC):
-            return tool_capsule(data, self.source.stem, self.asks)
-        return data
+        if not _is_bare(self.source):
+            return data
+        with nullcontext() if self.as_json else status("looking at what it is"):
+            return tool_capsule(data, self.source.stem, self.asks, build_cache() / "tool")
 
     def _agree(self, ready: Ready) -> None:
         """Show what it asks, and ask, unless that is what was agreed to before; then the secrets."""
@@ -255,12 +256,11 @@ def _ask_secret(name: str, *, ask: bool) -> bytes:
     return answer.encode()
 
 
-def _is_component(source: Path) -> bool:
-    from capwasm.engine.compile import COMPONENT_MAGIC
-
+def _is_bare(source: Path) -> bool:
+    """Whether it is code without a manifest: a component, or a core module."""
     try:
         with source.open("rb") as file:
-            return file.read(len(COMPONENT_MAGIC)) == COMPONENT_MAGIC
+            return file.read(4) == b"\0asm"
     except OSError:
         return False
 
