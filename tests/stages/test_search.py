@@ -166,6 +166,7 @@ def test_allows_times_as_people_write_them_and_refuses_others() -> None:
     assert moment("2026-01-31") == "2026-01-31T00:00:00"
     assert moment("2026-01-31T12:00+02:00") == "2026-01-31T10:00:00"
     assert moment("2026-01-31T12:00:30Z") == "2026-01-31T12:00:30"
+    assert moment("2026-01-31T12:00:30.25Z") == "2026-01-31T12:00:30.250000"
     for bad in ("", "soon", "2h ", "-2h", "2026-13-01", "٢h"):
         with pytest.raises(ValueError, match="write a time"):
             moment(bad)

@@ -10,14 +10,14 @@ import contextlib
 import os
 import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 from .errors import CapwasmError
 
-__all__ = ["read_file", "sync_directory", "why", "write_file"]
+__all__ = ["read_file", "sync_directory", "why", "write_file", "writing"]
 
 
 def read_file(
@@ -89,7 +89,25 @@ def write_file(
     mode: int = 0o644,
     overwrite: bool = True,
 ) -> None:
-    """Write a file whole, or leave things as they were.
+    """Write a file whole, or leave things as they were; see `writing`.
+
+    Raises:
+        error: with `code`, when the name is taken or the file can't be written.
+    """
+    with writing(path, error, code=code, mode=mode, overwrite=overwrite) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def writing(
+    path: str | PathLike[str],
+    error: type[CapwasmError],
+    *,
+    code: str,
+    mode: int = 0o644,
+    overwrite: bool = True,
+) -> Iterator[BinaryIO]:
+    """A file to write to, which is there whole once the body has ended, or not at all.
 
     The bytes go to a new file beside it, to the disk, and only then take the name; with
     `overwrite=False` the name is taken only if it is free, which is decided by the same step.
@@ -104,7 +122,7 @@ def write_file(
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
             with os.fdopen(fd, "wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(fd)
             move(temporary, target)

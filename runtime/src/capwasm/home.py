@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from .caps.secrets import Vault
     from .capsule.keys import PrivateKey, PublicKey
     from .oci.registries import Registries
+    from .record.audit import AuditLog
     from .registry.registry import Registry
     from .repository.sources import Sources
     from .revocation.guard import Guard
@@ -180,10 +181,21 @@ class Home:
         Raises:
             AuditError: the log can't be written, does not verify, or another process writes it.
         """
+        with self.open_audit(self.audit, redactor, rule) as log:
+            yield Recorders(log, redactor, metrics=metrics, hook=hook)
+
+    def open_audit(
+        self, directory: Path, redactor: Redactor | None = None, rule: AuditRule = ALL_KEPT
+    ) -> AuditLog:
+        """An audit log, to write it, with anchors that this home's key signs.
+
+        Raises:
+            AuditError: `audit.busy`; it can't be written, or does not verify.
+        """
         from .record.audit import AuditLog
 
-        with AuditLog.open(self.audit, redactor, key=self._anchor_key(), **rule.options()) as log:
-            yield Recorders(log, redactor, metrics=metrics, hook=hook)
+        options = rule.options()
+        return AuditLog.open(directory, redactor or Redactor(), key=self._anchor_key(), **options)
 
     def registry(
         self,
@@ -286,15 +298,11 @@ class Home:
         Raises:
             AuditError: `audit.busy`; it can't be written, or does not verify.
         """
-        from .record.audit import AuditLog
-
         make_private(self.root)
         until = time.monotonic() + wait
         while True:
             try:
-                log = AuditLog.open(
-                    self.audit_commands, Redactor(), key=self._anchor_key(), **rule.options()
-                )
+                log = self.open_audit(self.audit_commands, rule=rule)
                 break
             except AuditError as exc:
                 if exc.code != "audit.busy" or time.monotonic() > until:

@@ -1,86 +1,62 @@
-"""`capwasm audit tail | verify`: read the audit log, and hold it to its chain."""
+"""`capwasm audit`: read the audit log, hold it to its chain, export and prune it."""
 
 from __future__ import annotations
 
-import collections
-from collections.abc import Callable
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from capwasm.events import ALLOWED, DENIED, FAILED, KINDS
-from capwasm.home import Home
+from capwasm.errors import AuditError
+from capwasm.events import ALLOWED, DENIED, FAILED
 
-from ._output import console, home_option, json_option, say_json, shown
+from ._audit_keep import commands as KEEPING  # noqa: N812  a constant
+from ._audit_keep import directory_of, filter_options, log_options, query_of
+from ._output import console, epilog, json_option, say_json, shown
+from ._progress import BytesLine
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from capwasm.record.audit import Report
+    from capwasm.capsule.keys import PublicKey
+    from capwasm.record.audit import Head, Report
+    from capwasm.record.search import Query
 
 __all__ = ["commands"]
 
 COLOURS: Final = {ALLOWED: "green", DENIED: "red", FAILED: "yellow"}
-# Records that are looked through for each one that a filter is to let pass, and at most.
-MORE: Final = 1_000
-MOST: Final = 200_000
-
-
-def log_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Which log: the runtime's, the commands', or one that lies elsewhere."""
-    log = click.option(
-        "--log",
-        "log_path",
-        type=click.Path(path_type=Path),
-        help="The log's directory, if not audit in that of --home.",
-    )
-    commands = click.option(
-        "--commands", "of_commands", is_flag=True, help="The log of operators' commands."
-    )
-    return log(commands(function))
-
-
-def directory_of(home_path: Path, log_path: Path | None, *, of_commands: bool) -> Path:
-    """The directory of the log that was asked for."""
-    if log_path is not None and of_commands:
-        raise click.UsageError("--log and --commands name two logs")
-    home = Home(home_path)
-    return log_path or (home.audit_commands if of_commands else home.audit)
+MAX_PAGE: Final = 10_000
+MOST_PAGES: Final = 50  # of 64 MiB each
+MAX_HEADS_BYTES: Final = 32 * 2**20
+POLL_SECONDS: Final = 0.2
 
 
 @click.group(epilog="\b\nExample:\n  capwasm audit tail --verdict denied\n  capwasm audit verify")
 def audit() -> None:
-    """Read the audit log, and check that nobody changed it."""
+    """Read, export and prune the audit log, and check that nobody changed it."""
 
 
 @audit.command(
-    epilog="""\b
-Example:
-  capwasm audit tail -n 50 --plugin acme.weather
-  capwasm audit tail --follow --json | jq .target
-
-Exit codes: 0 done, 1 there is no log to read, 2 wrong usage."""
+    epilog=epilog(
+        "capwasm audit tail -n 50 --plugin acme.weather",
+        "capwasm audit tail --since 2h --verdict denied --verdict failed",
+        "capwasm audit tail --follow --json | jq .target",
+        codes="0 done, 1 there is no log to read, 2 wrong usage",
+    )
 )
-@home_option
 @log_options
+@filter_options
 @click.option(
     "-n",
     "count",
-    type=click.IntRange(0, 100_000),
+    type=click.IntRange(0, MAX_PAGE),
     default=20,
     show_default=True,
-    help="How many records; with --follow, how many are looked at before the new ones.",
+    help="How many records.",
 )
 @click.option("--follow", "-f", is_flag=True, help="Go on showing new records.")
-@click.option("--plugin", help="Only this plugin: an id, or id@version.")
-@click.option("--verdict", type=click.Choice([ALLOWED, DENIED, FAILED]), help="Only this verdict.")
-@click.option(
-    "--kind",
-    type=click.Choice(sorted(KINDS)),
-    metavar="KIND",
-    help=f"Only this kind: {', '.join(sorted(KINDS))}.",
-)
 @json_option
 def tail(
     home_path: Path,
@@ -88,54 +64,60 @@ def tail(
     of_commands: bool,
     count: int,
     follow: bool,
-    plugin: str | None,
-    verdict: str | None,
-    kind: str | None,
     as_json: bool,
+    **filters: Any,
 ) -> None:
     """Show the last records, the newest at the end.  A broken one is shown as such."""
-    from capwasm.record.audit import tail as read
+    from capwasm.record.search import Follow
 
     directory = directory_of(home_path, log_path, of_commands=of_commands)
-
-    def wanted(record: dict[str, Any]) -> bool:
-        if "broken" in record:
-            return True
-        name = str(record.get("plugin"))
-        return (
-            (plugin is None or plugin in (name, name.partition("@")[0]))
-            and (verdict is None or record.get("verdict") == verdict)
-            and (kind is None or record.get("kind") == kind)
-        )
-
+    query = query_of(**filters)
     out = console()
 
-    def show(record: dict[str, Any]) -> None:
-        if as_json:
-            say_json(record)
-        else:
-            out.print(_line(record))
+    def show(records: Iterable[dict[str, Any]]) -> None:
+        for record in records:
+            if as_json:
+                say_json(record)
+            else:
+                out.print(_line(record))
 
-    if follow:
-        for record in read(directory, count, follow=True):
-            if wanted(record):
-                show(record)
-        return
-    filtered = any((plugin, verdict, kind))
-    looked = read(directory, min(count * MORE, MOST) if filtered else count)
-    for record in collections.deque(filter(wanted, looked), maxlen=count):
-        show(record)
+    new = Follow(directory)
+    show(_last(directory, query, count))
+    while follow:
+        records = new.new()
+        show(r for r in records if "broken" in r or query.matches(r))
+        if not records:
+            time.sleep(POLL_SECONDS)
+
+
+def _last(directory: Path, query: Query, count: int) -> list[dict[str, Any]]:
+    """The newest records that are wanted, oldest first."""
+    from capwasm.record.search import search
+
+    found: list[dict[str, Any]] = []
+    before: str | None = None
+    for _ in range(MOST_PAGES):
+        if len(found) >= count:
+            break
+        page = search(directory, query, limit=count - len(found), before=before)
+        found += page.records
+        before = page.next
+        if before is None:
+            break
+    else:
+        click.echo("older records were not looked at; narrow it with --since", err=True)
+    return found[::-1]
 
 
 @audit.command(
-    epilog="""\b
-Example:
-  capwasm audit verify --key audit.pub
-  capwasm audit verify --json
-
-Exit codes: 0 nothing is wrong, 1 something is, 2 wrong usage."""
+    epilog=epilog(
+        "capwasm audit verify --key audit.pub",
+        "capwasm audit verify --key audit.pub --head heads.jsonl",
+        "capwasm audit verify week.jsonl --key audit.pub --json",
+        codes="0 nothing is wrong, 1 something is, 2 wrong usage",
+    )
 )
-@home_option
+@click.argument("export", required=False, type=click.Path(path_type=Path))
 @log_options
 @click.option(
     "--key",
@@ -144,23 +126,42 @@ Exit codes: 0 nothing is wrong, 1 something is, 2 wrong usage."""
     type=click.Path(path_type=Path),
     help="Public key that signs the anchors; every anchor must then be signed.  Repeatable.",
 )
-@click.option("--head", help="SEQ:HASH kept elsewhere; that record must still be there.")
+@click.option(
+    "--head",
+    "kept",
+    multiple=True,
+    help="What was kept elsewhere: SEQ:HASH, or a file of `audit anchor`'s lines; those records"
+    " must still be there.  Repeatable.",
+)
 @json_option
 def verify(
+    export: Path | None,
     home_path: Path,
     log_path: Path | None,
     of_commands: bool,
     key_files: tuple[Path, ...],
-    head: str | None,
+    kept: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Check the whole chain, and name each record that was changed, removed, put in or moved."""
+    """Check the whole chain, of the log or an export; name what was changed, removed or put in."""
     from capwasm.capsule.keys import PublicKey
     from capwasm.record.audit import verify_log
+    from capwasm.record.export import verify_export
 
     keys = [PublicKey.load(path) for path in key_files]
-    directory = directory_of(home_path, log_path, of_commands=of_commands)
-    report = verify_log(directory, keys=keys, head=None if head is None else _head(head))
+    heads = [head for text in kept for head in _heads(text, keys)]
+    line = BytesLine()
+
+    def progress(done: int, total: int) -> None:
+        line("verifying", done, total)
+
+    if export is not None and (log_path is not None or of_commands):
+        raise click.UsageError("an export and --log or --commands name two logs")
+    if export is not None:
+        report = verify_export(export, keys=keys, heads=heads, progress=progress)
+    else:
+        directory = directory_of(home_path, log_path, of_commands=of_commands)
+        report = verify_log(directory, keys=keys, heads=heads, progress=progress)
     if as_json:
         say_json(report.to_dict(), indent=2)
     else:
@@ -168,14 +169,23 @@ def verify(
     raise click.exceptions.Exit(0 if report.ok else 1)
 
 
-def _head(text: str) -> Any:
-    from capwasm.record.audit import Head
+def _heads(text: str, keys: list[PublicKey]) -> list[Head]:
+    from capwasm._files import read_file
+    from capwasm.record.heads import parse_heads
 
-    seq, _, digest = text.partition(":")
-    digits = set("0123456789abcdef")
-    if not (seq.isascii() and seq.isdecimal() and len(digest) == 64 and set(digest) <= digits):
-        raise click.BadParameter("write SEQ:HASH, a number and 64 hex digits", param_hint="--head")
-    return Head(int(seq), digest)
+    try:
+        is_file = Path(text).is_file()
+    except (OSError, ValueError):
+        is_file = False
+    if is_file:
+        data = read_file(text, MAX_HEADS_BYTES, AuditError, code="audit.head")
+        return parse_heads(data.decode("utf-8", "replace"), keys)
+    try:
+        return parse_heads(text)
+    except AuditError as exc:
+        raise click.BadParameter(
+            f"neither a file nor SEQ:HASH: {exc.message}", param_hint="--head"
+        ) from None
 
 
 def _line(record: dict[str, Any]) -> Text:
@@ -214,11 +224,18 @@ def _show(report: Report) -> None:
     signed = f", {report.signed} of {report.anchors} anchors signed" if report.signed else ""
     what = f"{report.records} records in {report.segments} segments{signed}"
     head = f"head {report.head.seq}:{report.head.hash}"
+    if report.pruned_to:
+        out.print(Text(f"pruned, told by the log itself: up to record {report.pruned_to}"))
+    if report.old_heads:
+        out.print(Text(f"{report.old_heads} heads speak of records that are not here"))
     if report.ok:
         out.print(Text.assemble(("intact", "bold green"), f": {what}; {head}"))
     else:
         count = "1 problem" if report.count == 1 else f"{report.count} problems"
         out.print(Text.assemble((count, "bold red"), f": {what}; {head}"))
 
+
+for command in KEEPING:
+    audit.add_command(command)
 
 commands = [audit]

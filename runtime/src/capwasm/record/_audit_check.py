@@ -334,7 +334,7 @@ class Check:
         if not self._keys:
             return
         message = anchor_message(log, seq, _plain(fields.get("time")), fields["prev"])
-        if self._is_signed(details, message):
+        if self.is_signed(details, message):
             report.signed += 1
             report.signed_to = seq - 1
         else:
@@ -349,13 +349,14 @@ class Check:
             return
         stamp = _plain(fields.get("time"))
         message = retention_message(_plain(details.get("log")), seq, stamp, fields["prev"], upto)
-        if self._keys and not self._is_signed(details, message):
+        if self._keys and not self.is_signed(details, message):
             self.fault("unsigned", place, seq, "what was pruned is not signed by a key that counts")
         elif self._pruned is None or upto.seq > self._pruned.seq:
             self._pruned = upto
             self.report.pruned_to = upto.seq
 
-    def _is_signed(self, details: dict[str, Any], message: bytes) -> bool:
+    def is_signed(self, details: dict[str, Any], message: bytes) -> bool:
+        """Whether a key that counts has signed it: `key` and `signature` are in `details`."""
         key = self._keys.get(_plain(details.get("key")))
         try:
             signature = base64.b64decode(_plain(details.get("signature")), validate=True)
@@ -365,8 +366,19 @@ class Check:
 
     # -- the end -----------------------------------------------------------------------------------
 
-    def finish(self, name: str) -> None:
-        """Tell of what can only be told at the end, which is in the file of that name."""
+    def forget_after(self, seq: int) -> None:
+        """Nothing is known of what comes later: heads that speak of it say nothing."""
+        for number in [n for n in self._due if n > seq]:
+            del self._due[number]
+            self.report.old_heads += 1
+
+    def finish(self, name: str, *, vouched: bool = False) -> None:
+        """Tell of what can only be told at the end, which is in the file of that name.
+
+        Args:
+            name: the last file's.
+            vouched: whether a signature covers all of it, so that no anchor need have one.
+        """
         report, last = self.report, self._last
         if (run := self._run) is not None and last is not None:
             if run.seq > last.seq:
@@ -388,7 +400,7 @@ class Check:
                 message = "removed: the record was noted before, and is gone"
                 self.fault("removed", Place(name), seq, message)
         self._check_beginning()
-        if self._keys and not report.signed:
+        if self._keys and not report.signed and not vouched:
             self.fault("unsigned", Place(name), None, "no anchor is signed by a key that counts")
 
     def _told(self, place: Place, first: Head, to: int) -> Problem:

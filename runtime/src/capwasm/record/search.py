@@ -47,11 +47,14 @@ def moment(text: str, now: datetime | None = None) -> str:
     """
     try:
         if found := _AGO.fullmatch(text):
-            when = (now or datetime.now(UTC)) - timedelta(**{_UNITS[found[2]]: int(found[1])})
+            when = (now or datetime.now(UTC)).replace(microsecond=0) - timedelta(
+                **{_UNITS[found[2]]: int(found[1])}
+            )
         else:
             when = datetime.fromisoformat(text)
             when = when.replace(tzinfo=UTC) if when.tzinfo is None else when
-        return when.astimezone(UTC).strftime(_FORM).rjust(19, "0")
+        text = when.astimezone(UTC).strftime(_FORM).rjust(19, "0")
+        return f"{text}.{when.microsecond:06d}" if when.microsecond else text
     except ValueError:
         raise ValueError(
             "write a time such as 2026-01-31T12:00 (UTC), or 15m, 2h, 7d ago"
