@@ -158,8 +158,8 @@ code,pre{font-family:ui-monospace,Menlo,Consolas,monospace;font-size:.9em}
 pre{background:var(--head);border:1px solid var(--line);padding:.6rem .8rem;overflow-x:auto}
 .low,.medium,.high{font-weight:600;white-space:nowrap}.low{color:var(--low)}.medium{color:var(--medium)}
 .high{color:var(--high)}
-@media print{:root{--fg:#000;--bg:#fff;--line:#999;--head:#eee;--low:#000;--medium:#000;--high:#000}
-nav,.skip{display:none}body{font-size:10pt}main,header{max-width:none;padding:0}
+@media print{:root{color-scheme:light;font-size:10pt;--fg:#000;--bg:#fff;--line:#999;--head:#eee;--low:#000;--medium:#000;--high:#000}
+nav,.skip{display:none}main,header{max-width:none;padding:0}
 h2,h3{break-after:avoid}tr,pre{break-inside:avoid}thead{display:table-header-group}
 .wide,pre{overflow:visible}pre{white-space:pre-wrap}}
 """
