@@ -22,11 +22,13 @@ from capwasm.governance.rules import RULES
 from capwasm.grants.manifest import parse_manifest
 from capwasm.grants.policy import Policy
 from capwasm.grants.schema import manifest_schema, policy_schema
+from capwasm.scan.scanners import catalogue as catalogue_of_scanners
+from capwasm.scan.scanners import standard_scanners
 from capwasm_shim.layers import DEFAULT_REQUIRED, Layer
 from capwasm_shim.probe import _STOPS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = ("manifest.md", "policy.md", "isolation.md", "governance.md", "permissions.md")
+PAGES = ("manifest.md", "policy.md", "isolation.md", "governance.md", "permissions.md", "scan.md")
 _PART = re.compile(r"<!-- made: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
@@ -36,6 +38,8 @@ def made(which: str) -> str:
         return layers()
     if which == "permissions":
         return permissions()
+    if which == "rules":
+        return scan_rules()
     if which == "lint":
         return lint_rules()
     if which == "cases":
@@ -51,6 +55,7 @@ def made(which: str) -> str:
         "updates",
         "audit",
         "strikes",
+        "scan",
         "revocation",
         "isolation",
     ):
@@ -112,6 +117,18 @@ def layers() -> str:
     for layer in Layer:
         required = "yes" if layer in DEFAULT_REQUIRED else "no"
         lines.append(f"| `{layer}` | {_STOPS[layer]} | {required} |")
+    return "\n".join(lines) + "\n"
+
+
+def scan_rules() -> str:
+    """Every rule of every scanner."""
+    lines = [
+        "| rule | severity | what is wrong | what its author can do |",
+        "| --- | --- | --- | --- |",
+    ]
+    for rule in sorted(catalogue_of_scanners(standard_scanners()).values(), key=lambda r: r.id):
+        cells = (f"`{rule.id}`", f"{rule.severity}", rule.meaning, rule.fix)
+        lines.append(f"| {' | '.join(c.replace('|', '&#124;') for c in cells)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -42,10 +42,19 @@ def noise(count: int) -> str:
     return "".join(_LETTERS[(i * 23 + i // 5 * 7) % 62] for i in range(count))
 
 
-def data(value: bytes | str, **words: Any) -> Callable[[], bytes]:
+@dataclass(frozen=True)
+class Data:
+    """Makes a plugin with that in a data segment."""
+
+    raw: bytes
+
+    def __call__(self) -> bytes:
+        return capsule(component(data=b"\0" + self.raw + b"\0"))
+
+
+def data(value: bytes | str) -> Data:
     """A plugin with that in a data segment."""
-    raw = value.encode() if isinstance(value, str) else value
-    return lambda: capsule(component(data=b"\0" + raw + b"\0"), **words)
+    return Data(value.encode() if isinstance(value, str) else value)
 
 
 def built(**words: Any) -> Callable[[], bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -296,3 +297,13 @@ def test_what_is_known_to_be_bad_scores_more_than_any_heap_of_trifles() -> None:
     heap = findings([Severity.LOW] * 500 + [Severity.MEDIUM] * 500)
     assert score(Facts(), heap)[0] < score(Facts(), findings([Severity.CRITICAL]))[0]
     assert score(Facts(), []) == (0, ())
+
+
+def test_the_example_of_the_docs_is_a_scanner() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/scan.md").read_text(encoding="utf-8")
+    (source,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(source, names)
+
+    assert [f.rule for f in look(capsule(), [names["SCANNER"]]).findings] == ["acme.readme"]
+    assert look(capsule(**{"README.md": b"# Weather"}), [names["SCANNER"]]).findings == ()

@@ -9,9 +9,10 @@ import pytest
 from capwasm.capsule.artifact import read_artifact
 from capwasm.scan.scanners import catalogue
 from capwasm.scan.subject import Subject
+from tests.kit import guest
 
-from .building import CAPABILITIES, capsule, look
-from .seeds import SEEDS, Seed, noise
+from .building import CAPABILITIES, capsule, custom, look
+from .seeds import SEEDS, Data, Seed, noise
 
 MINE = ("known", "asks", "shape", "world", "paths", "hosts", "tokens", "payloads")
 SCANNERS = tuple(s for name in MINE for s in import_module(f"capwasm.scan.{name}").SCANNERS)
@@ -33,6 +34,19 @@ def test_a_bad_plugin_is_found(seed: Seed) -> None:
     worst = seed.worst or max((RULES[r].severity for r in seed.rules), key=lambda s: s.rank)
     assert report.worst == worst
     assert all(f.place for f in report.findings)
+
+
+HIDDEN = {name: seed for name, seed in SEEDS.items() if isinstance(seed.make, Data)}
+
+
+@pytest.mark.parametrize("seed", HIDDEN.values(), ids=HIDDEN)
+def test_what_is_bad_does_not_hide_in_a_good_plugin(seed: Seed) -> None:
+    assert isinstance(seed.make, Data)
+    good = guest("wordcount")
+    before = {f.rule for f in look(capsule(good), SCANNERS).findings}
+    hidden = good + custom("description", b"\0" + seed.make.raw + b"\0")
+
+    assert {f.rule for f in look(capsule(hidden), SCANNERS).findings} == before | seed.rules
 
 
 def test_a_capsule_that_nobody_vouches_for_is_found() -> None:
