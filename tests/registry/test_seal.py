@@ -14,9 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from capwasm.errors import CapwasmError
+from capwasm.registry.desk import Desk
 from capwasm.registry.model import PermitKind
 from capwasm.registry.registry import Registry
-from tests.registry.shop import GLOBEX, ID, Shop, capsule, state_of
+from tests.registry.shop import ACME, GLOBEX, ID, Shop, capsule, state_of
+from tests.review.hall import report_of
 
 WHO: dict[str, Any] = {"who": "ann", "why": "a test"}
 OTHER = "acme.other"
@@ -33,6 +35,10 @@ TABLES = {
     ],
     "permits": ["plugin", "kind", "subject", "who", "at", "why", "seal"],
     "steps": ["plugin", "number", "version", "before", "after", "action", "who", "at", "why", "seal"],
+    "reviews": [
+        "plugin", "number", "kind", "version", "archive", "digest", "who", "at", "why", "seal",
+        "envelope",
+    ],
 }  # fmt: skip
 
 COPIED = ", ".join(TABLES["versions"][2:])
@@ -40,13 +46,15 @@ COPIED = ", ".join(TABLES["versions"][2:])
 
 @pytest.fixture
 def filled(shop: Shop) -> Shop:
-    """Two plugins with versions, an exception, one that waits, and a history."""
-    with shop.registry() as registry:
+    """Two plugins with versions, an exception, one that waits, scans, and a history."""
+    with shop.registry(own_key=lambda: ACME, own=lambda: ACME.public) as registry:
         for name in (ID, OTHER):
             registry.install(capsule("1.0.0", id=name), **WHO)
             registry.install(capsule("1.1.0", id=name), **WHO)
             registry.install(capsule("1.2.0", id=name, keys=(GLOBEX,)), **WHO)
             registry.permit(name, PermitKind.DOWNGRADE, "1.0.0", **WHO)
+            for version in ("1.1.0", "1.2.0", "1.1.0"):
+                Desk(registry).scanned(name, version, report_of(registry, version, name=name))
     return shop
 
 
@@ -98,7 +106,12 @@ def test_the_tables_are_those_that_are_tampered_with(filled: Shop) -> None:
 def test_refuses_a_cell_that_was_changed(filled: Shop, table: str, column: str) -> None:
     db = sqlite3.connect(filled.home / "registry.db")
     kind = next(c[2] for c in db.execute(f"PRAGMA table_info({table})") if c[1] == column)
-    key = {"meta": "1", "plugins": f"id = '{ID}'", "steps": f"plugin = '{ID}' AND number = 12"}
+    key = {
+        "meta": "1",
+        "plugins": f"id = '{ID}'",
+        "steps": f"plugin = '{ID}' AND number = 12",
+        "reviews": f"plugin = '{ID}' AND number = 2",
+    }
     where = key.get(table, f"plugin = '{ID}'")
     if table == "versions":
         where += " AND version = '1.1.0'"
@@ -155,6 +168,11 @@ def put_back(shop: Shop, table: str, old: list[tuple[Any, ...]], plugin: str = I
         f"DELETE FROM permits WHERE plugin = '{ID}'",
         f"DELETE FROM steps WHERE plugin = '{ID}' AND number = (SELECT max(number) FROM steps WHERE plugin = '{ID}')",
         f"DELETE FROM steps WHERE plugin = '{ID}'",
+        f"DELETE FROM reviews WHERE plugin = '{ID}' AND number = 3",
+        f"DELETE FROM reviews WHERE plugin = '{ID}' AND number = 1",
+        f"DELETE FROM reviews WHERE plugin = '{ID}'",
+        f"UPDATE reviews SET number = number + 10 WHERE plugin = '{ID}'",
+        f"UPDATE reviews SET number = 14 - number WHERE plugin = '{ID}'",
         f"DELETE FROM plugins WHERE id = '{ID}'",
         f"DELETE FROM plugins WHERE id = '{OTHER}'",
         f"UPDATE versions SET plugin = '{OTHER}', version = '9.0.0' WHERE plugin = '{ID}' AND version = '1.2.0'",
@@ -326,7 +344,7 @@ def test_refuses_the_word_of_another_user(filled: Shop, name: str) -> None:
         "CREATE VIEW v AS SELECT * FROM plugins",
         "CREATE TABLE more (x)",
         "DROP TABLE steps",
-        "PRAGMA user_version = 2",
+        "PRAGMA user_version = 3",
         "PRAGMA application_id = 7",
     ],
 )
@@ -334,6 +352,30 @@ def test_refuses_a_database_that_is_not_exactly_ours(filled: Shop, statement: st
     sql(filled, statement)
 
     assert set(questions(filled.registry()).values()) == {"registry.foreign"}
+
+
+BEFORE_REVIEWS = ("DROP TABLE reviews", "PRAGMA user_version = 1")
+"""A registry as it was before there were reviews; or one whose reviews somebody wants gone."""
+
+
+def test_allows_a_registry_of_before_there_were_reviews(shop: Shop) -> None:
+    with shop.registry() as registry:
+        registry.install(capsule("1.0.0"), **WHO)
+        before = state_of(registry.find(ID))
+    sql(shop, *BEFORE_REVIEWS)
+    with shop.registry() as registry:
+        assert state_of(registry.find(ID)) == before
+        assert registry.verify().problems == ()
+        registry.install(capsule("1.1.0"), **WHO)
+        assert registry.serving(ID)[0].version == "1.1.0"
+
+
+@pytest.mark.case("SIG-23")
+def test_refuses_a_registry_that_is_made_to_look_older_than_its_reviews(filled: Shop) -> None:
+    sql(filled, *BEFORE_REVIEWS)
+    with filled.registry() as registry:
+        assert questions(registry)["serving"] == "registry.tampered"
+        assert questions(registry)["change"] == "registry.tampered"
 
 
 @pytest.mark.case("PER-05")

@@ -103,11 +103,11 @@ class Hall:
         self.made: list[Registry] = []
         self.registry = self.open()
 
-    def open(self) -> Registry:
+    def open(self, trust: TrustStore | None = None) -> Registry:
         """A registry of its own, as another process would have."""
         made = Registry(
             self.home,
-            trust=trust_of(),
+            trust=trust or trust_of(),
             policy=Policy.load(f"schema = 1\n{self.policy}".encode(), TOYS),
             capabilities=TOYS,
             recorder=self.recorder,

@@ -201,6 +201,12 @@ def test_word_isolation() -> None:
     assert not load("").isolation.for_plugin("acme.weather", "component").process
 
 
+def test_word_review() -> None:
+    """What each of its words does is shown in tests/review/test_rules.py."""
+    assert load("[review]\nrequired = true\napprovals = 2").review.approvals == 2
+    assert not load("").review.required
+
+
 def test_word_governance() -> None:
     """What each of its words does is shown in tests/governance/test_due.py."""
     assert load("[governance]\nnotice-days = 3").governed.notice_days == 3

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -264,7 +264,7 @@ def reject(
 @_PLUGIN
 @click.option("--finding", metavar="RULE|FINGERPRINT", help="The finding that is answered for.")
 @click.option("--unreviewed", is_flag=True, help="Serve before scan and approvals are there.")
-@click.option("--expires", required=True, help="A day, whose beginning in UTC ends it, or a time.")
+@click.option("--expires", required=True, help="Its last day, in UTC, or a time.")
 @_key_options(required=True)
 @click.option("--reason", "why", required=True, help="Why, for the record.")
 @home_option
@@ -301,15 +301,15 @@ def except_(
 
 
 def _moment(text: str) -> datetime:
-    """A day or a time, in UTC if it names no zone."""
+    """The end of a day in UTC, or a time."""
     from capwasm.capsule.trusted import parse_time
 
     try:
         if len(text) == len("2027-01-31"):
             day = date.fromisoformat(text)
-            return datetime(day.year, day.month, day.day, tzinfo=UTC)
+            return datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
         return parse_time(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise click.UsageError(
             "--expires needs a day or a time: 2027-01-31 or 2027-01-31T12:00:00Z"
         ) from None

@@ -130,9 +130,7 @@ class Desk:
         """
         key = self._registry.own_key()
         said = {"report": report}
-        return self._say(
-            RecordKind.SCAN, plugin_id, version, key, "this home", "", lambda *_: said, "scanned"
-        )
+        return self._say(RecordKind.SCAN, plugin_id, version, key, "", lambda *_: said, "scanned")
 
     def approve(
         self,
@@ -171,8 +169,7 @@ class Desk:
                 )
             return {"seen": prints(now.report)}
 
-        name = self._signer(key).name
-        return self._say(RecordKind.APPROVAL, plugin_id, version, key, name, why, say, "approved")
+        return self._say(RecordKind.APPROVAL, plugin_id, version, key, why, say, "approved")
 
     def reject(
         self,
@@ -199,9 +196,8 @@ class Desk:
         """
         if key is None:
             return self._registry.reject(plugin_id, version, who=who, why=why)
-        name = self._signer(key).name
         return self._said(
-            RecordKind.REJECTION, plugin_id, version, key, name, why, lambda *_: {}, "refused"
+            RecordKind.REJECTION, plugin_id, version, key, why, lambda *_: {}, "refused"
         )
 
     def except_(
@@ -242,8 +238,7 @@ class Desk:
                 )
             return {"what": what, "expires": expires}
 
-        name = self._signer(key).name
-        return self._say(RecordKind.EXCEPTION, plugin_id, version, key, name, why, say, "excepted")
+        return self._say(RecordKind.EXCEPTION, plugin_id, version, key, why, say, "excepted")
 
     # -- inside -----------------------------------------------------------------------------------
 
@@ -282,7 +277,6 @@ class Desk:
         plugin_id: str,
         version: str | None,
         key: PrivateKey,
-        name: str,
         why: str,
         say: Callable[[Standing, Matter], dict[str, Any]],
         told: str,
@@ -290,8 +284,9 @@ class Desk:
         """Sign a record of a version that was proven just now, and keep it."""
         registry = self._registry
         when = registry.now()
-        mark = mark_of(name, why, when)
-        with refusals(registry.recorder, told, lambda: plugin_id):
+        with refusals(registry.recorder, kind.verb, lambda: plugin_id):
+            name = "this home" if kind is RecordKind.SCAN else self._signer(key).name
+            mark = mark_of(name, why, when)
             chosen = _choose(registry.show(plugin_id), version)
             candidate = registry.again(plugin_id, chosen)
             record = candidate.record
@@ -308,7 +303,7 @@ class Desk:
                 _refuse_twice(before, made, name, record.name)
                 draft.say(made)
                 after = registry.reviews.standing(matter, draft.done(), whole=True)
-                _settle(draft, record, kind, after)
+                _settle(draft, record, kind, after, required=registry.policy.review.required)
                 if not draft.steps:
                     draft.note(chosen)
                 return told, chosen, _words(made)
@@ -378,7 +373,9 @@ def _at_stake(plugin: PluginRecord) -> tuple[str, ...]:
     return tuple(filter(None, (plugin.waiting, None if active is None else active.version)))
 
 
-def _settle(draft: Draft, record: VersionRecord, kind: RecordKind, after: Standing) -> None:
+def _settle(
+    draft: Draft, record: VersionRecord, kind: RecordKind, after: Standing, *, required: bool
+) -> None:
     """Bring a version that waits to where what was said brings it."""
     version = record.version
     if draft.waiting != version:
@@ -388,7 +385,7 @@ def _settle(draft: Draft, record: VersionRecord, kind: RecordKind, after: Standi
         draft.waiting = None
     elif kind is RecordKind.SCAN:
         draft.scan(version)
-    if kind is not RecordKind.REJECTION and after.ok and after.report is not None:
+    if required and after.ok:
         draft.review(version)
 
 

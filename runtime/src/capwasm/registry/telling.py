@@ -15,7 +15,7 @@ __all__ = ["refusals", "tell"]
 
 # What is done to a version on its way through a review, and not to what serves.
 _REVIEWS: Final = frozenset({"submitted", "scanned", "approved", "refused", "excepted"})
-_VERBS: Final = frozenset({"submit", "scan", "approve", "refuse", "except"})
+_VERBS: Final = frozenset({"submit", "scan", "approve", "reject", "except"})
 
 
 def tell(recorder: Recorder, sequence: int, outcome: Outcome) -> None:
