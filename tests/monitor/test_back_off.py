@@ -56,6 +56,7 @@ def test_starts_that_trap_in_a_row_must_wait(world: World) -> None:
 
     assert [fails(plugin) for _ in range(6)] == ["guest.trap"] * 3 + ["guest.backoff"] * 3
     assert len(world.events("crash")) == 3, "a refusal is no crash"
+    world.runtime.recorder.flush()  # type: ignore[attr-defined]
     (waits,) = [e for e in world.events("instance") if e["action"] == "back-off"]
     assert waits["details"] == {"crashes": 3, "seconds": 0.8}
     time.sleep(0.9)

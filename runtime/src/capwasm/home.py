@@ -14,6 +14,7 @@
     registry.db    what is installed             absent: nothing is; with registry.key, which seals
                                                  it, and registry.head, which tells its age
     health.db      how new versions did          made at need
+    strikes.db     how often plugins misbehaved  made at need; with strikes.key, which seals it
     store/         installed capsules            made at need
     repositories.toml  where plugins come from   absent: from files that are named
     registries.toml  how OCI registries are asked    absent: over https, without credentials
