@@ -61,7 +61,7 @@ class Made:
     def key(self) -> str:
         """A digest of the project, the SDK, the WIT and the tools: what decides what comes out."""
         total = hashlib.sha256(f"{version('capwasm')}\0{self._module}\n".encode())
-        ours = [_HERE / "project.py", _HERE / "world.py"]
+        ours = [_HERE / "project.py", _HERE / "sbom.py", _HERE / "world.py"]
         if self._builder is not None:
             ours += [
                 _HERE / f"builders/{self._builder.name}.py",

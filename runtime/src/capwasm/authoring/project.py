@@ -15,6 +15,7 @@ from capwasm._files import read_file
 from capwasm._model import MAX_TEXT_BYTES
 from capwasm.caps import standard_capabilities
 from capwasm.capsule.artifact import MAX_CAPSULE_BYTES
+from capwasm.capsule.members import SBOM
 from capwasm.capsule.pack import pack
 from capwasm.errors import ArtifactError, BuildError, ManifestError
 from capwasm.grants.manifest import Manifest, parse_manifest
@@ -22,6 +23,7 @@ from capwasm.grants.manifest import Manifest, parse_manifest
 from .builders import Builder, Task, builders
 from .made import Made
 from .review import check_imports, permissions, warnings
+from .sbom import sbom_of
 from .world import declared_interfaces
 
 __all__ = [
@@ -119,7 +121,7 @@ def build_project(
     tell: Telling | None = None,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Built:
-    """Check the manifest, make the component, check its imports, and pack.
+    """Check the manifest, make the component, check its imports, and pack, with an SBOM.
 
     Args:
         project: the directory with plugin.toml.
@@ -151,6 +153,8 @@ def build_project(
     made = _made(project, builder, module)
     key = made.key()
     members = _members(project)
+    if SBOM not in members and (bill := sbom_of(project, manifest.plugin)) is not None:
+        members[SBOM] = bill
     names: set[str] | None = None
     if builder is None:
         code, tool = members.pop("plugin.wasm"), "as it was"
@@ -229,7 +233,7 @@ def _made(project: Path, language: Builder | None, module: str) -> Made:
 
 def _members(project: Path) -> dict[str, bytes]:
     """What goes into the capsule besides the code that is built."""
-    names = ["plugin.toml", "plugin.wasm", "README.md", "LICENSE", "sbom.cdx.json"]
+    names = ["plugin.toml", "plugin.wasm", "README.md", "LICENSE", SBOM]
     found = [p for n in names if (p := project / n).exists()]
     # Only the project's own WIT: what it depends on is known by name and version.
     found += sorted((project / "wit").glob("*.wit"))
