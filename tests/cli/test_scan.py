@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -147,7 +148,11 @@ def test_known_bad_of_the_policy_and_of_the_command(home: Path, good: Path, tmp_
     policy(home, '[scan]\nknown-bad = "bad.txt"\n')
     by_policy = scan(good)
 
-    for result in (by_hand, by_policy):
+    whole = hashlib.sha256(good.read_bytes()).hexdigest()  # as sha256sum tells of the file
+    (tmp_path / "file.txt").write_text(f"{whole}  good.capsule\n")
+    by_file = scan(good, "--known-bad", tmp_path / "file.txt")
+
+    for result in (by_hand, by_policy, by_file):
         assert (result.exit_code, "known.bad-digest" in result.output) == (1, True)
     assert "a stealer" in by_policy.output
 

@@ -207,6 +207,12 @@ def test_word_review() -> None:
     assert not load("").review.required
 
 
+def test_word_scan() -> None:
+    """What each of its words does is shown in tests/cli/test_scan.py and tests/scan."""
+    assert load('[scan]\nids = ["acme.weather"]').scan.ids == ("acme.weather",)
+    assert load("").scan.known_bad == ""
+
+
 def test_word_governance() -> None:
     """What each of its words does is shown in tests/governance/test_due.py."""
     assert load("[governance]\nnotice-days = 3").governed.notice_days == 3

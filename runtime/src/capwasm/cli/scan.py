@@ -76,8 +76,9 @@ def scan(
 ) -> None:
     """Tell what scanners find in SOURCE, the gravest first.
 
-    SOURCE is the file of a capsule, which no key need have signed, or the ID[@VERSION] of an installed or submitted plugin; then the report is kept with it, for those who review.  Nothing of the plugin
-    gets any power by this.
+    SOURCE is the file of a capsule, which no key need have signed, or the ID[@VERSION] of an
+    installed or submitted plugin; then the report is kept with it, for those who review.  Nothing of
+    the plugin gets any power by this.
     """
     from capwasm.home import Home
     from capwasm.review.finding import Severity
@@ -119,7 +120,8 @@ def _of_file(
     known, trust = capabilities(), home.trust()
     artifact = read_artifact(path, beside=True)
     try:
-        subject = Subject.of(verify(artifact, trust, requirement=policy.requirement), known)
+        proven = verify(artifact, trust, requirement=policy.requirement)
+        subject = Subject.of(proven, known, artifact.sha256)
     except VerificationError as exc:
         subject = Subject.unproven(artifact, known, f"[{exc.code}] {exc.message}")
     with home.registry(NullRecorder(), trust=trust, policy=policy, capabilities=known) as registry:
@@ -138,7 +140,8 @@ def _of_id(text: str, home: Home, policy: Policy, scanners: Any, words: dict[str
     with opened(home.root) as registry:
         desk = Desk(registry)
         record = desk.case(plugin_id, version or None).record
-        subject = Subject.of(registry.again(plugin_id, record.version).artifact, capabilities())
+        proven = registry.again(plugin_id, record.version).artifact
+        subject = Subject.of(proven, capabilities(), record.bundle)
         words |= {"published": record.published}
         report = _look(subject, _context(subject, home, policy, registry, words), scanners)
         desk.scanned(plugin_id, record.version, report)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from os import PathLike
+from pathlib import Path
 from typing import Final
 
 from capwasm._files import read_file
@@ -34,7 +34,7 @@ UNPROVEN: Final = Rule(
 )
 
 
-def read_known_bad(path: str | PathLike[str]) -> dict[str, str]:
+def read_known_bad(path: Path) -> dict[str, str]:
     """A list of digests: SHA-256 in hex, and what it is, a line each, as `sha256sum` writes them.
 
     Empty lines and those that begin with `#` say nothing.
@@ -66,7 +66,7 @@ def read_known_bad(path: str | PathLike[str]) -> dict[str, str]:
 def _known(subject: Subject, context: Context) -> Iterator[Finding]:
     if subject.verified is None:
         yield UNPROVEN.at("signatures", subject.refusal)
-    parts = {"archive": subject.digest, **subject.digests}
+    parts = {"archive": subject.digest, "capsule": subject.file, **subject.digests}
     for name, digest in parts.items():
         if (what := context.known_bad.get(digest)) is not None:
             yield BAD.at(name, f"{digest}  {what}".rstrip())

@@ -44,6 +44,7 @@ class Subject:
         capabilities: those that its manifest may ask for.
         verified: the proof that trusted keys signed it; None for one that nobody vouches for.
         refusal: why there is none.
+        file: SHA-256 of the capsule's file, signatures included, in hex, where that is known.
     """
 
     identity: Identity
@@ -53,10 +54,16 @@ class Subject:
     capabilities: Sequence[Capability[Any, Any]] = field(repr=False)
     verified: VerifiedArtifact | None = None
     refusal: str = ""
+    file: str = ""
 
     @classmethod
-    def of(cls, verified: VerifiedArtifact, capabilities: Sequence[Capability[Any, Any]]) -> Self:
-        """A capsule that was verified."""
+    def of(
+        cls,
+        verified: VerifiedArtifact,
+        capabilities: Sequence[Capability[Any, Any]],
+        file: str = "",
+    ) -> Self:
+        """A capsule that was verified; `file` is the digest of the file that it came in."""
         return cls(
             verified.identity,
             verified.digest,
@@ -64,6 +71,7 @@ class Subject:
             verified.digests,
             capabilities,
             verified,
+            file=file,
         )
 
     @classmethod
@@ -91,6 +99,7 @@ class Subject:
             digests,
             capabilities,
             refusal=refusal,
+            file=artifact.sha256,
         )
 
     @property
