@@ -116,6 +116,7 @@ def test_sarif_is_written_beside(home: Path, bad: Path, tmp_path: Path) -> None:
     assert (log["version"], log["runs"][0]["results"][0]["ruleId"]) == ("2.1.0", "embedded.program")
 
 
+@pytest.mark.case("LOG-07")
 def test_a_plugin_can_not_write_to_the_terminal(home: Path, tmp_path: Path) -> None:
     evil = b"\x1b]0;owned\x07" + b"http://93.184.215.14/\x1b[2J"
     path = tmp_path / "x.capsule"
@@ -213,6 +214,19 @@ def test_the_report_on_an_installed_plugin_is_kept(home: Path, good: Path) -> No
     assert result.exit_code == 0
     assert report is not None
     assert json.loads(report.to_json()) == json.loads(result.output)
+
+
+def test_what_was_submitted_is_scanned_and_still_does_not_serve(home: Path, bad: Path) -> None:
+    policy(home, "[review]\nrequired = true\n")
+    assert CliRunner().invoke(capwasm, ["submit", str(bad)]).exit_code == 0
+
+    assert scan("acme.weather").exit_code == 1
+
+    report = kept(home, "acme.weather")
+    assert report is not None
+    assert report.findings[0].rule == "embedded.program"
+    shown = CliRunner().invoke(capwasm, ["show", "acme.weather", "--json"]).output
+    assert json.loads(shown)["serving"] is None
 
 
 def test_an_installed_id_may_not_be_imitated(home: Path, good: Path, tmp_path: Path) -> None:

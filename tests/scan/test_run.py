@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capwasm.capability import Risk
+from capwasm.capsule.artifact import read_artifact
 from capwasm.errors import PolicyError
 from capwasm.review.finding import Finding, Report, Severity
 from capwasm.scan.model import Context, NotLooked, Rule, Scanner
@@ -23,7 +25,7 @@ from capwasm.scan.scanners import GROUP, chosen_scanners, standard_scanners
 from capwasm.scan.score import Facts, score
 from capwasm.scan.subject import Subject
 
-from .building import capsule, look, subject
+from .building import CAPABILITIES, NOW, capsule, look, manifest, subject
 
 ODD = Rule("test.odd", Severity.LOW, "It is odd.")
 GRAVE = Rule("test.grave", Severity.HIGH, "It is grave.")
@@ -291,6 +293,24 @@ def test_one_permission_more_never_lowers_the_score(
     )
 
     assert score(facts, findings(severities))[0] <= score(wider, findings(severities))[0]
+
+
+def test_what_is_not_found_but_doubted_is_in_the_score() -> None:
+    data = capsule(None, manifest('[[exec]]\ncommand = "thumbnail"\n'))
+    sure = look(subject(data), [])
+    unproven = Subject.unproven(read_artifact(data), CAPABILITIES, "no key is trusted")
+    unsure = look(unproven, [], known_publisher=False, published=NOW - timedelta(hours=2))
+
+    assert sure.reasons == (
+        "10: 1 permission of high risk",
+        "3: it does not tell what it is made of",
+    )
+    assert unsure.score == sure.score + 25 + 5 + 3
+    assert set(unsure.reasons) - set(sure.reasons) == {
+        "25: no trusted key signed it",
+        "5: nothing of its publisher is installed",
+        "3: it was released less than 72 hours ago",
+    }
 
 
 def test_what_is_known_to_be_bad_scores_more_than_any_heap_of_trifles() -> None:
