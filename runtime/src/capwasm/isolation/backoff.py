@@ -90,12 +90,14 @@ class Backoff:
 
     def __enter__(self) -> None:
         """Start it, within this."""
-        self.check()
+        if self._until:  # for each fresh instance comes by here
+            self.check()
 
     def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
         """It has started, or not: that counts if it was the plugin's own doing."""
         if error is None:
-            self.went_well()
+            if self._crashes:
+                self.went_well()
         elif isinstance(error, GuestError) and error.code not in _NOT_ITS_OWN:
             self.crashed()
 
