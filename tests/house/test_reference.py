@@ -53,6 +53,7 @@ def made(which: str) -> str:
         "trust",
         "consent",
         "updates",
+        "review",
         "audit",
         "strikes",
         "scan",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from capwasm.capsule.identity import id_matches
 from capwasm.capsule.keys import PrivateKey
 from capwasm.capsule.trust import Requirement, Role, TrustedKey, TrustStore
+from capwasm.capsule.trusted import person
 from capwasm.errors import CapwasmError, PolicyError, VerificationError
 from tests.capsules import trusted
 
@@ -326,7 +328,34 @@ def test_refuses_a_requirement_that_anybody_meets(any_of: frozenset[Role]) -> No
         Requirement(any_of)
 
 
+@pytest.mark.parametrize(
+    ("roles", "fault"),
+    [
+        ({"security", "engineering"}, ""),
+        ({"security"}, ""),
+        ({"security", "publisher"}, "no other role than those two"),
+        ({"engineering", "reviewer"}, "no other role"),
+    ],
+)
+def test_who_signs_exceptions_signs_nothing_else(roles: Any, fault: str) -> None:
+    if not fault:
+        TrustStore((trusted(A, *roles),))
+        return
+    with pytest.raises(PolicyError, match=fault):
+        TrustStore((trusted(A, *roles),))
+
+
+@pytest.mark.parametrize(
+    ("name", "whose"),
+    [("ann", "ann"), ("Ann Lee/laptop", "ann lee"), ("ann/", "ann"), ("ANN  lee/x/y", "ann lee")],
+)
+def test_a_person_is_what_stands_before_the_slash(name: str, whose: str) -> None:
+    assert person(name) == whose
+
+
 def test_refuses_a_store_made_in_code_that_contradicts_itself() -> None:
+    with pytest.raises(PolicyError, match="a name before the slash"):
+        TrustStore((trusted(A, "reviewer", name="/laptop"),))
     with pytest.raises(PolicyError, match="time zone"):
         TrustStore((trusted(A, not_after=datetime(2027, 1, 1)),))  # noqa: DTZ001
     with pytest.raises(PolicyError, match="one or more roles"):

@@ -335,6 +335,8 @@ def _faults(everybody: Sequence[Trusted]) -> Iterable[Fault]:
             yield Fault(where, "a reviewer has no other role: nobody reviews his own plugin")
         if signer.roles & WAIVERS and signer.roles - WAIVERS:
             yield Fault(where, "who may sign exceptions has no other role than those two")
+        if signer.roles & WAIVERS and isinstance(signer, TrustedIdentity):
+            yield Fault(where, "exceptions are signed by keys: no identity signs them")
         if signer.roles & {*WAIVERS, "reviewer"} and not person(signer.name):
             yield Fault(where, "a person has a name before the slash")
         if "revoker" in signer.roles:

@@ -143,11 +143,12 @@ def standing(matter: Matter, trust: TrustStore, rule: ReviewRule, now: datetime)
                 wanting = [("review.lapsed", fault) for _, fault in wanting]
             needs += wanting
     until = min(lasts)
+    worst = min((code for code, _ in needs), key=_GRAVITY.index, default="")
     return Standing(
         ok=not needs,
         needs=_told([fault for _, fault in needs]),
         until=None if needs or until == _EVER else until,
-        code=min((code for code, _ in needs), key=_GRAVITY.index, default=""),
+        code=worst,
         votes=votes,
         report=report,
         waived=tuple(sorted(waived.items())),
