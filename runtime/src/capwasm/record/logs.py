@@ -66,12 +66,15 @@ class _Final:
         fields = {str(k): v if isinstance(v, dict) else _text(v) for k, v in event.items()}
         if error:
             fields["exception"] = _exception(error, method)
-        words = (f"{_quoted(k)}={_quoted(v)}" for k, v in fields.items())
+        # Before it is cut, and before it is one line: a secret may lie across the fields.
+        extra = self._redactor.value({"event": message, **fields})
+        message, *values = extra.values()
+        words = (
+            f"{_quoted(_text(k))}={_quoted(v)}" for k, v in zip([*extra][1:], values, strict=True)
+        )
         line = " ".join([_quoted(message, '="'), *words])
         clean = self._redactor.cut(line, MAX_CHARS)[0]
-        # Cut by the redactor: a secret that is cut in two is not found any more.
-        shown = self._redactor.cut(message, MAX_CHARS)[0]
-        extra = self._redactor.value({"event": shown, **fields})
+        extra["event"] = message[:MAX_CHARS]
         # `exc_info`: the logger's `exception` would add the traceback again, as it is.
         return (printable(clean),), {"exc_info": None, "extra": {"capwasm": extra}}
 

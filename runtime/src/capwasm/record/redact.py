@@ -1,8 +1,8 @@
 """Keeps known secrets out of everything that is recorded, in every form they are likely to take.
 
 A secret is registered once and found again raw, in any case, reversed, in hex, in base64 at each
-of its three alignments or broken into lines, percent-encoded and escaped as the usual encoders of
-URLs, JSON, Python and HTML do; so are the lines of a secret of several lines and the fields of a
+of its three alignments or broken into lines, percent-encoded, in UTF-16, byte by byte, and escaped
+as the usual encoders of URLs, JSON, Python and HTML do, also two of these deep; so are the lines of a secret of several lines and the fields of a
 JSON one (LOG-02, LOG-04, LOG-06).  This guards against accidents and against servers that echo.  It
 can't stop a guest that was given a secret in the clear and means to smuggle it out: such a guest
 can use a form that nobody thought of.
@@ -15,19 +15,17 @@ with words of four bytes.
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import html
-import json
 import logging
 import re
 import secrets
 import threading
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
-from urllib.parse import quote_from_bytes, quote_plus
+
+from ._forms import forms_of, parts
 
 __all__ = ["MAX_SECRET", "MIN_SECRET", "Redactor", "StreamRedactor", "printable"]
 
@@ -38,102 +36,6 @@ VALUES_A_NAME: Final = 16  # a rotated secret stays masked for so many successor
 MAX_DEPTH: Final = 32
 
 _LONG, _SHORT = 15, 5  # lengths from which a form is sure to cover an aligned word of 8, of 4
-
-
-# -- forms ---------------------------------------------------------------------------------------
-
-
-def _parts(value: bytes) -> Iterator[bytes]:
-    """The value, its lines, and the strings of a JSON value with their lines."""
-    yield value
-    yield from _lines(value)
-    if value.lstrip()[:1] in (b"{", b"["):
-        try:
-            todo = [json.loads(value)]
-        except (ValueError, RecursionError):
-            return
-        while todo:
-            node = todo.pop()
-            if isinstance(node, dict):
-                todo += node.values()
-            elif isinstance(node, list):
-                todo += node
-            elif isinstance(node, str):
-                part = node.encode("utf-8", "surrogatepass")
-                yield part
-                yield from _lines(part)
-
-
-def _lines(value: bytes) -> Iterator[bytes]:
-    # The dashed lines of a PEM file are the same in all of them.
-    return (line.strip() for line in value.splitlines() if not line.startswith(b"-----"))
-
-
-def _base64(value: bytes) -> Iterator[bytes]:
-    """The characters that depend on `value` alone, for each place it may have in a longer text.
-
-    And the lines of 64 (PEM) and 76 (MIME) characters into which its own encoding is often broken.
-    """
-    whole = base64.b64encode(value)
-    yield whole
-    for width in (64, 76):
-        yield from (whole[at : at + width] for at in range(0, len(whole), width))
-    for before in range(3):
-        text = base64.b64encode(bytes(before) + value)
-        yield text[-(-before * 8 // 6) : (before + len(value)) * 8 // 6]
-
-
-# What encoders leave as it is, besides letters, digits and `_.-~`: none; a path; JavaScript's
-# encodeURIComponent and encodeURI; the query of a URL.
-_SAFE: Final = ("", "/", "!*'()", ";,/?:@&=+$!*'()#", "!$&'()*+,-./:;=?@")
-# What JSON encoders escape besides what they must: Go and Rails; .NET.
-_CAREFUL: Final = ("<>&", "<>&'+`")
-
-
-def _percent(value: bytes) -> Iterator[str]:
-    for safe in _SAFE:
-        text = quote_from_bytes(value, safe=safe)
-        yield from (text, text.replace("%", "%25"))
-    form = quote_plus(value)
-    # A browser's form keeps `*`, and takes `~` for a sign to encode.
-    yield from (form, quote_plus(value, safe="*").replace("~", "%7E"))
-    yield "".join(f"%{byte:02x}" for byte in value)
-
-
-def _json(plain: str) -> Iterator[str]:
-    once = json.dumps(plain)[1:-1]
-    yield from (once, json.dumps(plain, ensure_ascii=False)[1:-1], once.replace("/", r"\/"))
-    yield json.dumps(once)[1:-1]  # JSON within JSON
-    for careful in _CAREFUL:
-        for text in (once, once.replace('\\"', r"\u0022")):
-            yield text.translate({ord(c): f"\\u{ord(c):04x}" for c in careful})
-    units = memoryview(plain.encode("utf-16-be", "surrogatepass"))
-    yield "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
-
-
-def _html(plain: str) -> Iterator[str]:
-    bare = html.escape(plain, quote=False)
-    yield bare
-    for apostrophe in ("&#x27;", "&#39;", "&apos;"):
-        for quote in ("&quot;", "&#34;"):
-            text = bare.replace("'", apostrophe).replace('"', quote)
-            yield from (text, text.replace("+", "&#43;"))
-
-
-def _forms(value: bytes) -> Iterator[bytes]:
-    yield from (value, value[::-1], value.hex().encode())
-    for text in _base64(value):
-        yield from (text, text.translate(bytes.maketrans(b"+/", b"-_")))
-    yield from (text.encode() for text in _percent(value))
-    yield repr(value)[2:-1].encode()
-    try:
-        plain = value.decode()
-    except UnicodeDecodeError:
-        return
-    python = plain.encode("unicode_escape")
-    for escaped in (plain[::-1], repr(plain)[1:-1], *_json(plain), *_html(plain)):
-        yield escaped.encode("utf-8", "surrogatepass")
-    yield from (python, python.replace(b"'", b"\\'"))
 
 
 # -- the table -----------------------------------------------------------------------------------
@@ -257,8 +159,8 @@ class Redactor:
         with self._lock:
             if digest in self._values.get(name, ()):
                 return True
-            parts = {p for p in _parts(value) if len(p) >= MIN_SECRET and len(set(p)) > 2}
-            texts = {form.lower() for part in parts for form in _forms(part)}
+            pieces = {p for p in parts(value) if len(p) >= MIN_SECRET and len(set(p)) > 2}
+            texts = {form.lower() for part in pieces for form in forms_of(part)}
             forms = tuple(_Form(text, name) for text in texts if len(text) >= MIN_SECRET)
             values = self._values.setdefault(name, {})
             values[digest] = forms

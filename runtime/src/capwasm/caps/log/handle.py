@@ -18,13 +18,14 @@ from capwasm.capability import Grant, OpenContext
 from capwasm.events import DENIED, FAILED
 from capwasm.record.redact import Redactor, printable
 
-from .model import DEFAULT_RATE, DEFAULT_RECORD_BYTES, LEVELS, LogClause
+from .model import DEFAULT_RATE, DEFAULT_RECORD_BYTES, LEVELS, MAX_RECORD_BYTES, LogClause
 
 __all__ = ["Buckets", "Channel", "LogState", "PluginRecord"]
 
 MAX_FIELDS: Final = 32
 MAX_KEY: Final = 64
 LINE_BYTES: Final = 8 * 1024
+MAX_BEFORE: Final = 4 * 1024
 MAX_PLUGINS: Final = 1_024
 SUMMARY_SECONDS: Final = 1.0
 CHANNELS: Final = {"stdout": "info", "stderr": "warn"}
@@ -115,6 +116,7 @@ class LogState:
         self._bucket = buckets.of(ctx.plugin_id, DEFAULT_RATE)
         self._clock = clock
         self._channels: dict[str, Channel] = {}
+        self._before: dict[str, str] = {}  # the end of what a channel wrote, with its secrets
         # What was dropped since the last summary: reason to (records, bytes).
         self._dropped: dict[str, tuple[int, int]] = {}
         self._told = float("-inf")
@@ -138,6 +140,8 @@ class LogState:
             self._drop("rate", size)
             return
         room = clause.record_bytes or DEFAULT_RECORD_BYTES
+        message, *values = self._without_rest("log", [message, *(value for _, value in pairs)])
+        pairs = [(key, value) for (key, _), value in zip(pairs, values, strict=True)]
         text, left_off = self._fit(message, room)
         room -= _size(text)
         kept: dict[str, str] = {}
@@ -184,7 +188,8 @@ class LogState:
             room = min(LINE_BYTES, clause.record_bytes or DEFAULT_RECORD_BYTES)
             if left_off:  # what a secret cut in two may have left at the end goes too
                 data = self._redactor.stream().feed(data)
-            text, more = self._fit(data.decode("utf-8", "replace"), room)
+            (line,) = self._without_rest(channel, [data.decode("utf-8", "replace")])
+            text, more = self._fit(line, room)
             self._emit(level, text, {}, channel, left_off + more)
             return ""
         self._drop(reason, len(data) + left_off)
@@ -206,6 +211,21 @@ class LogState:
         rank = _rank(level)
         found = self._grant.find(lambda clause: clause.admits(rank))
         return None if found is None else found.clause
+
+    def _without_rest(self, channel: str, texts: list[str]) -> list[str]:
+        """The texts of a record without pieces of a secret that lies across them.
+
+        Nor the rest of one that began in the records before; what was in those is out.
+        """
+        longest = min(self._redactor.longest, MAX_BEFORE)
+        if not longest:
+            return texts
+        before = self._before.get(channel, "")
+        room = MAX_RECORD_BYTES + longest  # more of a text is cut off in any case
+        heads = [text[:room] for text in texts]
+        clean = self._redactor.texts([before, *heads])[1:]
+        self._before[channel] = "".join([before, *heads])[-longest:]
+        return [text + whole[room:] for text, whole in zip(clean, texts, strict=True)]
 
     def _fit(self, text: str, room: int) -> tuple[str, int]:
         """Redacted, on one line, at most `room` bytes; and the characters left off."""
