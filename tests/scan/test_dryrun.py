@@ -8,7 +8,9 @@ import wasmtime
 from capwasm.caps import standard_capabilities
 from capwasm.engine import types as t
 from capwasm.errors import ShimError
+from capwasm.events import DENIED, Event
 from capwasm.grants.scan import ScanRule
+from capwasm.learning import Learner
 from capwasm.review.finding import Finding, Severity
 from capwasm.runtime import Runtime
 from capwasm.scan import dryrun
@@ -136,6 +138,23 @@ def test_a_loop_without_end_is_ended_and_found(spinning: bytes) -> None:
 @NEEDS_COMPILER
 def test_a_clean_plugin_gives_nothing() -> None:
     assert found_in(library(build())) == {}
+
+
+def test_what_no_permission_gives_is_found() -> None:
+    what = code(guest("slugs"))
+    assert what.manifest is not None
+    seen = dryrun._Seen(Learner(what.capabilities, what.manifest))
+    seen.learner.record(
+        Event(
+            kind="wasi", verdict=DENIED, action="wasi:sockets/tcp.[method]tcp-socket.accept",
+            reason="not-supported", details={"table": ""},
+        )
+    )  # fmt: skip
+
+    found = {f.rule: f for f in dryrun._findings(seen, what.manifest)}
+
+    assert set(found) == {"dryrun.ungrantable"}
+    assert "accept" in found["dryrun.ungrantable"].evidence
 
 
 # -- not run ------------------------------------------------------------------------------------
