@@ -135,6 +135,10 @@ SEEDS: Final[dict[str, Seed]] = {
     "exports what its world does not say": Seed(
         {"exports.outside"}, world("weather", "world weather { import wasi:io/poll@0.2.0; }")
     ),
+    "does not say what its world is": Seed(
+        {"exports.unseen-world"},
+        lambda: capsule(None, manifest(words='world = "acme:weather/weather@1.0.0"')),
+    ),
     "exports an interface of the host": Seed({"exports.host-interface"}, lambda: capsule(HOSTLIKE)),
     # -- sections
     "is cut off": Seed(
@@ -182,6 +186,9 @@ SEEDS: Final[dict[str, Seed]] = {
         {"embedded.program", "wasm.custom-unknown"}, custom_in_module(custom("stash", _ELF))
     ),
     "carries a module": Seed({"embedded.wasm"}, data(module())),
+    "carries a program in base64": Seed(
+        {"embedded.program"}, data(base64.b64encode(_ELF + bytes(99)))
+    ),
     "carries a zip": Seed({"embedded.archive"}, data(_ZIP)),
     "carries a gzip": Seed({"embedded.archive"}, data(_GZIP)),
     "carries a script": Seed({"embedded.script"}, data("#!/bin/sh\nid > /dev/null\n")),

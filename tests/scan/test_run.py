@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from capwasm.capability import Risk
 from capwasm.capsule.artifact import read_artifact
 from capwasm.errors import PolicyError
-from capwasm.review.finding import Finding, Report, Severity
+from capwasm.review.finding import MAX_FINDINGS, Finding, Report, Severity
 from capwasm.scan.model import Context, NotLooked, Rule, Scanner
 from capwasm.scan.run import MAX_YIELDED, MOST_OF_A_RULE
 from capwasm.scan.scanners import GROUP, chosen_scanners, standard_scanners
@@ -123,6 +123,34 @@ def test_a_flood_without_end_is_a_grave_finding() -> None:
 
     assert found[0].rule == "scan.failed"
     assert str(MAX_YIELDED) in found[0].evidence
+
+
+def test_what_no_report_holds_is_counted_and_is_not_the_gravest() -> None:
+    rules = tuple(Rule(f"test.r{n}", Severity.MEDIUM, "m") for n in range(60))
+
+    def flood(_subject: Subject, _context: Context) -> Iterator[Finding]:
+        for rule in rules:
+            yield from (rule.at("plugin.wasm", str(n)) for n in range(18))
+        yield GRAVE.at("plugin.toml")
+
+    report = look(subject(capsule()), [Scanner("test", flood, (*rules, GRAVE))])
+
+    assert len(report.findings) == MAX_FINDINGS
+    assert report.findings[0].rule == "test.grave"
+    (told,) = [f for f in report.findings if f.rule == "scan.cut"]
+    assert (told.severity, told.evidence) == (Severity.MEDIUM, "82 findings")
+    assert Report.parse(report.to_json()) == report
+
+
+def test_a_scanner_that_can_not_even_begin_is_a_grave_finding(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none(_self: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Thread.start", none)
+
+    assert [f.rule for f in run(quick).findings] == ["scan.failed"]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from capwasm.review.finding import Finding, Severity
 
 from .model import Context, Rule, Scanner
 from .subject import Subject
+from .texts import found_at
 
 __all__ = ["SCANNERS"]
 
@@ -26,23 +27,23 @@ BUILD: Final = Rule(
     "Build with --remap-path-prefix (Rust), -trimpath (Go) or -ffile-prefix-map (C), or strip it.",
 )
 
-_NAME: Final = rb"[A-Za-z0-9._-]{1,32}"
-_REST: Final = rb"[\w./@+\\ -]{0,120}"
-_HOME: Final = re.compile(
-    rb"(?:/(?:home|Users)/("
-    + _NAME
-    + rb")/|[A-Za-z]:\\{1,2}Users\\{1,2}("
-    + _NAME
-    + rb")\\)"
-    + _REST
+_HOMES: Final = (b"/home/", b"/Users/", b":\\Users\\", b":\\\\Users\\\\")
+_USER: Final = re.compile(rb"([A-Za-z0-9._-]{1,32})[/\\][\w./@+\\ -]{0,120}")
+_BUILDS: Final = (
+    b"/root/",
+    b"/home/runner/",
+    b"/.cargo/registry/src/",
+    b"/go/pkg/mod/",
+    b"/var/lib/jenkins/",
+    b"/__w/",
+    b"/builds/",
+    b"/private/var/folders/",
+    b"/tmp/pip-",
 )
-_BUILD: Final = re.compile(
-    rb"(?:/root/|/\.cargo/registry/src/|/go/pkg/mod/|/var/lib/jenkins/|/__w/|/builds/"
-    rb"|/private/var/folders/|/tmp/pip-)" + _REST
-)
-# What documentation and standard libraries call the user who is nobody.
+_PATH: Final = re.compile(rb"[\w./@+-]{6,120}")
+# What documentation and standard libraries call the user who is nobody, and build services theirs.
 _NOBODY: Final = frozenset(
-    {b"user", b"username", b"you", b"me", b"name", b"foo", b"example", b"web_user"}
+    {b"user", b"username", b"you", b"me", b"name", b"foo", b"example", b"web_user", b"runner"}
 )
 
 
@@ -51,15 +52,18 @@ def _paths(subject: Subject, _context: Context) -> Iterator[Finding]:
         if text.is_document:
             continue
         users: set[bytes] = set()
-        for found in _HOME.finditer(text.data):
-            user = (found[1] or found[2]).lower()
-            if user not in users | _NOBODY:
+        for at, home in found_at(text.data, _HOMES):
+            found = _USER.match(text.data, at + len(home))
+            if found is not None and (user := found[1].lower()) not in users | _NOBODY:
                 users.add(user)
-                yield HOME.at(text.place(found.start()), _shown(found[0]))
-        # One is enough to tell: the others are of the same build.
-        build = None if users else _BUILD.search(text.data)
-        if build is not None:
-            yield BUILD.at(text.place(build.start()), _shown(build[0]))
+                at -= home.startswith(b":")  # noqa: PLW2901  the drive's letter
+                yield HOME.at(text.place(at), _shown(text.data[at : found.end()]))
+        for at, _ in [] if users else found_at(text.data, _BUILDS):
+            # One is enough to tell: the others are of the same build.
+            build = _PATH.match(text.data, at)
+            if build is not None:
+                yield BUILD.at(text.place(at), _shown(build[0]))
+                break
 
 
 def _shown(path: bytes) -> str:

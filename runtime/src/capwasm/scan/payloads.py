@@ -112,6 +112,14 @@ _MAGICS: Final[tuple[tuple[bytes, str, Rule, Callable[[memoryview, int], bool]],
     (b"\xfd7zXZ\0", "xz", ARCHIVE, _always),
     (b"7z\xbc\xaf\x27\x1c", "7z", ARCHIVE, _always),
 )
+# The same in base64, as far as each is the same in all of its kind.
+_ENCODED: Final = (
+    (b"f0VMRgIBAQ", "ELF, in base64", PROGRAM),
+    (b"TVqQAAMAAAAEAAAA", "PE, in base64", PROGRAM),
+    (b"AGFzbQEAAAAB", "module of WebAssembly, in base64", WASM),
+    (b"AGFzbQ0AAQAH", "component of WebAssembly, in base64", WASM),
+    (b"H4sIAAAAAAAA", "gzip, in base64", ARCHIVE),
+)
 _SCRIPT: Final = re.compile(
     rb"#![ ]?/(?:usr/)?(?:local/)?bin/(?:env[ ]+)?(?:ba|da|z|k)?sh\b[^\n]{0,60}\n"
     rb"|(?i:powershell(?:\.exe)?\s[^\n]{0,80}-e(?:nc|ncodedcommand)?\s+[A-Za-z0-9+/=]{20})"
@@ -145,6 +153,9 @@ def _embedded(subject: Subject, _context: Context) -> Iterator[Finding]:
                 if is_it(data, at):
                     yield rule.at(f"{name}@{offset + at:#x}", what)
                 at = whole.find(magic, at + 1)
+        for text, what, rule in _ENCODED:
+            if (at := whole.find(text)) >= 0:
+                yield rule.at(f"{name}@{offset + at:#x}", what)
         if not name.startswith(("README.md", "LICENSE")):
             for found in _SCRIPT.finditer(whole):
                 yield SCRIPT.at(

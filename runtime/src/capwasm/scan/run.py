@@ -49,7 +49,12 @@ TIMEOUT: Final = Rule(
     "A scanner did not end in its time, so one side of the capsule was not looked at in full.",
     "Make what it looks at smaller, or give the scanner more time.",
 )
-RULES: Final = (FAILED, TIMEOUT)
+CUT: Final = Rule(
+    "scan.cut",
+    Severity.LOW,
+    "More was found than a report holds; the least grave findings were left off.",
+)
+RULES: Final = (FAILED, TIMEOUT, CUT)
 
 
 def scan(
@@ -74,7 +79,7 @@ def scan(
             found, why_not = _bounded(scanner, subject, context, tell)
             findings += found
         runs.append(ScannerRun(scanner.name, why_not))
-    told = gravest_first(findings)[:MAX_FINDINGS]
+    told = _fitting(gravest_first(findings))
     points, reasons = score(_facts(subject, context), told)
     return Report(
         plugin=subject.identity.id,
@@ -86,6 +91,15 @@ def scan(
         scanners=tuple(runs),
         findings=told,
     )
+
+
+def _fitting(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """As many as a report holds, the gravest, and if some are left off, a finding that says so."""
+    if len(findings) <= MAX_FINDINGS:
+        return findings
+    kept, left = findings[: MAX_FINDINGS - 1], findings[MAX_FINDINGS - 1 :]
+    cut_off = CUT.at("elsewhere", f"{len(left)} findings", severity=left[0].severity)
+    return gravest_first([*kept, cut_off])
 
 
 def _facts(subject: Subject, context: Context) -> Facts:
@@ -149,7 +163,10 @@ def _bounded(
 ) -> tuple[list[Finding], str]:
     """What a scanner says, and why it did not look, within its bounds."""
     look = _Look(scanner, subject, context)
-    look.start()
+    try:
+        look.start()
+    except RuntimeError as exc:  # there may be no more threads
+        return [FAILED.at(scanner.name, _told(exc))], ""
     began = time.monotonic()
     while look.is_alive() and (seconds := time.monotonic() - began) < scanner.seconds:
         look.join(min(0.1, scanner.seconds - seconds))

@@ -30,6 +30,8 @@ __all__ = ["SCANNERS", "import_faults", "unused"]
 CODE: Final = "plugin.wasm"
 # Interfaces that hosts of WASI call, and the room in which componentize-py starts Python.
 _ENTRIES: Final = frozenset({"wasi:cli/run", "wasi:http/incoming-handler", "exports"})
+# A request of wasi:http may name a secret that the host is to put in.
+_ALSO: Final = {"secret": {"wasi:http/outgoing-handler"}}
 
 UNREADABLE: Final = Rule(
     "component.unreadable",
@@ -79,6 +81,12 @@ OUTSIDE: Final = Rule(
     "The component exports what the world of its manifest does not say.",
     "Name the world that it was built for, and put its WIT in wit/.",
 )
+UNSEEN: Final = Rule(
+    "exports.unseen-world",
+    Severity.NOTE,
+    "The capsule does not hold the WIT of its world, so its exports can't be held against it.",
+    "Put the WIT in wit/: capwasm build does.",
+)
 HOSTS: Final = Rule(
     "exports.host-interface",
     Severity.MEDIUM,
@@ -125,7 +133,7 @@ def unused(
     for capability in capabilities:
         name = capability.name
         wasi = {i for i, table in NEEDS.items() if table == name}
-        ours = {i.partition("@")[0] for i in capability.interfaces}
+        ours = {i.partition("@")[0] for i in capability.interfaces} | _ALSO.get(name, set())
         if name in manifest.requests and name != "log" and not bare & (ours | wasi):
             yield name
 
@@ -175,6 +183,8 @@ def _exports(subject: Subject, manifest: Manifest, types: ComponentTypes) -> Ite
         yield HOSTS.at(CODE, name)
     declared = world_exports(manifest.plugin.world, subject.members)
     if declared is None:
+        if manifest.plugin.world is not None:
+            yield UNSEEN.at(CODE, manifest.plugin.world)
         return
     for name in sorted(declared - found):
         yield MISSING.at(CODE, f"{manifest.plugin.world}: export {name}")
@@ -186,7 +196,18 @@ SCANNERS: Final = (
     Scanner(
         "world",
         _world,
-        (UNREADABLE, UNDECLARED, UNSERVED, POWERLESS, UNUSED, NOTHING, MISSING, OUTSIDE, HOSTS),
+        (
+            UNREADABLE,
+            UNDECLARED,
+            UNSERVED,
+            POWERLESS,
+            UNUSED,
+            NOTHING,
+            MISSING,
+            OUTSIDE,
+            UNSEEN,
+            HOSTS,
+        ),
         kinds=frozenset({"component"}),
         seconds=60.0,
     ),
