@@ -272,7 +272,7 @@ def test_what_a_person_suspended_before_is_not_counted_as_ours(shop: Shop) -> No
         assert docket.ends() == ()
 
 
-def test_many_processes_count_together_and_stop_it_once(shop: Shop) -> None:
+def test_many_watchers_count_together_and_stop_it_once(shop: Shop) -> None:
     court = Court(shop, suspend=40)
     others = [Court(shop, suspend=40) for _ in range(8)]
     threads = [threading.Thread(target=c.after, args=[DENIAL] * 5) for c in others]
@@ -285,6 +285,42 @@ def test_many_processes_count_together_and_stop_it_once(shop: Shop) -> None:
     with contextlib.closing(Docket(shop.home)) as docket:
         assert len(docket.ends(ID)) == 1
     assert sum(len(c.ended) for c in others) >= 1
+
+
+def test_real_processes_count_together_and_stop_it_once(shop: Shop) -> None:
+    registry = installed(shop)
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[2]); from pathlib import Path\n"
+        "from tests.monitor.test_strikes import *\n"
+        "shop = Shop(Path(sys.argv[1]), ListRecorder())\n"
+        "court = Court(shop, shop.registry(), suspend=40)\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "print(*court.after(*[DENIAL] * 10))\n"
+    )
+    root = str(Path(__file__).resolve().parents[2])
+    with contextlib.ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", code, str(shop.home), root],
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                )
+            )
+            for _ in range(4)
+        ]  # fmt: skip
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        said = "".join(process.communicate("go\n", timeout=60)[0] for process in processes)
+
+    assert "suspended" in said
+    assert registry.show(ID).state is State.SUSPENDED
+    suspensions = [s for s in registry.history(ID) if s.action == "suspend"]
+    assert [(s.mark.who, s.mark.why.partition(",")[0]) for s in suspensions] == [
+        (WHO, "40 strikes in 10 minutes")
+    ]
+    with contextlib.closing(Docket(shop.home)) as docket:
+        assert [(e.kind, e.held) for e in docket.ends()] == [("suspended", False)]
 
 
 def test_a_hold_outlives_the_process_until_it_is_forgiven(shop: Shop) -> None:
@@ -375,7 +411,6 @@ def world_registry(world: World) -> Iterator[Registry]:
         yield registry
 
 
-@pytest.mark.case("RES-25")
 def test_a_plugin_that_traps_again_and_again_is_suspended_and_ended(world: World) -> None:
     world.policy("[strikes]\nsuspend = 10\npoints = { crash = 5 }\n")
     with world_registry(world) as registry:
@@ -442,6 +477,7 @@ def test_a_hold_by_another_process_ends_what_runs_here(world: World) -> None:
     assert LifecycleKind.EVICTED in [e.kind for e in got if e.running]
 
 
+@pytest.mark.case("LIFE-01")
 def test_a_kill_ends_what_runs_and_leaves_it_loaded(world: World) -> None:
     manifest = f"[limits]\nfuel = {2**50}\nwall-ms = 60000\n"
     plugin = world.load(guest("hostile"), manifest)
