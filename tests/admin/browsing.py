@@ -101,12 +101,19 @@ def headings_in_order(page: Any) -> bool:
     return levels.count(1) == 1 and levels[0] == 1 and all(b <= a + 1 for a, b in steps)
 
 
-def accessibility(page: Any) -> list[str]:
-    """What axe finds wrong with a page: contrast, names, landmarks, tables, …; one line each."""
+def accessibility(page: Any, rules: list[str] | None = None) -> list[str]:
+    """What axe finds wrong with a page: contrast, names, landmarks, tables, …; one line each.
+
+    Args:
+        page: as it is shown.
+        rules: only these; all if None.
+    """
     axe = pytest.importorskip(
         "axe_playwright_python.sync_playwright", reason="axe is not installed"
     )
-    found = axe.Axe().run(page).response["violations"]
+    found = (
+        axe.Axe().run(page, options={"runOnly": rules} if rules else None).response["violations"]
+    )
     return [
         f"{rule['id']}: {re.sub(chr(10), ' ', node['html'])[:160]}"
         for rule in found

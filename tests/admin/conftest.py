@@ -65,7 +65,8 @@ class Office:
         )
 
     def close(self) -> None:
-        self.registry.close()
+        if "registry" in self.__dict__:
+            self.registry.close()
         self.world.close()
 
 

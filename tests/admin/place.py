@@ -43,7 +43,7 @@ class Reply:
     @property
     def code(self) -> str:
         """The code of an error page."""
-        found = re.search(r"<code>([a-z]+\.[a-z-]+|internal)</code>", self.text)
+        found = re.search(r'(?:Code |"hint">)<code>([a-z.-]+)</code>', self.text)
         return found[1] if found else ""
 
 
