@@ -27,6 +27,8 @@ WORLD = """package capwasm:abi;
 world all {{
     include capwasm:plugin/capabilities@0.1.0;
     include wasi:cli/imports@{wasi};
+    import wasi:http/types@{wasi};
+    import wasi:http/outgoing-handler@{wasi};
 }}
 """
 

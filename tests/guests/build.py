@@ -68,6 +68,10 @@ GUESTS = {
     "wordcount": Guest("tests/guests/rust/wordcount", "tests/guests/wordcount.wasm", abi=False),
     "shout": Guest("tests/guests/rust/shout", "tests/guests/shout.wasm", abi=False),
     "drafts": Guest("tests/guests/rust/drafts", "tests/guests/drafts.wasm", abi=False),
+    # And one that sends requests by other people's crates.
+    "courier": Guest("tests/guests/rust/courier", "tests/guests/courier.wasm", abi=False),
+    # One that answers requests.
+    "responder": Guest("tests/guests/rust/responder", "tests/guests/responder.wasm", abi=False),
     "slugs": Guest("tests/guests/rust/slugs", "tests/guests/slugs.wasm", abi=False),
     "conformance-rust": Guest(
         "guest-sdk/conformance/rust",

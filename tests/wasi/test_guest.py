@@ -349,7 +349,7 @@ def test_refuses_a_guest_a_socket(engine: PluginEngine) -> None:
 @pytest.mark.parametrize(
     ("interface", "word"),
     [
-        ("wasi:http/outgoing-handler@0.2.0", "capwasm:fetch"),
+        ("wasi:http/outgoing-handler@0.2.0", "[[net]]"),
         ("wasi:keyvalue/store@0.2.0", "capwasm:kv"),
         ("wasi:io/streams@0.2.13", "wasi:io/streams@0.2.12"),
         ("wasi:io/streams@0.3.0", "wasi:io/streams@0.2.12"),

@@ -13,9 +13,18 @@ from pathlib import Path
 
 import pytest
 
+from capwasm.capability import Interface
 from capwasm.engine.abi import table
 from capwasm.handles import Handle
-from capwasm.wasi import NEEDS, UNSERVED, VERSION, served_functions, unserved_reason
+from capwasm.wasi import (
+    DECLARED,
+    DRAFTS,
+    NEEDS,
+    UNSERVED,
+    VERSION,
+    served_functions,
+    unserved_reason,
+)
 
 from .served import Wasi
 
@@ -41,26 +50,53 @@ def facts() -> dict[str, tuple[set[str], set[str]]]:
     return out
 
 
+def is_draft(name: str) -> bool:
+    return name.partition("/")[0] in {p.removeprefix("wasi:") for p in DRAFTS}
+
+
+def everything() -> dict[str, Interface]:
+    """All that is served to a plugin to which the network was granted."""
+    return Wasi({"net": None}).interfaces
+
+
 def test_allows_every_function_and_resource_of_wasi() -> None:
     served = {
         f"wasi:{name}": (set(i.functions), set(i.resources))
-        for name, i in Wasi().interfaces.items()
+        for name, i in everything().items()
+        if not is_draft(name)
     }
 
     assert served == facts()
-    assert len(served) == 28
-    assert sum(len(f) for f, _ in served.values()) == 126
+    assert len(served) == 30
+    assert sum(len(f) for f, _ in served.values()) == 178
 
 
 def test_allows_imports_of_the_newest_version_in_the_facts() -> None:
     [last] = re.findall(r"^versions 0\.2\.0 \.\. (.*)$", FACTS.read_text(), re.MULTILINE)
 
     assert last == VERSION
-    assert {i.name.partition("@")[2] for i in Wasi().interfaces.values()} == {VERSION}
+    standard = [i for name, i in everything().items() if not is_draft(name)]
+    assert {i.name.partition("@")[2] for i in standard} == {VERSION}
+
+
+def test_allows_the_drafts_in_the_versions_that_are_in_use() -> None:
+    drafts = {name: len(i.functions) for name, i in Wasi().interfaces.items() if is_draft(name)}
+
+    assert drafts == {
+        "keyvalue/store@0.2.0-draft": 6,
+        "keyvalue/atomics@0.2.0-draft": 1,
+        "keyvalue/batch@0.2.0-draft": 3,
+        "keyvalue/store@0.2.0-draft2": 6,
+        "keyvalue/atomics@0.2.0-draft2": 4,
+        "keyvalue/batch@0.2.0-draft2": 3,
+        "config/store@0.2.0-rc.1": 2,
+        "logging/logging": 1,
+        "logging/logging@0.1.0-draft": 1,
+    }
 
 
 def test_allows_one_class_a_resource() -> None:
-    classes = [c for i in Wasi().interfaces.values() for c in i.resources.values()]
+    classes = [c for i in everything().values() for c in i.resources.values()]
 
     assert all(issubclass(c, Handle) for c in classes)
     # A class that is another's base would let a handle of one kind pass for the other.
@@ -89,11 +125,19 @@ def test_refuses_exactly_sockets_and_links() -> None:
         f"wasi:filesystem/types.[method]descriptor.{name}-at"
         for name in ("link", "readlink", "symlink")
     }
-    assert refused == sockets - harmless | links
+    # Nobody answers requests here.
+    incoming = {
+        f"{interface}.{name}"
+        for interface, (functions, _) in facts().items()
+        for name in functions
+        if re.search(r"\b(incoming-request|outgoing-response|response-outparam)\b", name)
+    }
+    assert len(incoming) == 12
+    assert refused == sockets - harmless | links | incoming
 
 
 def test_allows_only_functions_that_take_what_their_signature_says() -> None:
-    for name, interface in Wasi().interfaces.items():
+    for name, interface in everything().items():
         signatures = table().get(f"wasi:{name}", {}) | interface.signatures
         assert set(signatures) == set(interface.functions)
         for function, text in signatures.items():
@@ -122,16 +166,17 @@ def test_allows_a_need_only_of_what_is_served() -> None:
 @pytest.mark.parametrize(
     ("interface", "word"),
     [
-        ("wasi:http/outgoing-handler@0.2.0", "capwasm:fetch"),
-        ("wasi:http/types@0.2.12", "capwasm:fetch"),
-        ("wasi:keyvalue/store@0.2.0-draft", "capwasm:kv"),
+        ("wasi:http/incoming-handler@0.2.0", "[[net]]"),
+        ("wasi:tls/client@0.2.0-draft", "capwasm:fetch"),
+        ("wasi:keyvalue/store@0.2.0-draft3", "capwasm:kv"),
         ("wasi:config/runtime@0.2.0-draft", "capwasm:config"),
-        ("wasi:logging/logging", "capwasm:log"),
+        ("wasi:logging/other", "capwasm:log"),
     ],
 )
 def test_refuses_what_is_not_served_and_says_what_to_use(interface: str, word: str) -> None:
     assert word in str(unserved_reason(interface))
-    assert not any(name.startswith(tuple(UNSERVED)) for name in served_functions())
+    never = tuple(p for p in UNSERVED if p not in (*DRAFTS, "wasi:http"))
+    assert not any(name.startswith(never) for name in served_functions())
 
 
 def test_refuses_to_guess_about_what_it_does_not_know() -> None:
@@ -144,7 +189,7 @@ def rows() -> Iterator[str]:
     yield "| Interface | Needs | Served | Refused |"
     yield "| --- | --- | --- | --- |"
     for interface, functions in sorted(served_functions().items()):
-        need = _TABLES[NEEDS.get(interface, "")]
+        need = _TABLES[DECLARED.get(interface) or NEEDS.get(interface, "")]
         sides = [
             ", ".join(f"`{_short(n)}`" for n, v in functions.items() if v == verdict)
             for verdict in ("ours", "refused")
@@ -152,7 +197,8 @@ def rows() -> Iterator[str]:
         yield f"| `{interface}` | {need} | {sides[0] or '–'} | {sides[1] or '–'} |"
 
 
-_TABLES = {"": "–", "fs": "`[[fs]]`"} | {n: f"`[{n}]`" for n in ("log", "clock", "random")}
+_TABLES = {"": "–"} | {n: f"`[{n}]`" for n in NEEDS.values()}
+_TABLES |= {"fs": "`[[fs]]`", "net": "`[[net]]`"}
 
 
 def _short(name: str) -> str:

@@ -11,7 +11,7 @@ import contextlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +167,9 @@ class Serving:
     def _wasi_server(self) -> WasiServer:
         ctx = self._begin()
         if self._wasi is None:
-            self._wasi = WasiServer(ctx, self._config)
+            net = self._terms.declared.get("net")
+            way = None if net is None else partial(self.state, net)
+            self._wasi = WasiServer(ctx, self._config, way)
         return self._wasi
 
     def close(self) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from .servers import Place, make_tls
+from .doors import FetchDoor, HttpDoor
+from .servers import Bench, Place, make_tls
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +22,10 @@ def place() -> Iterator[Place]:
     place = Place()
     with place.origin, place.bench:
         yield place
+
+
+@pytest.fixture(params=[FetchDoor(), HttpDoor()], ids=["fetch", "wasi-http"])
+def door(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> FetchDoor | HttpDoor:
+    """Every engine is asked through this door; a test that uses it runs once for each."""
+    monkeypatch.setattr(Bench, "door", request.param)
+    return request.param

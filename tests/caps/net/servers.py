@@ -32,6 +32,8 @@ from capwasm.lattice import ClauseSet
 from capwasm.limits import DEFAULTS, Limits
 from tests.helpers import ListRecorder, in_call
 
+from .doors import FetchDoor, HttpDoor, Reply
+
 
 @dataclass(frozen=True)
 class Got:
@@ -40,6 +42,7 @@ class Got:
     line: str
     headers: list[tuple[str, str]]
     body: bytes
+    trailers: list[str] = field(default_factory=list)
 
     def all(self, name: str) -> list[str]:
         return [v for n, v in self.headers if n.lower() == name]
@@ -140,8 +143,24 @@ class Origin:
         while (row := file.readline().rstrip(b"\r\n")) != b"":
             name, _, value = row.decode("latin-1").partition(": ")
             headers.append((name, value))
+        asked = line.decode("latin-1").rstrip("\r\n")
+        if ("transfer-encoding", "chunked") in [(n.lower(), v) for n, v in headers]:
+            body, trailers = _chunks(file)
+            return Got(asked, headers, body, trailers)
         length = next((int(v) for n, v in headers if n.lower() == "content-length"), 0)
-        return Got(line.decode("latin-1").rstrip("\r\n"), headers, file.read(length))
+        return Got(asked, headers, file.read(length))
+
+
+def _chunks(file: Any) -> tuple[bytes, list[str]]:
+    """A body in chunks, and the lines after it."""
+    body = bytearray()
+    while size := int(file.readline(), 16):
+        body += file.read(size)
+        file.readline()
+    trailers = []
+    while (row := file.readline().rstrip(b"\r\n")) != b"":
+        trailers.append(row.decode("latin-1"))
+    return bytes(body), trailers
 
 
 @dataclass(repr=False)
@@ -167,7 +186,13 @@ class Secret:
 
 
 class Bench:
-    """An engine, what it recorded, and the names it knows."""
+    """An engine, what it recorded, and the names it knows.
+
+    Attributes:
+        door: by which `fetch` goes; set by the fixture of that name.
+    """
+
+    door: FetchDoor | HttpDoor = FetchDoor()
 
     def __init__(
         self,
@@ -199,6 +224,20 @@ class Bench:
             raise OSError("no such name")
         found = self.names[name]
         return found() if callable(found) else found
+
+    def fetch(
+        self, grant: Any, url: str, *, limits: Limits = DEFAULTS, method: str = "GET", **words: Any
+    ) -> Reply:
+        """Send, follow redirects, and read all."""
+        with in_call(limits) as call:
+            spec = RequestSpec(method, url, **words)
+            return self.door.ask(self.engine, grant, call, spec, 50_000_000)
+
+    def refused(self, grant: Any, url: str, **words: Any) -> str:
+        """The word with which that is refused."""
+        with pytest.raises(CapError) as caught:
+            self.fetch(grant, url, **words)
+        return caught.value.word
 
     @property
     def reasons(self) -> list[str]:
@@ -232,20 +271,12 @@ class Place:
             self.grant, RequestSpec(method, self.base + path, **words), call
         )
 
-    def fetch(
-        self, path: str = "/", *, limits: Limits = DEFAULTS, **words: Any
-    ) -> tuple[Any, bytes]:
-        with in_call(limits) as call:
-            response = self.send(call, path, **words)
-            try:
-                return response, response.read_all(50_000_000)
-            finally:
-                response.close()
+    def fetch(self, path: str = "/", **words: Any) -> tuple[Reply, bytes]:
+        reply = self.bench.fetch(self.grant, self.base + path, **words)
+        return reply, reply.body
 
-    def refused(self, *args: Any, **words: Any) -> str:
-        with pytest.raises(CapError) as caught:
-            self.fetch(*args, **words)
-        return caught.value.word
+    def refused(self, path: str = "/", **words: Any) -> str:
+        return self.bench.refused(self.grant, self.base + path, **words)
 
 
 def make_tls(

@@ -22,12 +22,14 @@ from tests.helpers import ListRecorder, in_call, open_context
 
 from .servers import Got, Place, http
 
-Fetch = Callable[..., Any]
+both = pytest.mark.usefixtures("door")
+"""The case holds for `wasi:http` too, and is run through it."""
 
 
 # -- requests ------------------------------------------------------------------------------------
 
 
+@both
 @pytest.mark.case("NET-19")
 @pytest.mark.parametrize(
     "name",
@@ -39,9 +41,11 @@ Fetch = Callable[..., Any]
 def test_refuses_headers_that_are_the_host_s_own(place: Place, name: str) -> None:
     assert place.refused(headers=[(name, "x")]) == "denied"
     assert place.origin.connections == 0
-    assert place.bench.reasons == ["forbidden-header"]
+    if place.bench.door.name == "fetch":  # else there is no request yet
+        assert place.bench.reasons == ["forbidden-header"]
 
 
+@both
 @pytest.mark.case("NET-18")
 @pytest.mark.parametrize(
     ("name", "value"),
@@ -56,6 +60,7 @@ def test_refuses_malformed_headers_before_any_socket(place: Place, name: str, va
     assert place.origin.connections == 0
 
 
+@both
 @pytest.mark.case("NET-18", "NET-20")
 @pytest.mark.parametrize(
     "method",
@@ -76,6 +81,7 @@ def test_refuses_methods_that_are_none(place: Place, method: str) -> None:
     assert place.origin.connections == 0
 
 
+@both
 @pytest.mark.case("NET-20")
 def test_the_target_is_always_a_path(place: Place) -> None:
     for path in ("/http://other/", "//other/", "/?http://other/"):
@@ -100,6 +106,7 @@ def test_allows_ordinary_headers_and_adds_the_host_s_own(place: Place) -> None:
     assert got.all("content-length") == []
 
 
+@both
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
 def test_allows_a_body(place: Place, method: str) -> None:
     place.fetch(method=method, body=b"x" * 100_000)
@@ -111,6 +118,7 @@ def test_refuses_a_body_where_there_is_none(place: Place, method: str) -> None:
     assert place.refused(method=method, body=b"") == "invalid"
 
 
+@both
 def test_refuses_too_many_headers(place: Place) -> None:
     assert place.refused(headers=[("X", "y")] * 101) == "too-large"
     assert place.refused(headers=[("X", "y" * 33_000)]) == "too-large"
@@ -128,6 +136,7 @@ def test_refuses_an_odd_timeout(timeout: Any) -> None:
     assert caught.value.word == "invalid"
 
 
+@both
 @pytest.mark.case("NET-29")
 def test_allows_a_plain_timeout(place: Place) -> None:
     assert place.fetch(timeout_ms=5_000)[1] == b"hello"
@@ -175,6 +184,7 @@ def test_a_slow_drip_ends_with_the_deadline(
     assert time.monotonic() - began < 2
 
 
+@both
 @pytest.mark.case("NET-23")
 def test_a_host_that_never_reads_ends_with_the_deadline(place: Place) -> None:
     stop = threading.Event()
@@ -204,6 +214,7 @@ def test_each_read_has_the_time_of_its_own_call(place: Place) -> None:
 # -- sizes ---------------------------------------------------------------------------------------
 
 
+@both
 @pytest.mark.case("NET-23")
 @pytest.mark.parametrize(
     "head",
@@ -219,6 +230,7 @@ def test_refuses_a_head_that_is_too_large(place: Place, head: bytes) -> None:
     assert place.refused() == "too-large"
 
 
+@both
 @pytest.mark.case("NET-24")
 @pytest.mark.parametrize(
     "answer",
@@ -246,6 +258,7 @@ def test_refuses_answers_that_are_not_http_as_it_should_be(place: Place, answer:
     assert place.bench.recorder.events[-1].verdict == FAILED
 
 
+@both
 def test_an_answer_too_many_is_never_taken_for_the_next(place: Place) -> None:
     place.origin.answer = lambda g: http(b"mine") + (http(b"planted") if "/a" in g.line else b"")
     assert place.fetch("/a")[1] == b"mine"
@@ -254,6 +267,7 @@ def test_an_answer_too_many_is_never_taken_for_the_next(place: Place) -> None:
     assert place.origin.connections == 2
 
 
+@both
 @pytest.mark.case("NET-22")
 @pytest.mark.parametrize(
     ("encoding", "encode"),
@@ -275,6 +289,7 @@ def test_undoes_one_encoding(place: Place, encoding: str, encode: Any, size: int
     assert not {"content-encoding", "content-length"} & {n.lower() for n, _ in response.headers}
 
 
+@both
 @pytest.mark.case("NET-22")
 @pytest.mark.parametrize("size", [65_537, 65_539, 131_073])
 def test_misses_nothing_that_the_decoder_still_holds(place: Place, size: int) -> None:
@@ -284,6 +299,7 @@ def test_misses_nothing_that_the_decoder_still_holds(place: Place, size: int) ->
     assert place.fetch()[1] == bytes(size)
 
 
+@both
 @pytest.mark.case("NET-22")
 def test_refuses_a_body_that_grows_too_much_whatever_the_budget(place: Place) -> None:
     def answer(data: bytes) -> bytes:
@@ -297,6 +313,7 @@ def test_refuses_a_body_that_grows_too_much_whatever_the_budget(place: Place) ->
     assert place.fetch(limits=limits)[1] == text
 
 
+@both
 @pytest.mark.case("NET-22")
 @pytest.mark.parametrize(
     "encodings",
@@ -317,6 +334,7 @@ def test_refuses_other_encodings_and_chains(place: Place, encodings: list[str]) 
     assert place.refused() == "unavailable"
 
 
+@both
 @pytest.mark.case("NET-22")
 @pytest.mark.parametrize(
     "data",
@@ -362,6 +380,7 @@ def test_never_decodes_a_bomb_in_a_redirect(place: Place) -> None:
         assert call.host_fuel < 1_000
 
 
+@both
 def test_head_and_no_content_have_no_body(place: Place) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 12345\r\nContent-Encoding: br\r\n\r\n"
     place.origin.answer = lambda g: head if g.line.startswith("HEAD") else b"HTTP/1.1 204 X\r\n\r\n"
@@ -398,6 +417,7 @@ def test_refuses_to_read_all_of_too_much(place: Place) -> None:
             assert caught.value.word == "too-large"
 
 
+@both
 @pytest.mark.parametrize("up", [True, False])
 def test_the_byte_budget_ends_the_call(place: Place, up: bool) -> None:
     place.origin.answer = lambda _: http(b"x" * 60_000)

@@ -106,7 +106,7 @@ class _Parser:
         while not self._skip(end):
             if pairs:
                 self._take(", ")
-            name = self._word(r"[a-z0-9-]+")
+            name = self._word(r"[A-Za-z0-9-]+")
             type_ = None
             if between is not None:
                 self._take(between)

@@ -209,7 +209,7 @@ def _shape_faults(wanted: InterfaceType, offer: Interface) -> list[Fault]:
             continue
         if name not in offer.resources:
             faults.append(Fault(where, "this runtime does not offer it"))
-        elif name != identity.name:
+        elif offer.resources[name] is not offer.resources.get(identity.name):
             # Two names for one type: it would stand for two kinds of handle at once (TYP-09).
             faults.append(Fault(where, f"imported as the same resource as {identity.name}"))
     return faults
@@ -226,7 +226,8 @@ def _define(
     for wanted, offer in chosen:
         for name, identity in wanted.resources:
             if identity.interface == wanted.name and identity.imported:
-                kinds[identity] = HostKind(next(_KIND_NUMBERS), offer.resources[name])
+                if identity not in kinds:  # an alias, as `headers` is one of `fields`
+                    kinds[identity] = HostKind(next(_KIND_NUMBERS), offer.resources[name])
     plans = Plans(types, lane=lane)
     slots: list[tuple[str, str]] = []
     numbers: dict[tuple[str, str], int] = {}

@@ -17,6 +17,7 @@ from capwasm.capability import Capability
 from capwasm.errors import Fault
 from capwasm.events import DENIED, FAILED, Event
 from capwasm.grants.manifest import Manifest, parse_manifest
+from capwasm.wasi import DECLARED
 
 from .attempt import Attempt, Table, attempt_of, one_line
 from .text import manifest_text, why_not
@@ -112,6 +113,7 @@ class Learner:
         bare = {name.partition("@")[0] for name in interfaces}
         for capability in self.capabilities:
             ours = {name.partition("@")[0] for name in capability.interfaces}
+            ours |= {name for name, table in DECLARED.items() if table == capability.name}
             if ours & bare:
                 self._imported.add(capability.name)
 

@@ -19,7 +19,7 @@ from capwasm.events import NullRecorder
 from capwasm.grants.manifest import Manifest
 from capwasm.review.finding import Finding, Severity
 from capwasm.serving import Serving, Terms
-from capwasm.wasi import NEEDS, unserved_reason
+from capwasm.wasi import DECLARED, NEEDS, unserved_reason
 
 from .model import Context, NotLooked, Rule, Scanner
 from .subject import Subject
@@ -102,7 +102,7 @@ def import_faults(
 
     A fault's `fix` is the table that is not declared.
     """
-    owners = {i.partition("@")[0]: c.name for c in capabilities for i in c.interfaces}
+    owners = {i.partition("@")[0]: c.name for c in capabilities for i in c.interfaces} | DECLARED
     # With nothing granted nothing is opened, and nothing kept anywhere.
     serving = Serving(
         Terms(

@@ -230,7 +230,7 @@ class AnsweredStream(PinnedStream):
         self._request: h11.Request | None = None
         self._body = bytearray()
         self._out = bytearray()
-        self._closed = False
+        self.closed = False
 
     def write(self, data: memoryview, call: CallRecord) -> int:
         """Take all of it; at the end of a request, its answer is ready."""
@@ -264,11 +264,11 @@ class AnsweredStream(PinnedStream):
 
     def has_news(self) -> bool:
         """Whether there is something to read that nobody asked for."""
-        return bool(self._out) or self._closed
+        return bool(self._out) or self.closed
 
     def close(self) -> None:
         """End it."""
-        self._closed = True
+        self.closed = True
 
     def _answer(self) -> None:
         head = self._request

@@ -6,17 +6,20 @@ it is linked; these interfaces stand in its place, on top of the same capabiliti
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 from capwasm.capability import Interface, OpenContext
+from capwasm.errors import CapError, InternalError
 
-from . import cli, clocks, filesystem, io, random, sockets
+from . import cli, clocks, filesystem, io, keyvalue, random, settings, sockets
 from ._refuse import VERSION, Ledger, Refused
 from .cli import GuestExit, WasiConfig
 
 __all__ = [
+    "DECLARED",
+    "DRAFTS",
     "NEEDS",
     "UNSERVED",
     "VERSION",
@@ -35,36 +38,57 @@ NEEDS: dict[str, str] = {
     "wasi:clocks/wall-clock": "clock",
     "wasi:filesystem/preopens": "fs",
     "wasi:filesystem/types": "fs",
+    "wasi:http/outgoing-handler": "net",
     "wasi:random/insecure": "random",
     "wasi:random/insecure-seed": "random",
     "wasi:random/random": "random",
+    "wasi:keyvalue/store": "kv",
+    "wasi:keyvalue/atomics": "kv",
+    "wasi:keyvalue/batch": "kv",
+    "wasi:config/store": "config",
+    "wasi:logging/logging": "log",
 }
 """The manifest table without which an interface does nothing.  The others hold no power."""
 
 UNSERVED: dict[str, str] = {
-    "wasi:http": "not served yet; use capwasm:fetch, which needs a [[net]] table",
-    "wasi:keyvalue": "not served; use capwasm:kv, which needs a [kv] table",
-    "wasi:config": "not served; use capwasm:config, which needs a [config] table",
-    "wasi:logging": "not served; use capwasm:log, which needs a [log] table",
+    "wasi:http": "served are types and outgoing-handler, which need a [[net]] table",
+    "wasi:keyvalue": f"served are {' and '.join(keyvalue.DRAFTS)}; or use capwasm:kv",
+    "wasi:config": f"served is {settings.CONFIG}; or use capwasm:config",
+    "wasi:logging": f"served is {settings.LOGGING[1]}; or use capwasm:log",
     "wasi:tls": "not served; capwasm:fetch makes and checks TLS connections itself",
     "wasi:blobstore": "not served; use wasi:filesystem or capwasm:kv",
     "wasi:messaging": "not served",
     "wasi:nn": "not served",
     "wasi:threads": "not served: a plugin has one thread",
 }
-"""Packages of WASI that plugins ask for and don't get, with what to use instead."""
+"""Packages of WASI of which something is asked for that is not served, with what to use instead."""
+
+
+DECLARED: dict[str, str] = {"wasi:http/types": "net", "wasi:http/outgoing-handler": "net"}
+"""Interfaces that are refused at load unless the manifest has this table, as those of `capwasm:*`."""
+
+DRAFTS: tuple[str, ...] = ("wasi:keyvalue", "wasi:config", "wasi:logging")
+"""Packages that are no part of WASI 0.2 yet, and are served in just the versions that are in use."""
 
 
 class WasiServer:
     """WASI for one instance, a package at a time: what is never called costs nothing."""
 
-    def __init__(self, ctx: OpenContext, config: WasiConfig | None = None) -> None:
+    def __init__(
+        self,
+        ctx: OpenContext,
+        config: WasiConfig | None = None,
+        net: Callable[[], Any] | None = None,
+    ) -> None:
         """Serve from `ctx.opened`, in which a missing name is not granted.
 
         Args:
             ctx: the instance; its states, and where refusals are recorded.
             config: arguments and variables; none unless given.
+            net: opens the network capability where the manifest declares it, granted or not, and
+                else None: then `wasi:http` is not served.
         """
+        self._net = net
         self._opened = ctx.opened
         self._ledger = Ledger(ctx.record)
         self._config = config or WasiConfig()
@@ -78,11 +102,25 @@ class WasiServer:
         return self._package(interface.partition("/")[0])
 
     def everything(self) -> list[Interface]:
-        """Every interface of WASI 0.2."""
-        return [i for name in _PACKAGES for i in self._package(name)]
+        """Every interface of WASI 0.2, and of the drafts."""
+        names = [*_PACKAGES, *([_HTTP] if self._net else [])]
+        return [i for name in names for i in self._package(name)]
 
     def _package(self, name: str) -> Sequence[Interface]:
+        if name == _HTTP and self._net is not None:
+            return _http(self._net, self._secret, self._ledger)
         return _package(name, self._opened, self._ledger, self._config)
+
+    def _secret(self, name: str) -> Any:
+        """The secret of that name, to be put into a request.
+
+        Raises:
+            CapError: `denied`, `closed`, `unavailable`.
+        """
+        state = self._opened.get("secret")
+        if state is None:
+            raise CapError("denied", "no secret is granted")
+        return state.get(name)
 
 
 def _package(
@@ -101,9 +139,24 @@ def _package(
             return filesystem.interfaces(opened.get("fs"), ledger)
         case "wasi:sockets":
             return sockets.interfaces(ledger)
+        case "wasi:keyvalue":
+            return keyvalue.interfaces(opened.get("kv"), ledger)
+        case "wasi:config":
+            return settings.config_interfaces(opened.get("config"), ledger)
+        case "wasi:logging":
+            return settings.logging_interfaces(opened.get("log"), ledger)
     raise KeyError(name)
 
 
+def _http(
+    net: Callable[[], Any], secrets: Callable[[str], Any], ledger: Ledger
+) -> Sequence[Interface]:
+    from . import http  # a core whose plugins send nothing need not load what speaks HTTP
+
+    return http.interfaces(net, secrets, ledger)
+
+
+_HTTP = "wasi:http"
 _PACKAGES = (
     "wasi:io",
     "wasi:cli",
@@ -111,27 +164,37 @@ _PACKAGES = (
     "wasi:random",
     "wasi:filesystem",
     "wasi:sockets",
+    *DRAFTS,
 )
 
 
 def wasi_interfaces(
     opened: Mapping[str, Any], ctx: OpenContext, config: WasiConfig | None = None
 ) -> Sequence[Interface]:
-    """Every interface of WASI 0.2, for `ctx` with other states in place of its own."""
-    return WasiServer(replace(ctx, opened=opened), config).everything()
+    """Every interface that is served, for `ctx` with other states in place of its own."""
+    net = (lambda: opened["net"]) if "net" in opened else None
+    return WasiServer(replace(ctx, opened=opened), config, net).everything()
 
 
 def served_functions() -> dict[str, dict[str, str]]:
     """Interface (without version) → function → `ours`, or `refused`: to every plugin, always."""
     ledger = Ledger(lambda *_args, **_fields: None)  # nothing is called, so nothing is refused
-    return {
-        i.name.partition("@")[0]: {
-            name: "refused" if isinstance(f, Refused) and not f.table else "ours"
-            for name, f in i.functions.items()
-        }
-        for package in _PACKAGES
-        for i in _package(package, {}, ledger, WasiConfig())
-    }
+    found: dict[str, dict[str, str]] = {}
+    packages = [_package(name, {}, ledger, WasiConfig()) for name in _PACKAGES]
+    packages.append(_http(_never, _never, ledger))
+    for package in packages:
+        for interface in package:
+            found.setdefault(interface.name.partition("@")[0], {}).update(
+                {
+                    name: "refused" if isinstance(f, Refused) and not f.table else "ours"
+                    for name, f in interface.functions.items()
+                }
+            )
+    return found
+
+
+def _never(*_args: object) -> NoReturn:
+    raise InternalError("this only names functions")
 
 
 def unserved_reason(interface: str) -> str | None:

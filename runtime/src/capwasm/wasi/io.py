@@ -1,12 +1,13 @@
 """`wasi:io`: errors, polling and byte streams.
 
-A stream or pollable here holds no buffer and starts no thread: a read asks its source, a write goes
-to its sink before it returns.  So nothing that a guest does with them makes the host's memory grow,
-and a flush has nothing to wait for.  Only timers can make a poll wait.
+A stream or pollable here starts no thread: a read asks its source, a write goes to its sink before it
+returns, or is held by a sink that says beforehand how much it can hold.  So nothing that a guest does
+with them makes the host's memory grow.  Timers and sockets can make a poll wait.
 """
 
 from __future__ import annotations
 
+import select
 import time
 from collections.abc import Sequence
 
@@ -28,6 +29,9 @@ MAX_BLOCKING = 4096
 
 MAX_POLL = 1024
 """Most pollables of one poll."""
+
+SLICE_NS = 20_000_000
+"""After so long, a poll that waits for sockets looks at all else again."""
 
 StreamError = Err[Variant]
 
@@ -53,7 +57,7 @@ class IoError(Handle):
 
 
 class Pollable(Handle):
-    """Something to wait for.  This one is ready; `clocks.Timer` may not be yet."""
+    """Something to wait for.  This one is ready; a timer or a socket may not be yet."""
 
     __slots__ = ()
 
@@ -64,6 +68,10 @@ class Pollable(Handle):
     def pause(self, ns: int) -> None:
         """Let up to `ns` pass, and less when the call is cancelled meanwhile."""
         raise NotImplementedError
+
+    def source(self) -> tuple[int, int] | None:
+        """A descriptor, and the events of `select.poll` that may make it ready sooner."""
+        return None
 
     def ready(self) -> bool:
         """Whether `block` would return at once."""
@@ -103,7 +111,22 @@ def poll(pollables: Sequence[Pollable]) -> list[int]:
                 context=call.plugin,
             )
         nearest = min(range(len(waits)), key=waits.__getitem__)
-        pollables[nearest].pause(min(waits[nearest], int(left * 1e9) + 1))
+        longest = min(waits[nearest], int(left * 1e9) + 1)
+        sources = [s for p in pollables if (s := p.source()) is not None]
+        if sources:
+            _pause(sources, min(longest, SLICE_NS))
+        else:
+            pollables[nearest].pause(longest)
+
+
+def _pause(sources: Sequence[tuple[int, int]], ns: int) -> None:
+    poller = select.poll()
+    wanted: dict[int, int] = {}
+    for fileno, events in sources:
+        wanted[fileno] = wanted.get(fileno, 0) | events
+    for fileno, events in wanted.items():
+        poller.register(fileno, events)
+    poller.poll(-(-ns // 1_000_000))
 
 
 class InputStream(Handle):
@@ -185,6 +208,21 @@ class OutputStream(Handle):
         """
         raise NotImplementedError
 
+    def room(self) -> int:
+        """How many bytes `push` would take now.
+
+        Raises:
+            CapError: as `push`.
+        """
+        return MAX_CHUNK
+
+    def settle(self) -> None:
+        """Wait until nothing is held back any more.
+
+        Raises:
+            CapError: as `push`.
+        """
+
     def subscribe(self) -> Pollable:
         """Ready when `check_write` would say more than 0, or an error."""
         return Pollable(self.lease)
@@ -193,8 +231,11 @@ class OutputStream(Handle):
         """How many bytes the next writes may carry."""
         if self._ended or not self.alive:
             return _closed()
-        self._permit = MAX_CHUNK
-        return MAX_CHUNK
+        try:
+            self._permit = min(self.room(), MAX_CHUNK)
+        except CapError as exc:
+            return self._broken(exc)
+        return self._permit
 
     def write(self, contents: bytes) -> StreamError | None:
         """Write within the permit.
@@ -212,11 +253,15 @@ class OutputStream(Handle):
             GuestTrap: more than that.
         """
         _bound(len(contents))
-        return self._send(contents)
+        return self._send_settled(contents)
 
     def flush(self) -> StreamError | None:
-        """Nothing is ever held back, so this only tells whether the stream is open."""
+        """Nothing is held back on purpose, so this only tells whether the stream is open."""
         return _closed() if self._ended or not self.alive else None
+
+    def blocking_flush(self) -> StreamError | None:
+        """`flush`, and wait until nothing is held back."""
+        return self.flush() or self._settle()
 
     def write_zeroes(self, length: int) -> StreamError | None:
         """`write` of that many zero bytes; the guest pays for each.
@@ -225,7 +270,8 @@ class OutputStream(Handle):
             GuestTrap: over what `check-write` permitted.
         """
         self._spend(length)
-        return self._send_zeroes(length)
+        current_call().charge_host_work(length)
+        return self._send(bytes(length))
 
     def blocking_write_zeroes_and_flush(self, length: int) -> StreamError | None:
         """`blocking_write_and_flush` of that many zero bytes; the guest pays for each.
@@ -234,7 +280,8 @@ class OutputStream(Handle):
             GuestTrap: more than `MAX_BLOCKING`.
         """
         _bound(length)
-        return self._send_zeroes(length)
+        current_call().charge_host_work(length)
+        return self._send_settled(bytes(length))
 
     def splice(self, src: InputStream, length: int) -> int | StreamError:
         """Move up to `length` bytes from `src`, at most `MAX_CHUNK`; the guest pays for each."""
@@ -245,6 +292,8 @@ class OutputStream(Handle):
         return self._move(src, length, block=True)
 
     def _move(self, src: InputStream, length: int, *, block: bool) -> int | StreamError:
+        if block:
+            poll([self.subscribe()])
         permit = self.check_write()
         if isinstance(permit, Err):
             return permit
@@ -263,10 +312,6 @@ class OutputStream(Handle):
             )
         self._permit -= size
 
-    def _send_zeroes(self, size: int) -> StreamError | None:
-        current_call().charge_host_work(size)
-        return self._send(bytes(size))
-
     def _send(self, data: bytes) -> StreamError | None:
         if self._ended or not self.alive:
             return _closed()
@@ -275,9 +320,23 @@ class OutputStream(Handle):
         try:
             self.push(data)
         except CapError as exc:
-            self._ended = True
-            return _failed(self, exc)
+            return self._broken(exc)
         return None
+
+    def _send_settled(self, data: bytes) -> StreamError | None:
+        """Send once there is room, and wait until nothing is held back."""
+        return self.flush() or self._settle() or self._send(data) or self._settle()
+
+    def _settle(self) -> StreamError | None:
+        try:
+            self.settle()
+        except CapError as exc:
+            return self._broken(exc)
+        return None
+
+    def _broken(self, exc: CapError) -> StreamError:
+        self._ended = True
+        return _failed(self, exc)
 
 
 def _failed(stream: InputStream | OutputStream, exc: CapError) -> StreamError:
@@ -331,7 +390,7 @@ _INTERFACES = (
                 OutputStream.blocking_write_and_flush
             ),
             "[method]output-stream.flush": OutputStream.flush,
-            "[method]output-stream.blocking-flush": OutputStream.flush,
+            "[method]output-stream.blocking-flush": OutputStream.blocking_flush,
             "[method]output-stream.subscribe": lambda stream: stream.subscribe(),
             "[method]output-stream.write-zeroes": OutputStream.write_zeroes,
             "[method]output-stream.blocking-write-zeroes-and-flush": (

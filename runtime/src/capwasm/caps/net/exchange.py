@@ -65,6 +65,11 @@ class Exchange:
         """Whether the request was given, whole."""
         return self.connection.http.our_state in (h11.DONE, h11.MUST_CLOSE)
 
+    @property
+    def sent(self) -> bool:
+        """Whether nothing that was given is left, or lost."""
+        return not self._out and not self.refused
+
     def push(self, call: CallRecord) -> bool:
         """Send what the socket takes; says whether nothing is left.
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Final
 
 from capwasm.call import current_call
-from capwasm.errors import AuditError
 from capwasm.handles import Handle
 
 from .hop import Answer, Hop
@@ -79,6 +77,4 @@ class ResponseHandle(Handle):
 
     def release(self) -> None:
         """Close the connection, unless the body was read to its end and it can serve again."""
-        # To let go must always succeed, also when the audit's sink is gone.
-        with contextlib.suppress(AuditError):
-            self._hop.drop()
+        self._hop.drop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -266,7 +267,8 @@ class Hop:
         ended, self._ended = self._ended, None
         if ended is not None:
             self._headers = ()
-            if verdict != ALLOWED:
+            # What was not sent would be missing from the next request.
+            if verdict != ALLOWED or not self.exchange.sent:
                 self.exchange.connection.close()
             ended(self, verdict, reason, detail)
 
@@ -280,8 +282,9 @@ class Hop:
             self.end(verdict, reason, detail)
 
     def drop(self) -> None:
-        """Nobody wants the rest."""
+        """Nobody wants the rest.  That always succeeds, also when the audit's sink is gone."""
         done = self._body is not None and self._body.ended
         if not done and self.failure is None:
             self.failure = refusal("closed", "revoked", "it was dropped")
-        self.end(ALLOWED, "done" if done else "dropped")
+        with contextlib.suppress(AuditError):
+            self.end(ALLOWED, "done" if done else "dropped")

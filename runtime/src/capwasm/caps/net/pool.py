@@ -45,6 +45,8 @@ class Connection:
         What was sent after the end of an answer would be taken for the beginning of the next one,
         so nobody may have sent a thing that was not asked for.
         """
+        if self.stream.closed:
+            return False
         if self.http.our_state is not h11.DONE or self.http.their_state is not h11.DONE:
             return False
         if self.http.trailing_data[0]:

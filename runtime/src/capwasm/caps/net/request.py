@@ -12,7 +12,16 @@ from .model import ALL_METHODS
 from .refusal import refusal
 from .url import Url, UrlError, parse_url
 
-__all__ = ["Headers", "Prepared", "Redirects", "RequestSpec", "is_header", "prepare"]
+__all__ = [
+    "Headers",
+    "Prepared",
+    "Redirects",
+    "RequestSpec",
+    "is_forbidden",
+    "is_header",
+    "is_well_formed",
+    "prepare",
+]
 
 Headers = tuple[tuple[str, str], ...]
 Redirects = Literal["follow", "manual", "refuse"]
@@ -126,7 +135,18 @@ def prepare(spec: RequestSpec) -> Prepared:
 
 def is_header(name: str, value: str) -> bool:
     """Whether a header may stand in a request at all, whoever puts it there."""
-    return bool(_NAME.fullmatch(name) and _VALUE.fullmatch(value)) and not _is_forbidden(name)
+    return is_well_formed(name, value) and not is_forbidden(name)
+
+
+def is_well_formed(name: str, value: str = "") -> bool:
+    """Whether the name is a token, and the value visible ASCII, spaces and tabs."""
+    return bool(_NAME.fullmatch(name) and _VALUE.fullmatch(value))
+
+
+def is_forbidden(name: str) -> bool:
+    """Whether a header of that name is the host's own business."""
+    low = name.lower()
+    return low in _FORBIDDEN or low.startswith("proxy-")
 
 
 def _headers(pairs: Sequence[tuple[str, str]]) -> Headers:
@@ -138,19 +158,14 @@ def _headers(pairs: Sequence[tuple[str, str]]) -> Headers:
         size += len(name) + len(value) + 4
         if size > MAX_HEADER_BYTES:
             raise refusal("too-large", "headers", f"more than {MAX_HEADER_BYTES} bytes of headers")
-        if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+        if not is_well_formed(name, value):
             raise refusal("invalid", "bad-header", "a header's name or value is malformed")
-        if _is_forbidden(name):
+        if is_forbidden(name):
             raise refusal("denied", "forbidden-header", f"{name.lower()} is the host's own")
         # Which encodings can be undone here is for the host to say.
         if name.lower() != "accept-encoding":
             out.append((name, value.strip(" \t")))
     return tuple(out)
-
-
-def _is_forbidden(name: str) -> bool:
-    low = name.lower()
-    return low in _FORBIDDEN or low.startswith("proxy-")
 
 
 def _timeout(timeout_ms: int | None) -> float | None:

@@ -173,7 +173,7 @@ class PinnedStream:
 
     Attributes:
         address: where it leads.
-        sent, received: bytes so far, TLS aside.
+        sent, received: bytes so far, TLS aside.   closed: whether it was closed on this side.
         reading, writing: the event of `select.poll` after which that is worth another try.
     """
 
@@ -182,6 +182,7 @@ class PinnedStream:
         self._sock = sock
         self.address = address
         self.sent = self.received = 0
+        self.closed = False
         self.reading, self.writing = select.POLLIN, select.POLLOUT
 
     def fileno(self) -> int:
@@ -237,6 +238,7 @@ class PinnedStream:
 
     def close(self) -> None:
         """Close it, at once."""
+        self.closed = True
         self._sock.close()
 
     def has_news(self) -> bool:
