@@ -127,6 +127,9 @@ class Process:
     def ended(self, _seconds: float = 0.0) -> Ended | None:
         return self.how
 
+    def peak_kib(self) -> int:
+        return 0
+
     def close(self) -> None:
         self.kill()
         pidfd, self.pidfd = self.pidfd, -1

@@ -130,6 +130,18 @@ def test_word_updates() -> None:
         assert caught.value.code == "policy.invalid"
 
 
+def test_word_strikes() -> None:
+    # What each does: tests/monitor/test_strikes.py.
+    rule = load("[strikes]\nsuspend = 7\npoints = { crash = 9 }\n").strikes
+    assert (rule.suspend, rule.points.crash, rule.points.denial) == (7, 9, 1)
+    assert load("").strikes.suspend == 1000
+    assert load("").strikes.evict_after == 0
+    for wrong in ("suspend = -1", "points = { x = 1 }", 'grave = "x y"', "strikes = 3"):
+        with pytest.raises(PolicyError) as caught:
+            load("[strikes]\n" + wrong)
+        assert caught.value.code == "policy.invalid"
+
+
 def test_word_limits_bounds_every_plugin() -> None:
     policy = load('[limits]\nfuel = 500\n[plugins."acme.*".limits]\nfuel = 900\nwall-ms = 7')
 
