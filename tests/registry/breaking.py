@@ -20,8 +20,10 @@ from typing import Any
 from capwasm.errors import AuditError, CapwasmError
 from capwasm.events import Event
 from capwasm.registry.counts import Counts
+from capwasm.registry.desk import Desk
 from capwasm.registry.model import PermitKind
 from capwasm.registry.registry import Registry
+from capwasm.review.finding import Report, ScannerRun
 from tests import ptracing
 from tests.registry.shop import ACME, GLOBEX, ID, Shop, capsule, state_of
 
@@ -80,6 +82,19 @@ def _parked_then_permitted(registry: Registry) -> None:
     registry.permit(ID, PermitKind.SIGNER, GLOBEX.public.key_id, **WHO)
 
 
+def _submitted(registry: Registry) -> None:
+    _installed(OLD)(registry)
+    registry.submit(NEW, **WHO)
+
+
+def _scan(registry: Registry) -> None:
+    """Say something of what was submitted: a record, a step and a state in one change."""
+    found = registry.again(ID, "1.1.0").record
+    when = "2027-01-31T12:00:00Z"
+    report = Report(ID, "1.1.0", found.archive, when, 0, (), (ScannerRun("test"),), ())
+    Desk(registry).scanned(ID, "1.1.0", report)
+
+
 def _counted(registry: Registry) -> None:
     _installed(OLD, NEW)(registry)
     _count(registry, 1, 0)
@@ -115,6 +130,8 @@ VERBS: dict[str, tuple[Callable[[Registry], object], Callable[[Registry], object
     "reject": (_installed(OLD, FOREIGN), lambda r: r.reject(ID, **WHO)),
     "ripe": (_parked_then_permitted, lambda r: r.install(FOREIGN, **WHO)),
     "sent-back": (_installed(OLD, NEW), lambda r: r.rollback(ID, leaving="1.1.0", **WHO)),
+    "submit": (_installed(OLD), lambda r: r.submit(NEW, **WHO)),
+    "scan": (_submitted, _scan),
     "count": (_counted, lambda r: _count(r, 2, 1)),
 }
 

@@ -87,6 +87,8 @@ class Shop:
         words.setdefault("trust", TRUST)
         words.setdefault("recorder", self.recorder)
         words.setdefault("now", lambda: NOW)
+        words.setdefault("own_key", lambda: ACME)
+        words.setdefault("own", lambda: ACME.public)
         self.home.mkdir(mode=0o700, exist_ok=True)
         self.made.append(Registry(self.home, policy=Policy.nothing(), capabilities=(), **words))
         return self.made[-1]
@@ -118,4 +120,5 @@ def state_of(plugin: PluginRecord | None) -> Any:
         plugin.removed is not None,
         tuple((v.version, str(v.state), v.bundle) for v in plugin.versions),
         tuple((str(p.kind), p.subject) for p in plugin.permits),
+        tuple((r.number, str(r.kind), r.version) for r in plugin.reviews),
     )

@@ -17,7 +17,7 @@ from capwasm.errors import CapwasmError
 from capwasm.registry.desk import Desk
 from capwasm.registry.model import PermitKind
 from capwasm.registry.registry import Registry
-from tests.registry.shop import ACME, GLOBEX, ID, Shop, capsule, state_of
+from tests.registry.shop import GLOBEX, ID, Shop, capsule, state_of
 from tests.review.hall import report_of
 
 WHO: dict[str, Any] = {"who": "ann", "why": "a test"}
@@ -47,7 +47,7 @@ COPIED = ", ".join(TABLES["versions"][2:])
 @pytest.fixture
 def filled(shop: Shop) -> Shop:
     """Two plugins with versions, an exception, one that waits, scans, and a history."""
-    with shop.registry(own_key=lambda: ACME, own=lambda: ACME.public) as registry:
+    with shop.registry() as registry:
         for name in (ID, OTHER):
             registry.install(capsule("1.0.0", id=name), **WHO)
             registry.install(capsule("1.1.0", id=name), **WHO)

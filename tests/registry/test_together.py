@@ -41,6 +41,7 @@ ORDERS = st.one_of(
     ),
     st.tuples(NAMES, st.sampled_from(["1.0.0", "1.1.0"])).map(lambda o: ("revoke", list(o))),
     st.tuples(NAMES, st.sampled_from([None, "1.0.0", "1.1.0"])).map(lambda o: ("pin", list(o))),
+    st.sampled_from(sorted(CAPSULES)).map(lambda which: ("submit", [CAPSULES[which]])),
     st.just(("collect", [])),
 )
 # Each round is done at once: what each of four threads in two processes does.

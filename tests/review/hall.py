@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,7 @@ from capwasm.registry.registry import Registry
 from capwasm.registry.reviews import check_standing
 from capwasm.review.finding import Finding, Report, ScannerRun, Severity
 from tests.helpers import ListRecorder
+from tests.registry.shop import KEYS as KEPT
 from tests.registry.shop import MANIFEST
 from tests.toycaps import TOYS
 
@@ -44,7 +46,16 @@ PEOPLE: dict[str, tuple[Role, ...]] = {
     "max/two": ("engineering",),
     "pat": ("security", "engineering"),
 }
-KEYS = {name: PrivateKey.generate() for name in (*PEOPLE, "stranger", "home")}
+
+
+def _key(name: str) -> PrivateKey:
+    """A new key, or that of the process which started this one."""
+    folder = os.environ.get(KEPT)
+    file = name.replace("/", "-")
+    return PrivateKey.load(Path(folder) / file) if folder else PrivateKey.generate()
+
+
+KEYS = {name: _key(name) for name in (*PEOPLE, "stranger", "home")}
 
 
 def trust_of(**changes: Any) -> TrustStore:

@@ -25,7 +25,8 @@ from tests.kit import World, guest
 from tests.review.hall import code_of, finding, report_of
 from tests.revocation.desk import ANN as REVOKER
 from tests.revocation.desk import fresh, wait_for
-from tests.revocation.test_running import ENDLESS, spinning
+from tests.revocation.test_running import spinning
+from tests.stages.test_stopping import ENDLESS
 
 ID = "test.guest"
 NET = '[[net]]\nallow = "https://a.example/"\n'
@@ -103,8 +104,9 @@ def test_every_way_to_load_asks_for_the_review(office: Office, tmp_path: Path) -
     assert code_of(runtime.load_installed, ID) == "registry.pending"
     assert code_of(runtime.load, data) == code_of(runtime.load, path) == "review.missing"
     office.reviewed()
-    for load, source in ((runtime.load, data), (runtime.load, path), (runtime.load_installed, ID)):
-        load(source).close()  # type: ignore[operator]
+    runtime.load(data).close()
+    runtime.load(path).close()
+    runtime.load_installed(ID).close()
     refused = [e for e in office.events("load") if e["verdict"] == "denied"]
     assert {e["reason"] for e in refused} == {"review.missing", "registry.pending"}
 

@@ -86,6 +86,13 @@ def say_outcome(outcome: Outcome, *, as_json: bool) -> None:
         click.echo(f"  {shown(reason)}")
     if outcome.action == "pending":
         serves = f"{plugin.serving} serves on" if plugin.serving else "nothing serves"
+        record = plugin.version(outcome.version)
+        if record is not None and record.state == "submitted":
+            name = f"{plugin.id}@{outcome.version}"
+            click.echo(
+                f"\n{serves}.  It needs a review:\n\ncapwasm scan {name}\ncapwasm review {name}"
+            )
+            return
         click.echo(
             f"\n{serves}.  See what differs, and let it serve:"
             f"\n\ncapwasm diff {plugin.id}\ncapwasm activate {plugin.id}"

@@ -394,7 +394,8 @@ def pending(home_path: Path, as_json: bool) -> None:
         click.echo(f"  since {record.installed.when}, by {shown(record.installed.who)}")
         for reason in record.pending:
             click.echo(f"  {shown(reason)}")
-        for command in ("diff", "activate", "reject"):
+        first = ("review",) if record.state == "submitted" else ()
+        for command in (*first, "diff", "activate", "reject"):
             click.echo(f"    capwasm {command} {plugin.id}")
 
 

@@ -55,7 +55,7 @@ class Desk:
         found = []
         for listed in self._registry.list():
             plugin = self._registry.show(listed.id)
-            for version in _at_stake(plugin):
+            for version in self._at_stake(plugin):
                 case = self._case(plugin, version)
                 if version == plugin.waiting or not case.standing.ok:
                     found.append(case)
@@ -267,6 +267,13 @@ class Desk:
             seen=seen_of(matter, found.report),
         )
 
+    def _at_stake(self, plugin: PluginRecord) -> tuple[str, ...]:
+        """The version that waits, and the one whose code may run, if a review could end that."""
+        active = plugin.active
+        if not self._registry.reviews.can_refuse(plugin):
+            active = None
+        return tuple(filter(None, (plugin.waiting, None if active is None else active.version)))
+
     def _say(self, kind: RecordKind, plugin_id: str, version: str | None, *how: Any) -> Case:
         outcome = self._said(kind, plugin_id, version, *how)
         return self._case(outcome.plugin, outcome.version)
@@ -365,12 +372,6 @@ def _choose(plugin: PluginRecord, version: str | None) -> str:
             faults=[Fault("", "nothing waits or serves", "capwasm submit FILE")],
         )
     return gate.version_of(plugin, chosen).version
-
-
-def _at_stake(plugin: PluginRecord) -> tuple[str, ...]:
-    """The version that waits, and the one whose code may run."""
-    active = plugin.active
-    return tuple(filter(None, (plugin.waiting, None if active is None else active.version)))
 
 
 def _settle(

@@ -99,6 +99,11 @@ class Reviews:
         code = artifact.code_digest if artifact.kind == "component" else None
         return self.matter(manifest, artifact.digest, code, artifact.signers)
 
+    def can_refuse(self, plugin: PluginRecord | None) -> bool:
+        """Whether anything depends on what was said: policy wants it, or somebody rejects."""
+        rows = () if plugin is None else plugin.reviews
+        return self.rule.required or any(r.kind is RecordKind.REJECTION for r in rows)
+
     def standing(
         self, matter: Matter, plugin: PluginRecord | None, *, whole: bool = False
     ) -> Standing:
@@ -113,8 +118,8 @@ class Reviews:
             RegistryError: `review.record`.
             PolicyError: the trust store of today can't be read.
         """
-        rows = () if plugin is None else plugin.reviews
-        if not (whole or self.rule.required or any(r.kind is RecordKind.REJECTION for r in rows)):
+        if not whole and not self.can_refuse(plugin):
             return Standing(ok=True)
+        rows = () if plugin is None else plugin.reviews
         said = dataclasses.replace(matter, records=records_of(rows), own=self.own())
         return standing(said, self.today(), self.rule, self.now())

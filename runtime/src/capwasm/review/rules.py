@@ -219,7 +219,8 @@ def doubt_of_key(
         return f"its key does not count: {refusal[1]}", True
     if kind is RecordKind.REJECTION:
         return None
-    signers = {person(k.name) for k in trust.keys if k.key_id in matter.signers}
+    everybody = (*trust.keys, *trust.identities)
+    signers = {person(s.name) for s in everybody if s.key_id in matter.signers}
     if key.key_id in matter.signers or person(key.name) in signers:
         return "whoever signed a plugin can't have a say in its review", False
     return None
