@@ -50,7 +50,7 @@ def home(tmp_path: Path) -> Path:
     (tmp_path / "audit.pub").write_bytes(key.public.pem())
     with AuditLog.open(place.audit, Redactor(), key=key, segment_bytes=8_000) as log:
         for n in range(60):
-            log.record(Event("call", ALLOWED, "acme.a@1.0.0", f"f{n}", details={"ms": n}))
+            log.record(Event("call", ALLOWED, "acme.a@1.0.0", f"fetch-{n}", details={"ms": n}))
             if n % 20 == 0:
                 log.flush()
         for text in HOSTILE:
@@ -175,7 +175,7 @@ def test_allows_a_span_of_time_in_the_middle(home: Path) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [["--plugin", "acme.b"], ["--kind", "fs"], ["--verdict", "denied"], ["--text", "F5"]],
+    [["--plugin", "acme.b"], ["--kind", "fs"], ["--verdict", "denied"], ["--text", "FETCH-5"]],
     ids=lambda w: w[0],
 )
 def test_refuses_a_filtered_export_as_a_chain(home: Path, words: list[str]) -> None:

@@ -217,6 +217,15 @@ def test_refuses_garbage_without_a_traceback(line: bytes, log_copy: Path) -> Non
         assert not verify_log(log_copy).ok
 
 
+def test_allows_whoever_waits_to_see_how_far_it_is(long_log: Path) -> None:
+    told: list[tuple[int, int]] = []
+    assert verify_log(long_log, progress=lambda done, total: told.append((done, total))).ok
+    size = sum(f.stat().st_size for f in long_log.glob("*.jsonl"))
+    assert told[-1] == (size, size)
+    assert len(told) > 4
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
 def test_refuses_a_place_without_a_log(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "empty", tmp_path / "missing"):

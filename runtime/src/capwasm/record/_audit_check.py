@@ -15,7 +15,7 @@ import hashlib
 import os
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -45,6 +45,7 @@ __all__ = ["Check", "Problem", "Report", "verify_log"]
 GAP_CHARS: Final = 200
 MAX_KNOWN: Final = 2_000_000  # records of which it is remembered that they are there, in 16 bytes
 ATTEMPTS: Final = 3
+PROGRESS_LINES: Final = 2_000
 _SPECIAL: Final = frozenset({"gap", "anchor", "retention"})
 
 
@@ -105,9 +106,11 @@ def _verify(
         torn = mark.size if mark and mark.segment == number else 0
         at_risk = last and mark is not None and number - mark.segment in (0, 1)
         with open_segment(file) as opened:
-            check.segment(number, name, opened, last=last, torn=torn if at_risk else None)
-        if progress:
-            progress(sum(sizes[: index + 1]), sum(sizes))
+            for done in check.segment(
+                number, name, opened, last=last, torn=torn if at_risk else None
+            ):
+                if progress:
+                    progress(sum(sizes[:index]) + done, sum(sizes))
     check.finish(files[-1][1].name)
     if mark is None and not heads:
         message = "missing or unreadable: a cut at the end can't be seen"
@@ -160,8 +163,8 @@ class Check:
 
     def segment(
         self, number: int, name: str, file: BinaryIO, *, last: bool, torn: int | None
-    ) -> None:
-        """Walk along one file of a log.
+    ) -> Iterator[int]:
+        """Walk along one file of a log; gives, now and then and at the end, how far it is.
 
         Args:
             number: the segment's.
@@ -188,6 +191,9 @@ class Check:
             if line == 1 and fields is not None and not _begins(fields, number):
                 message = "moved: the segment does not begin with its own anchor"
                 self.fault("moved", place, fields["seq"], message)
+            if line % PROGRESS_LINES == 0:
+                yield begin
+        yield size
 
     def line(self, place: Place, data: bytes) -> dict[str, Any] | None:
         """Take the next line; its fields if it is a record."""
