@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +53,7 @@ def require_extra() -> None:
 
 
 def app(
-    home: str | PathLike[str],
+    home: str | Path,
     *,
     token: str,
     hosts: Collection[str],

@@ -22,7 +22,7 @@ _FILE: Final = click.Path(path_type=Path, dir_okay=False)
         "capwasm serve",
         "capwasm serve --key ann.key --port 8790",
         "capwasm serve --key ann.key --token-file page.url",
-        "capwasm serve --host 10.0.0.5 --expose --name admin.acme.example --tls-cert c.pem --tls-key k.pem",
+        "capwasm serve --host 10.0.0.5 --expose --name admin.example --tls-cert c.pem --tls-key k.pem",
         codes="0 it was stopped, 1 it can't be served so, 2 wrong usage",
     )
 )
