@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import wasmtime
+from click.testing import CliRunner
 
 from capwasm.caps import standard_capabilities
+from capwasm.capsule.pack import pack
+from capwasm.cli import capwasm
 from capwasm.engine import types as t
 from capwasm.errors import ShimError
 from capwasm.events import DENIED, Event
@@ -165,7 +170,19 @@ def test_nothing_runs_unless_the_policy_wants_it(monkeypatch: pytest.MonkeyPatch
 
     made = report(dryrun.SCANNERS, code(guest("slugs")), wanting(dry=False))
 
-    assert "[scan] dry-run" in made.scanners[0].skipped
+    assert "nobody wants a dry run" in made.scanners[0].skipped
+
+
+def test_the_command_runs_it_if_that_is_asked(tmp_path: Path) -> None:
+    what = tmp_path / "slugs.capsule"
+    what.write_bytes(pack({"plugin.toml": manifest(), "plugin.wasm": guest("slugs")}))
+    words = ["scan", str(what), "--home", str(tmp_path / "home"), "--json", "--fail-on", "never"]
+
+    quiet = CliRunner().invoke(capwasm, words)
+    ran = CliRunner().invoke(capwasm, [*words, "--dry-run"])
+
+    assert "dryrun.undeclared" not in quiet.stdout
+    assert "dryrun.undeclared" in ran.stdout or "can't confine" in ran.stdout
 
 
 def test_where_the_machine_cannot_confine_it_is_skipped_with_why(

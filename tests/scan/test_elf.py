@@ -215,6 +215,28 @@ def test_finds_a_library_for_another_machine() -> None:
 
 
 @NEEDS_COMPILER
+def test_a_library_for_the_other_machine_is_read_as_well() -> None:
+    made = Elf(build())
+    made.put(0x12, "H", 183)  # EM_AARCH64
+    code = made.get(made.header(LOAD) + 56 + 8, "Q")
+    made.put(code, "I", 0xD4000001)  # svc #0
+
+    found = found_in(bytes(made), "aarch64-linux-gnu")
+
+    assert set(found) == {"native.raw-syscall"}
+
+
+@NEEDS_COMPILER
+def test_segments_in_one_page_are_told_of() -> None:
+    """The loader maps whole pages, so the later one hides what a reader would see of the first."""
+    made = Elf(build())
+    first = made.header(LOAD)
+    made.put(first + 32, "QQ", 0x1001, 0x1001)  # into the page of the second
+
+    assert "share a page" in found_in(bytes(made))["native.malformed"].evidence
+
+
+@NEEDS_COMPILER
 def test_sections_that_lie_hide_no_import() -> None:
     """The loader reads no section header, so a reader must not either."""
     made = Elf(build('system("id")'))

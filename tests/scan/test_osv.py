@@ -147,6 +147,32 @@ def test_a_version_that_is_listed_is_affected_in_any_ecosystem(tmp_path: Path) -
     assert found_in(mirror, part("maven", "org.acme/lib", "1.1.RELEASE")) == {}
 
 
+@pytest.mark.parametrize(
+    ("ecosystem", "package", "purl"),
+    [
+        ("npm", "JSONStream", "npm/JSONStream"), ("Go", "github.com/Masterminds/x", "golang/github.com/Masterminds/x"),
+        ("PyPI", "Zope.Interface", "pypi/zope_interface"), ("crates.io", "serde-json", "cargo/serde_json"),
+        ("Maven", "Org.Acme:Lib", "maven/org.acme/lib"), ("NuGet", "Newtonsoft.Json", "nuget/newtonsoft.json"),
+        ("Debian:12", "openssl", "deb/debian/openssl"),
+    ],
+)  # fmt: skip
+def test_names_are_found_however_they_are_spelt(
+    tmp_path: Path, ecosystem: str, package: str, purl: str
+) -> None:
+    mirror = database(tmp_path, zips=[advisory("OSV-1", ecosystem, package, {"introduced": "0"})])
+    kind, _, name = purl.partition("/")
+
+    assert "osv.affected" in found_in(mirror, part(kind, name, "1.0.0"))
+
+
+def test_a_kind_of_package_that_no_database_knows_is_said(tmp_path: Path) -> None:
+    mirror = database(tmp_path, PyPI=[FLAW])
+
+    found = found_in(mirror, part("huggingface", "acme/model", "1"), part("generic", "own", "1"))
+
+    assert found["osv.uncovered"].evidence == "pkg:huggingface"
+
+
 def test_what_cannot_be_decided_is_said(tmp_path: Path) -> None:
     order = advisory(
         "GHSA-m", "Maven", "org.acme:lib", {"introduced": "1"}, {"fixed": "2"}, kind="ECOSYSTEM"

@@ -61,6 +61,11 @@ _NEVER: Final = "never"
     help="A file of SHA-256 digests, a line each, besides the policy's; may be given again.",
 )
 @click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Run it as well, in a sandbox and with nothing granted, to see what it tries.",
+)
+@click.option(
     "--offline", is_flag=True, help="No scanner may ask a network; capwasm's own never do."
 )
 @home_option
@@ -70,6 +75,7 @@ def scan(
     sarif_file: Path | None,
     fail_on: str,
     known_bad: tuple[Path, ...],
+    dry_run: bool,
     offline: bool,
     home_path: Path,
     as_json: bool,
@@ -78,7 +84,7 @@ def scan(
 
     SOURCE is the file of a capsule, which no key need have signed, or the ID[@VERSION] of an
     installed or submitted plugin; then the report is kept with it, for those who review.  Nothing of
-    the plugin gets any power by this.
+    the plugin gets any power by this; of it nothing runs, unless there is to be a dry run.
     """
     from capwasm.home import Home
     from capwasm.review.finding import Severity
@@ -89,7 +95,8 @@ def scan(
     home = Home(home_path)
     policy = home.policy(capabilities())
     scanners = chosen_scanners(policy.scan.scanners)
-    words = {"known_bad": known_bad, "offline": offline}
+    rule = policy.scan.model_copy(update={"dry_run": True}) if dry_run else policy.scan
+    words = {"rule": rule, "known_bad": known_bad, "offline": offline}
     made = (
         _of_id(source, home, policy, scanners, words)
         if is_id(source.partition("@")[0])
@@ -165,8 +172,7 @@ def _context(
         for s in version.signers
     }
     return context_of(
-        policy.scan,
-        home.root,
+        root=home.root,
         ids=[p.id for p in plugins],
         capabilities=capabilities(),
         known_publisher=bool(mine & others),

@@ -26,6 +26,7 @@ MAX_MEMORY: Final = 2**32
 EXECUTE, WRITE = 1, 2
 
 _HEADER_BYTES: Final = 64
+_PAGE: Final = 4096
 _SYMBOL: Final = struct.Struct("<IBBHQQ")
 _RELOCATION: Final = struct.Struct("<QQq")
 _TAG: Final = struct.Struct("<QQ")
@@ -208,8 +209,9 @@ class _Reader:
                 raise OddElf("it is cut short: a segment ends after the file")
             if load.filled > load.size or load.address + load.size > MAX_MEMORY:
                 raise OddElf("a segment is larger in the file than in memory, or beyond 4 GiB")
-            if load.address < end:
-                raise OddElf("segments overlap, so that one hides another")
+            # Whole pages are mapped: a later one hides what an earlier one has in a page of both.
+            if load.address - load.address % _PAGE < end:
+                raise OddElf("segments overlap, or share a page, so that one hides another")
             end = load.address + load.size
 
     def at(self, address: int, size: int) -> memoryview:

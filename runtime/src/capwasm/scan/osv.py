@@ -41,7 +41,7 @@ UNDECIDED: Final = Rule(
 )  # fmt: skip
 UNCOVERED: Final = Rule(
     "osv.uncovered", _S.LOW,
-    "Parts of the plugin are of an ecosystem that the mirror does not hold.",
+    "Parts of the plugin are of an ecosystem that the mirror does not hold, or no database knows.",
     "Add that ecosystem to the mirror: capwasm osv import.",
 )  # fmt: skip
 STALE: Final = Rule(
@@ -85,6 +85,10 @@ def _scan(subject: Subject, context: Context) -> Iterator[Finding]:
         yield MIRROR.at("[scan] osv", exc.message)
         return
     yield from _about_the_mirror(mirror, wanted, context)
+    # `generic` is what has no home: the author's own, or a repository that was looked up.
+    types = {c.purl.type for c, p in named if p is None and c.purl is not None} - {"generic"}
+    if types:
+        yield UNCOVERED.at(SBOM, ", ".join(f"pkg:{name}" for name in sorted(types)))
     seen: set[tuple[Package, str, str]] = set()
     for component, package in named:
         key = (package or Package("", ""), component.known_version, component.commit)

@@ -58,18 +58,21 @@ def package_of(component: Component) -> Package | None:
     if ecosystem is None:
         return None
     if ecosystem == "Maven":
-        return Package(ecosystem, f"{space}:{name}")
-    whole = name if ecosystem in ("Debian", "Alpine") or not space else f"{space}/{name}"
+        whole = f"{space}:{name}"
+    else:
+        whole = name if ecosystem in ("Debian", "Alpine") or not space else f"{space}/{name}"
     return Package(ecosystem, same_name(ecosystem, whole))
 
 
 def same_name(ecosystem: str, name: str) -> str:
-    """A package's name as it is compared: PEP 503's for PyPI, a list's lower case for some."""
+    """A package's name as it is compared: PEP 503's for PyPI, and in lower case.
+
+    Some types of package URL are in lower case whatever the package is called, so case can't tell
+    two packages apart; that one too many is found is better than that one is missed.
+    """
     if ecosystem == "PyPI":
         return re.sub(r"[-_.]+", "-", name).lower()
-    if ecosystem == "crates.io":
-        return name.replace("-", "_").lower()
-    return name.lower() if ecosystem in ("NuGet", "Packagist", "Hex", "GitHub Actions") else name
+    return (name.replace("-", "_") if ecosystem == "crates.io" else name).lower()
 
 
 def repository_of(url: str) -> str:
