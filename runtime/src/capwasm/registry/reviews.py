@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from capwasm.capability import Capability, Risk
 from capwasm.capsule.keys import PublicKey
@@ -23,9 +23,16 @@ from .model import PluginRecord, ReviewRow
 
 __all__ = ["Reviews", "check_standing", "records_of"]
 
+MAX_KNOWN: Final = 256
+"""Records that are kept as they were read; to read the largest takes as long as a load."""
 
-def records_of(rows: Iterable[ReviewRow]) -> tuple[Record, ...]:
+
+def records_of(rows: Iterable[ReviewRow], known: dict[str, Record]) -> tuple[Record, ...]:
     """The records of these rows; of scans that a newer one replaced, none.
+
+    Args:
+        rows: as the registry has them, whose digests are those of their envelopes.
+        known: by that digest, what was read before; what is read now is added.
 
     Raises:
         RegistryError: `review.record`: one is malformed, or says something else than its row.
@@ -35,13 +42,16 @@ def records_of(rows: Iterable[ReviewRow]) -> tuple[Record, ...]:
         if row.envelope is None:
             continue
         where = f"{row.plugin} review {row.number}"
-        record = Record.parse(row.envelope, where)
+        record = known.get(row.digest) or Record.parse(row.envelope, where)
         said = record.kind, record.bond.plugin, record.bond.version, record.bond.archive
         if said != (row.kind, row.plugin, row.version, row.archive):
             raise RegistryError(
                 "the record is not what its row says", code="review.record", context=where
             )
         found.append(record)
+        if len(known) >= MAX_KNOWN:
+            known.clear()
+        known[row.digest] = record
     return tuple(found)
 
 
@@ -75,6 +85,7 @@ class Reviews:
     today: Callable[[], TrustStore]
     own: Callable[[], PublicKey | None]
     now: Callable[[], datetime]
+    _known: dict[str, Record] = field(default_factory=dict, repr=False, compare=False)
 
     def matter(
         self, manifest: Manifest, archive: str, code: str | None, signers: Iterable[Signer]
@@ -121,5 +132,5 @@ class Reviews:
         if not whole and not self.can_refuse(plugin):
             return Standing(ok=True)
         rows = () if plugin is None else plugin.reviews
-        said = dataclasses.replace(matter, records=records_of(rows), own=self.own())
+        said = dataclasses.replace(matter, records=records_of(rows, self._known), own=self.own())
         return standing(said, self.today(), self.rule, self.now())

@@ -14,7 +14,7 @@ from typing import Final
 
 from capwasm.capsule.keys import PublicKey
 from capwasm.capsule.trust import TrustStore
-from capwasm.capsule.trusted import WAIVERS, Role, TrustedKey, person
+from capwasm.capsule.trusted import WAIVERS, Role, Trusted, TrustedKey, person
 from capwasm.errors import Fault
 from capwasm.grants.review import ReviewRule
 
@@ -219,7 +219,7 @@ def doubt_of_key(
         return f"its key does not count: {refusal[1]}", True
     if kind is RecordKind.REJECTION:
         return None
-    everybody = (*trust.keys, *trust.identities)
+    everybody: tuple[Trusted, ...] = (*trust.keys, *trust.identities)
     signers = {person(s.name) for s in everybody if s.key_id in matter.signers}
     if key.key_id in matter.signers or person(key.name) in signers:
         return "whoever signed a plugin can't have a say in its review", False
