@@ -130,7 +130,7 @@ class Docket:
             RegistryError: it can't be read or written, or can't be believed.
         """
         with self._db.transaction(write=True) as db:
-            before = self._ends(db, plugin)
+            before = self._ends(db, "plugin = ?", plugin)
             if held and any(e.held for e in before):
                 return False
             number = before[-1].number + 1 if before else 1
@@ -152,15 +152,20 @@ class Docket:
         if not self._db.exists:
             return ()
         with self._db.transaction(write=False) as db:
-            return tuple(self._ends(db, plugin))
+            return tuple(
+                self._ends(db, "1") if plugin is None else self._ends(db, "plugin = ?", plugin)
+            )
 
     def holds(self) -> dict[str, End]:
-        """The plugins that are held, by id.
+        """The plugins that are held, by id.  A load asks `check`, which looks at more.
 
         Raises:
             RegistryError: it can't be read, or can't be believed.
         """
-        return {e.plugin: e for e in self.ends() if e.held}
+        if not self._db.exists:
+            return {}
+        with self._db.transaction(write=False) as db:
+            return {end.plugin: end for end in self._ends(db, "held = 1")}
 
     def check(self, plugin: str) -> None:
         """Pass if the plugin is not held.
@@ -192,9 +197,9 @@ class Docket:
             ]
         return any(gone)
 
-    def _ends(self, db: Connection, plugin: str | None) -> list[End]:
-        where, words = ("", ()) if plugin is None else (" WHERE plugin = ?", (plugin,))
-        rows = db.execute(f"SELECT * FROM ends{where} ORDER BY plugin, number", words).fetchall()  # noqa: S608  a constant
+    def _ends(self, db: Connection, where: str, *words: str) -> list[End]:
+        query = f"SELECT * FROM ends WHERE {where} ORDER BY plugin, number"  # noqa: S608  a constant
+        rows = db.execute(query, words).fetchall()
         for row in rows:
             if not self._key().is_true(row[-1], "ends", row[:-1]):
                 self._tampered(row[0])
