@@ -35,7 +35,11 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     rng.choice([ALLOWED, DENIED, FAILED]),
                     rng.choice(PLUGINS),
                     target=f"/Ünder/{number}",
-                    details={"ms": number, "said": 'a "quoted" word'},
+                    details={
+                        "ms": number,
+                        "said": 'a "quoted" word',
+                        "odd": "3 \u212a" * (number % 2),
+                    },
                 )
             )
             if number % 50 == 0:
@@ -73,6 +77,8 @@ def pages(log: Path, query: Query, **how: int) -> Iterator[dict[str, Any]]:
         Query("acme.ab", frozenset({"call", "net"}), frozenset({FAILED, DENIED})),
         Query(text="üNDER/17"),
         Query(text='A "QUOTED"'),
+        Query(text="3 k"),  # U+212A is a K
+        Query(text="true"),
         Query(text="nowhere"),
     ],
     ids=lambda q: str(q)[5:],
