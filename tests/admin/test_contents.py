@@ -215,7 +215,7 @@ def test_refuses_to_show_a_key_a_secret_or_a_path_of_ours(
 
 
 def test_refuses_with_a_code_and_nothing_else_where_something_of_ours_breaks(
-    shop: Office, monkeypatch: pytest.MonkeyPatch
+    shop: Office, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with served(shop.home) as site:
         visitor = Visitor(site)
@@ -225,6 +225,7 @@ def test_refuses_with_a_code_and_nothing_else_where_something_of_ours_breaks(
 
     assert (reply.status, reply.code) == (500, "internal")
     assert "Zero" not in reply.text
+    assert "ZeroDivisionError at test_contents.py" in caplog.text
     assert "test.guest" not in reply.text
     assert reply.headers["x-frame-options"] == "DENY"
 

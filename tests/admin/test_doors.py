@@ -146,6 +146,14 @@ def test_refuses_another_host(site: Site, host: str) -> None:
         assert text not in reply.text
 
 
+def test_refuses_to_be_a_proxy(site: Site) -> None:
+    request = (
+        f"GET http://evil.example/login HTTP/1.1\r\nHost: {site.host}\r\nConnection: close\r\n\r\n"
+    )
+
+    assert site.raw(request.encode()).split()[1] == b"404"
+
+
 def test_refuses_two_hosts_and_one_that_is_forwarded(site: Site) -> None:
     request = f"GET /login HTTP/1.1\r\nHost: {site.host}\r\nHost: evil.example\r\n\r\n"
     assert site.raw(request.encode()).split()[1] in (b"400", b"421")
@@ -385,6 +393,19 @@ def test_sessions_end_by_idling_and_by_age_and_their_ids_change() -> None:
         found, made = door.find(third)
         third = made or third
     assert found is None
+
+
+def test_a_new_id_is_not_lost_with_a_page_that_is_refused(shop: Office) -> None:
+    with served(shop.home) as site:
+        visitor = Visitor(site)
+        visitor.sign_in()
+        first, later = visitor.cookies["capwasm-session"], 11 * 60
+        site.page.door._clock = lambda: time.monotonic() + later
+        assert visitor.get("/plugins/test.nobody").status == 404
+        assert visitor.cookies["capwasm-session"] != first
+        later += 60
+        assert visitor.get("/about").status == 200
+        assert Visitor(site, {"capwasm-session": first}).get("/about").status == 303
 
 
 def test_a_program_that_looks_keeps_no_session_awake() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final
@@ -28,6 +29,8 @@ __all__ = ["AdminApp"]
 MAX_AT_ONCE: Final = 8
 """Requests that read or change something at a time; the others wait."""
 LOGIN: Final = "/login"
+_ROTATED: Final = "capwasm.rotated"
+_NONCE: Final = re.compile(r"[A-Za-z0-9_-]{24}")
 
 
 class AdminApp:
@@ -93,7 +96,8 @@ class AdminApp:
 
     async def _answer(self, route: Route, request: Request) -> Response:
         root = _root(request)
-        session, rotated = self.door.find(self._cookie(request, self._session), quiet=route.quiet)
+        session, made = self.door.find(self._cookie(request, self._session), quiet=route.quiet)
+        request.scope[_ROTATED] = made
         post = request.method == "POST"
         if session is None:
             if post or route.quiet:
@@ -106,11 +110,8 @@ class AdminApp:
         ask = Ask(self.office, session, checked(request.path_params), query, form)
         handler = route.post if post else route.get
         assert handler is not None
-        made = await to_thread.run_sync(handler, ask, limiter=self._limiter)
-        response = self._response(made, session, root, request.url.path)
-        if rotated is not None:
-            self._set(response, self._session, rotated, root)
-        return response
+        answer = await to_thread.run_sync(handler, ask, limiter=self._limiter)
+        return self._response(answer, session, root, request.url.path)
 
     def _response(self, made: Answer, session: Session, root: str, path: str) -> Response:
         if isinstance(made, Go):
@@ -139,7 +140,7 @@ class AdminApp:
     async def _sign_in(self, request: Request) -> Response:
         root, nonce = _root(request), self._cookie(request, self._stranger)
         if request.method != "POST":
-            nonce = nonce or self.door.nonce()
+            nonce = nonce if _NONCE.fullmatch(nonce) else self.door.nonce()
             response: Response = HTMLResponse(
                 render.plain("login.html", root=root, form=self.door.stranger_form(nonce))
             )
@@ -205,13 +206,17 @@ class AdminApp:
     def _told(
         self, answer: Callable[[Request], Awaitable[Response]]
     ) -> Callable[[Request], Awaitable[Response]]:
-        """The same, with our errors as pages."""
+        """The same, with our errors as pages, and with the session's new id if it got one."""
 
         async def safe(request: Request) -> Response:
             try:
-                return await answer(request)
+                response = await answer(request)
             except CapwasmError as exc:
-                return self._fault(exc, request)
+                response = self._fault(exc, request)
+            made = request.scope.get(_ROTATED)
+            if made is not None:
+                self._set(response, self._session, made, _root(request))
+            return response
 
         return safe
 

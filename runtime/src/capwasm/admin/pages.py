@@ -22,6 +22,7 @@ from .office import LOGS
 __all__ = ["about", "exceptions", "overview", "policy", "stamp"]
 
 RECENT: Final = 8
+MAX_LOOKED: Final = 1_000
 
 
 def overview(ask: Ask) -> Page:
@@ -73,17 +74,15 @@ def exceptions(ask: Ask) -> Page:
     with ask.office.desk() as desk:
         found = desk.exceptions()
     with ask.office.reading() as registry:
-        permits = [
-            permit
-            for listed in registry.list(removed=True)
-            for permit in registry.show(listed.id).permits
-        ]
+        listed = registry.list(removed=True)
+        permits = [p for one in listed[:MAX_LOOKED] for p in registry.show(one.id).permits]
     order = [Waiver.IN_FORCE, Waiver.PENDING, Waiver.LAPSED]
     return Page(
         "exceptions.html",
         {
             "waivers": sorted(found, key=lambda w: (order.index(w.state), w.plugin, w.what)),
             "permits": permits,
+            "more": max(0, len(listed) - MAX_LOOKED),
             "now": ask.office.now(),
         },
     )

@@ -8,7 +8,10 @@ other sites have a browser do; and puts on each answer the headers that keep a p
 from __future__ import annotations
 
 import asyncio
+import logging
+import traceback
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from pathlib import PurePath
 from typing import Any, Final
 
 from capwasm.errors import AdminError
@@ -22,6 +25,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Refuse = Callable[[AdminError, int, Send], Awaitable[None]]
 
+LOGGER: Final = logging.getLogger("capwasm.admin")
 BODY: Final = "capwasm.body"
 """Key of the scope under which the whole body stands."""
 MAX_BODY: Final = 16 * 1024
@@ -117,9 +121,10 @@ class Shield:
             await self._app(scope, _Whole(scope[BODY], receive), guarded)
         except _Refusal as exc:
             await self._refuse(exc.error, exc.status, guarded)
-        except Exception:
+        except Exception as exc:
             if started:
                 raise
+            _log(exc)
             await self._refuse(AdminError("a defect of capwasm", code="internal"), 500, guarded)
 
     def _check(self, scope: Scope) -> None:
@@ -189,6 +194,14 @@ class Shield:
             parts.append(part)
             if not message.get("more_body"):
                 return b"".join(parts)
+
+
+def _log(exc: Exception) -> None:
+    """Say what broke and where, without its text, which could hold anything."""
+    frames = traceback.extract_tb(exc.__traceback__)
+    place = f"{PurePath(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "nowhere"
+    LOGGER.error("a defect of the admin page: %s at %s", type(exc).__name__, place)
+    LOGGER.debug("its traceback", exc_info=exc)
 
 
 class _Refusal(Exception):
