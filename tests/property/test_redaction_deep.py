@@ -16,9 +16,13 @@ from urllib.parse import quote
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from capwasm.caps.log import Log, LogClause
 from capwasm.events import DENIED, Event
+from capwasm.monitor.traces import Traces
 from capwasm.record.audit import AuditLog, MemorySink
 from capwasm.record.logs import get_logger
 from capwasm.record.recorders import Recorders
@@ -232,3 +236,23 @@ def test_allows_what_the_docs_say_is_not_found(how: str) -> None:
     secret = "correct-horse-battery-staple-9"
     form = UNSEEN[how](secret)
     assert known(secret).text(form) == form
+
+
+@pytest.mark.case("LOG-01", "LOG-03")
+@EXAMPLES
+@given(secrets, st.sampled_from(sorted(ONCE)), st.integers(1, 200))
+def test_refuses_a_secret_in_what_a_span_tells(secret: str, how: str, cut: int) -> None:
+    form = ONCE[how](secret)
+    one, two = form[: cut % len(form)], form[cut % len(form) :]
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    traces = Traces(provider, known(secret))
+    with provider.get_tracer("test").start_as_current_span("call"):
+        traces.observe(Event("fs", DENIED, "acme.x@1.0.0", one, two, form))
+    (span,) = exporter.get_finished_spans()
+    told = [dict(event.attributes or {}) for event in span.events]
+    assert len(told) == 1
+    words = [str(told[0].get(f"capwasm.{word}", "")) for word in ("action", "target", "reason")]
+    assert not is_out(form, "".join(words))
+    assert "[secret:it]" in words[2]

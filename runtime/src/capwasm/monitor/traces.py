@@ -150,9 +150,9 @@ class Traces:
         span = get_current_span()
         if not span.is_recording():
             return
-        action, target, reason = (
-            self._clean(t) for t in (event.action, event.target, event.reason)
-        )
+        # Together: a secret may lie across them.
+        clean = self._redactor.texts([str(event.action), str(event.target), str(event.reason)])
+        action, target, reason = (text[:_TEXT_CHARS] for text in clean)
         if event.kind == "net":
             target = _origin(target)
         if event.kind == "crash":
@@ -164,9 +164,6 @@ class Traces:
             if event.verdict == ALLOWED:
                 return
         span.add_event(f"{event.kind} {event.verdict}", words)
-
-    def _clean(self, text: str) -> str:
-        return str(self._redactor.value(text))[:_TEXT_CHARS] if text else ""
 
 
 class _Told:
