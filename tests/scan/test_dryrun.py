@@ -123,6 +123,7 @@ def test_how_native_code_ends_is_found(
 
 
 @NEEDS_COMPILER
+@pytest.mark.case("NAT-20")
 def test_an_attack_before_any_call_is_found() -> None:
     early = "#include <unistd.h>\n__attribute__((constructor)) static void e(void) { syscall(165, 0, 0, 0, 0, 0); }"
 

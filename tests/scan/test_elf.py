@@ -289,6 +289,7 @@ def test_a_dynamic_table_is_read_where_it_is_mapped() -> None:
 
 
 @NEEDS_COMPILER
+@pytest.mark.case("NAT-21")
 def test_a_library_that_is_named_by_its_path_is_grave() -> None:
     path = "/lib/x86_64-linux-gnu/libBrokenLocale.so.1"
     if not Path(path).exists():

@@ -306,6 +306,7 @@ def test_records_that_cannot_be_read_are_counted_and_said(tmp_path: Path) -> Non
     assert "osv.affected" in found
 
 
+@pytest.mark.case("FS-27")
 def test_a_zip_bomb_is_refused_in_bounded_time(tmp_path: Path) -> None:
     big = tmp_path / "big.zip"
     with zipfile.ZipFile(big, "w", zipfile.ZIP_DEFLATED) as packed:
@@ -320,6 +321,7 @@ def test_a_zip_bomb_is_refused_in_bounded_time(tmp_path: Path) -> None:
             list(Archive(path).rows())
 
 
+@pytest.mark.case("FS-27")
 def test_names_within_a_zip_are_never_paths(tmp_path: Path) -> None:
     path = tmp_path / "in" / "all.zip"
     path.parent.mkdir()
@@ -331,6 +333,7 @@ def test_names_within_a_zip_are_never_paths(tmp_path: Path) -> None:
     assert {p.name for p in tmp_path.rglob("*")} == {"in", "all.zip"}
 
 
+@pytest.mark.case("FS-27")
 def test_links_in_a_mirror_are_not_followed(tmp_path: Path) -> None:
     mirror = database(tmp_path / "real", PyPI=[FLAW])
     (tmp_path / "linked").mkdir()

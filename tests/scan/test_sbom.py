@@ -121,6 +121,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.case("MAN-03", "MAN-04", "MAN-05", "MAN-06")
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_sbom_is_bounded_and_told_of(name: str) -> None:
     found = found_in(HOSTILE[name])
