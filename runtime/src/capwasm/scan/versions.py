@@ -8,6 +8,7 @@ order would decide wrongly, and nobody would see it.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
@@ -102,6 +103,8 @@ def key_of(ecosystem: str, kind: str, version: str) -> Any:
     return order(version) if order else None
 
 
+# Advisories of one package list the same versions again and again.
+@functools.lru_cache(maxsize=20_000)
 def _semver(text: str) -> Any:
     """SemVer 2.0.0, of text that may begin with a v, or lack parts, as Go's does."""
     found = _PARTS.fullmatch(text)
@@ -114,6 +117,7 @@ def _semver(text: str) -> Any:
         return None
 
 
+@functools.lru_cache(maxsize=20_000)
 def _pep440(text: str) -> Any:
     from packaging.version import InvalidVersion, Version
 
