@@ -28,17 +28,24 @@ def record_at(directory: str | PathLike[str], seq: int) -> tuple[dict[str, Any],
             first = _number(file, 0, end)
             if first is None or first > seq:
                 continue
-            place = _place(file, seq, end)
-            file.seek(place)
-            line = file.readline(MAX_LINE) if place < end else b""
-        if not line:
-            return None
+            return _from(file, _place(file, seq, end), end, seq)
+    return None
+
+
+def _from(file: BinaryIO, at: int, end: int, seq: int) -> tuple[dict[str, Any], str] | None:
+    """The record of that number, which stands here or behind lines that are broken."""
+    broken: tuple[dict[str, Any], str] | None = None
+    file.seek(at)
+    while at < end and (line := file.readline(MAX_LINE)):
+        at += len(line)
         try:
             sealed, fields = parse(line)
         except ValueError as exc:
-            return {"broken": str(exc)}, line.decode("ascii", "replace").rstrip()
-        return (fields, line.decode("ascii").rstrip()) if sealed.seq == seq else None
-    return None
+            text = line.decode("ascii", "replace").rstrip()
+            broken = broken or ({"broken": str(exc)}, text)
+            continue
+        return (fields, line.decode("ascii").rstrip()) if sealed.seq == seq else broken
+    return broken
 
 
 def _number(file: BinaryIO, at: int, end: int) -> int | None:
