@@ -18,7 +18,9 @@ class Points(Model):
     """What each thing counts; 0: nothing."""
 
     denial: Annotated[
-        int, _Most, Field(description="An operation that was asked for and denied.")
+        int,
+        _Most,
+        Field(description="A denial: of files, network, secrets, commands, stores, or by WASI."),
     ] = 1
     limit: Annotated[int, _Most, Field(description="A call that went over a limit.")] = 20
     crash: Annotated[

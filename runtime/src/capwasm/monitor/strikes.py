@@ -36,6 +36,8 @@ _TRIES: Final = 5
 _PAUSE_SECONDS: Final = 0.2
 # The core's own doing: too many calls at a time.
 _NOT_ITS_OWN: Final = frozenset({"limit.concurrency", "limit.capacity"})
+# A plugin that does without a setting or a clock asks for it at each call, and means no harm.
+_REACHES: Final = ASKED - {"clock", "random", "config"}
 # The registry says by these that there is nothing to take out of service.
 _NOT_THERE: Final = frozenset({"registry.unknown", "registry.state"})
 
@@ -149,7 +151,7 @@ class Strikes:
                 return points.crash
             case "limit":
                 return None if event.reason in _NOT_ITS_OWN else points.limit
-            case kind if kind in ASKED and event.verdict == DENIED:
+            case kind if kind in _REACHES and event.verdict == DENIED:
                 return points.denial
             case _:
                 return None
