@@ -49,6 +49,23 @@ def test_refuses_a_number_that_is_no_place_in_the_chain(tmp_path: Path, seq: obj
 
 
 @pytest.mark.case("LOG-08", "LOG-10")
+@pytest.mark.parametrize("glue", [b"", b" ", b"x", b"\0"], ids=["nothing", "space", "x", "zero"])
+def test_refuses_a_thousand_records_in_one_line(tmp_path: Path, glue: bytes) -> None:
+    small = glue.join(line(n, '"a":1').rstrip() for n in range(1, 1_200))
+    report = verify_log(log_of(tmp_path, small[: 128 * 1024 - 2] + b"\n", line(5)))
+    assert not report.ok
+    assert {p.line for p in report.problems} <= {0, 1, 2}
+
+
+@pytest.mark.case("LOG-10")
+@pytest.mark.parametrize("end", [b"", b"x\n", b"x"], ids=["cut", "other", "joined"])
+def test_refuses_what_is_sound_and_no_json_at_a_broken_end(tmp_path: Path, end: bytes) -> None:
+    bad = line(1, '"a":').rstrip()
+    report = verify_log(log_of(tmp_path, bad + end + (line(2) if end == b"x" else b"")))
+    assert not report.ok
+
+
+@pytest.mark.case("LOG-08", "LOG-10")
 def test_refuses_to_keep_all_that_a_log_says_of_its_gaps(tmp_path: Path) -> None:
     padding = "x" * 50_000
     lines, prev = [], NONE

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import os
 from array import array
@@ -44,6 +45,7 @@ __all__ = ["Check", "Problem", "Report", "verify_log"]
 
 GAP_CHARS: Final = 200
 MAX_KNOWN: Final = 2_000_000  # records of which it is remembered that they are there, in 16 bytes
+MAX_GLUED: Final = 8  # records in one line: one byte makes it two
 ATTEMPTS: Final = 3
 PROGRESS_LINES: Final = 2_000
 _SPECIAL: Final = frozenset({"gap", "anchor", "retention"})
@@ -198,13 +200,28 @@ class Check:
     def line(self, place: Place, data: bytes) -> dict[str, Any] | None:
         """Take the next line; its fields if it is a record."""
         self.report.records += 1
-        try:
-            sealed, fields = parse(data)
-        except ValueError as exc:
-            self._add_broken(place, data, str(exc))
-            return None
-        self._take(place, sealed, fields)
-        return fields
+        for _ in range(MAX_GLUED):
+            try:
+                sealed, fields = parse(data)
+            except ValueError as exc:
+                if (found := _whole_part(data)) is None:
+                    self._add_broken(place, data, str(exc))
+                    return None
+                # Only the end of a line is not what it was: what stands on both sides is whole.
+                (sealed, fields), rest, at = found
+                self._take(place, sealed, fields)
+                where = place._replace(byte=place.byte + at)
+                self.fault("changed", where, sealed.seq, "changed: the end of its line is another")
+                if not rest:
+                    return fields
+                self.report.records += 1
+                place = place._replace(byte=place.byte + len(data) - len(rest))
+                data = rest
+            else:
+                self._take(place, sealed, fields)
+                return fields
+        self._add_broken(place, data, "too many records in one line")
+        return None
 
     # -- the chain ---------------------------------------------------------------------------------
 
@@ -294,16 +311,7 @@ class Check:
     # -- broken lines ------------------------------------------------------------------------------
 
     def _add_broken(self, place: Place, data: bytes, why: str) -> None:
-        if (found := _whole_part(data)) is not None:
-            # Only the end of a line is not what it was: what stands on both sides is whole.
-            part, rest, at = found
-            sealed, fields = parse(part)
-            self._take(place, sealed, fields)
-            where = place._replace(byte=place.byte + at)
-            self.fault("changed", where, sealed.seq, "changed: the end of its line is another")
-            if rest:
-                self.line(place._replace(byte=place.byte + len(data) - len(rest)), rest)
-        elif self._broken is None:
+        if self._broken is None:
             self._broken = _Broken(place, data, why)
         else:
             self._broken.count += 1
@@ -323,8 +331,11 @@ class Check:
         elif prev == hashlib.sha256(line[75:-1]).hexdigest():
             message = f"changed: in the hash it states, bytes {place.byte} to {place.byte + 74}"
         self.fault("changed", place, seq, message)
-        for number in [n for n in self._due if seq <= n < seq + count]:
-            del self._due[number]
+        gone = range(seq, seq + count)
+        few: Iterable[int] = gone if count < len(self._due) else list(self._due)
+        for number in few:
+            if number in gone:
+                self._due.pop(number, None)
 
     # -- anchors, retention ------------------------------------------------------------------------
 
@@ -459,12 +470,13 @@ def _gap(seq: int, reason: object, details: dict[str, Any]) -> str:
     return " ".join([f"record {seq}: {_plain(reason)}", *words])[:GAP_CHARS]
 
 
-def _whole_part(line: bytes) -> tuple[bytes, bytes, int] | None:
+def _whole_part(line: bytes) -> tuple[tuple[Sealed, dict[str, Any]], bytes, int] | None:
     """If only the end of a line is damaged: the record, what stands behind it, and where it ends."""
     at = line.find(BEGIN, 1)
     ends = [(at - 1, at), (at, at)] if at > 0 else [(len(line) - 1, len(line)), (len(line),) * 2]
     for end, rest in ends:
         part = line[:end] + b"\n"
         if part != line and is_sound(part):
-            return part, line[rest:], end
+            with contextlib.suppress(ValueError):
+                return parse(part), line[rest:], end
     return None
