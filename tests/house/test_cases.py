@@ -78,7 +78,7 @@ def _spread(tree: ast.Module) -> list[str]:
 
 
 def _is_case_mark(func: ast.expr) -> bool:
-    return isinstance(func, ast.Attribute) and func.attr == "case"
+    return ast.unparse(func) in ("pytest.mark.case", "mark.case")
 
 
 def _within(top: ast.stmt, node: ast.AST) -> str:

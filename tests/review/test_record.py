@@ -87,7 +87,7 @@ def test_a_scan_is_about_its_own_archive() -> None:
         assert code_of(Record.parse, data) == "review.record"
 
 
-@pytest.mark.case("SIG-09", "SIG-21")
+@pytest.mark.case("SIG-09")
 def test_a_capsules_statement_is_no_record_and_a_record_is_none() -> None:
     with pytest.raises(VerificationError) as caught:
         Statement.parse(ANN.envelope.payload)

@@ -189,7 +189,7 @@ def test_a_key_that_others_lost_ends_nothing(office: Office) -> None:
     assert plugin.call("divide", 4, 2) == 2
 
 
-@pytest.mark.case("SIG-14")
+@pytest.mark.case("SIG-18")
 def test_a_feed_that_denies_a_reviewers_key_ends_what_rested_on_it(office: Office) -> None:
     office.reviewed()
     found = told(office)

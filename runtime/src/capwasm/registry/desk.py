@@ -72,7 +72,7 @@ class Desk:
         return self._case(plugin, _choose(plugin, version))
 
     def exceptions(self) -> tuple[ExceptionState, ...]:
-        """Every security exception that was signed, by plugin, version and what it is about.
+        """Every security exception of a version that is here, by plugin, version and subject.
 
         Raises:
             RegistryError: it can't be read, or can't be believed.
