@@ -188,6 +188,32 @@ def test_what_cannot_be_decided_is_said(tmp_path: Path) -> None:
         assert found["osv.undecided"].severity is Severity.MEDIUM
 
 
+def test_a_version_that_is_none_is_not_taken_for_one_that_is_not_listed(tmp_path: Path) -> None:
+    record = advisory(
+        "GHSA-l", "PyPI", "lib", {"introduced": "1"}, {"fixed": "2"}, versions=["1.5"]
+    )
+    mirror = database(tmp_path, PyPI=[record])
+
+    assert set(found_in(mirror, part("pypi", "lib", "one point five"))) == {"osv.undecided"}
+    assert set(found_in(mirror, part("pypi", "lib", "1.5.0"))) == {"osv.affected"}
+    assert found_in(mirror, part("pypi", "lib", "2.0")) == {}
+
+
+def test_an_advisory_with_several_entries_of_one_package_is_one_finding(tmp_path: Path) -> None:
+    """As real ones are: two ranges, and a list for what lies between."""
+    record = advisory("GHSA-s", "npm", "lib", {"introduced": "1.0.0"}, {"fixed": "1.4.0"})
+    more = advisory("x", "npm", "lib", {"introduced": "2.0.0"}, {"fixed": "2.4.0"})["affected"]
+    listed = {"package": {"ecosystem": "npm", "name": "lib"}, "versions": ["1.9.0"]}
+    record["affected"] += [*more, listed]
+    mirror = database(tmp_path, npm=[record])
+
+    for version, affected in (("1.1.0", True), ("2.1.0", True), ("1.9.0", True), ("1.5.0", False)):
+        made = report(
+            osv.SCANNERS, component(sbom=bill(part("npm", "lib", version))), looked(mirror)
+        )
+        assert [f.rule for f in made.findings] == ["osv.affected"] * affected, version
+
+
 COMMIT, OTHER = "a" * 40, "b" * 40
 
 

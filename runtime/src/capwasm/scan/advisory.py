@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from capwasm.review.finding import Severity
 
-from .versions import GIT, Package, key_of, repository_of, same_name
+from .versions import GIT, Package, is_ordered, key_of, repository_of, same_name
 
 __all__ = ["Verdict", "Version", "is_withdrawn", "judge", "packages_of", "severity_of"]
 
@@ -122,8 +122,9 @@ def _by_order(
         if (w, v) != ("introduced", "0") and v != "*"
     ]
     if own is None or any(key is None for _, key in keys):
-        # Where versions are listed as well, the list is the whole of it.
-        return False if listed and version.text else None
+        # Where nobody knows the order, a list of versions stands for the range.
+        stands = listed and version.text and not is_ordered(ecosystem, kind)
+        return False if stands else None
     limits = [key for word, key in keys if word == "limit"]
     if limits and not any(own < limit for limit in limits):
         return False

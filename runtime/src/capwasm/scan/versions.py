@@ -18,7 +18,7 @@ from capwasm.grants.semver import SemVer
 
 from .bill import Component
 
-__all__ = ["GIT", "Package", "key_of", "package_of", "repository_of", "same_name"]
+__all__ = ["GIT", "Package", "is_ordered", "key_of", "package_of", "repository_of", "same_name"]
 
 MAX_VERSION: Final = 256
 GIT: Final = "GIT"
@@ -84,6 +84,11 @@ def repository_of(url: str) -> str:
     except ValueError:
         return ""
     return f"{host}{parts.path.removesuffix('/').removesuffix('.git')}".lower()
+
+
+def is_ordered(ecosystem: str, kind: str) -> bool:
+    """Whether versions of that ecosystem, in a range of that kind, have an order that is known here."""
+    return kind == "SEMVER" or ecosystem in _ORDERS
 
 
 def key_of(ecosystem: str, kind: str, version: str) -> Any:
