@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from capwasm._shipped import guest_sdk
 from capwasm.authoring.builders import Task, js
 from capwasm.errors import LinkError
 from capwasm.plugin import Plugin
-from tests.builds import CACHE, compiled, files_of, missing
+from tests.builds import CACHE, compiled, files_of, missing, share
 from tests.caps.net.servers import Got, Origin, http, redirect
 from tests.kit import World, guest
 
@@ -185,9 +184,10 @@ def web(tmp_path: Path, origin: Origin) -> Iterator[tuple[World, Plugin]]:
         pytest.skip(why)
     world = World(tmp_path)
     world.way = ""
-    shutil.rmtree(world.home / "cache", ignore_errors=True)
-    (world.home / "cache").symlink_to(compiled())
-    yield world, load(world, origin, courier_js())
+    share(compiled(), world.home / "cache")
+    plugin = load(world, origin, courier_js())
+    share(world.home / "cache", compiled())
+    yield world, plugin
     world.close()
 
 
