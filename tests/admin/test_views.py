@@ -40,6 +40,7 @@ def record(made: Office, *events: Event) -> None:
 # -- the chain --------------------------------------------------------------------------------------
 
 
+@pytest.mark.case("LOG-10")
 def test_a_changed_record_breaks_the_chain_on_every_page_that_tells_of_it(home: Office) -> None:
     record(home, *(Event("load", ALLOWED, NAME, target=f"t{n}") for n in range(20)))
     with served(home.home) as site:
