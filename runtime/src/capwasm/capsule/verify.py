@@ -21,7 +21,7 @@ To run a capsule's code, this must be shown:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
@@ -47,7 +47,7 @@ ANY_ORIGIN: Final = Requirement()
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """A trusted key, or identity, whose signature counted."""
+    """A trusted key, or identity, whose signature is true."""
 
     name: str
     key_id: str
@@ -65,6 +65,7 @@ class VerifiedArtifact(Proof):
         digests: SHA-256 of each member, in hex, by name.
         members: each member's bytes, as read-only views of the one buffer that was hashed.
         signers: the keys and identities that counted, sorted by key id.
+        others: those that truly signed too, and do not count: expired, say, or out of scope.
     """
 
     identity: Identity
@@ -72,6 +73,7 @@ class VerifiedArtifact(Proof):
     digests: Mapping[str, str] = field(repr=False)
     members: Mapping[str, memoryview] = field(repr=False)
     signers: tuple[Signer, ...]
+    others: tuple[Signer, ...] = ()
 
     @property
     def id(self) -> str:
@@ -216,10 +218,14 @@ def verify(
         digest=statement.archive_sha256,
         digests=MappingProxyType({m.name: m.sha256 for m in statement.members}),
         members=MappingProxyType(members),
-        signers=tuple(
-            sorted((Signer(s.name, s.key_id, s.roles) for s in counted), key=lambda s: s.key_id)
-        ),
+        signers=_signers(counted),
+        others=_signers({*signed_by} - {*counted}),
     )
+
+
+def _signers(found: Iterable[Trusted]) -> tuple[Signer, ...]:
+    made = (Signer(s.name, s.key_id, s.roles) for s in found)
+    return tuple(sorted(made, key=lambda s: s.key_id))
 
 
 def true_signers(envelope: Envelope, trust: TrustStore) -> tuple[list[TrustedKey], list[str]]:

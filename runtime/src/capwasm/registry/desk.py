@@ -252,8 +252,8 @@ class Desk:
                 ok=False, needs=(Fault("", exc.message), *exc.faults), code=exc.code
             )
             return Case(record, plugin.serving, None, (), None, None, (), standing, trouble)
-        registry, at = self._registry, candidate.record
-        matter = registry.reviews.matter(candidate.manifest, at.archive, at.code, at.signers)
+        registry = self._registry
+        matter = registry.reviews.matter_of(candidate.artifact, candidate.manifest)
         found = registry.reviews.standing(matter, plugin, whole=True)
         return Case(
             record,
@@ -297,9 +297,7 @@ class Desk:
             chosen = _choose(registry.show(plugin_id), version)
             candidate = registry.again(plugin_id, chosen)
             record = candidate.record
-            matter = registry.reviews.matter(
-                candidate.manifest, record.archive, record.code, record.signers
-            )
+            matter = registry.reviews.matter_of(candidate.artifact, candidate.manifest)
             self._check_key(kind, key, matter, record.name)
 
             def work(draft: Draft, plugin: PluginRecord | None) -> tuple[str, str, tuple[str, ...]]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from capwasm.capability import Capability, Risk
 from capwasm.capsule.keys import PublicKey
 from capwasm.capsule.trust import TrustStore
-from capwasm.capsule.verify import Signer, VerifiedArtifact
+from capwasm.capsule.verify import VerifiedArtifact
 from capwasm.errors import RegistryError
 from capwasm.grants.manifest import Manifest
 from capwasm.grants.review import ReviewRule
@@ -87,28 +87,22 @@ class Reviews:
     now: Callable[[], datetime]
     _known: dict[str, Record] = field(default_factory=dict, repr=False, compare=False)
 
-    def matter(
-        self, manifest: Manifest, archive: str, code: str | None, signers: Iterable[Signer]
-    ) -> Matter:
+    def matter_of(self, artifact: VerifiedArtifact, manifest: Manifest) -> Matter:
         """A proven version, with nothing said of it yet.
 
         Args:
-            manifest: parsed from its verified bytes.
-            archive: its digest, as in `VersionRecord`.
-            code: the code's, as there.
-            signers: whose signatures counted.
+            artifact: the proof.
+            manifest: parsed from its bytes.
         """
+        code = artifact.code_digest if artifact.kind == "component" else None
         high = (p for p in permissions(manifest, self.capabilities) if p.risk is Risk.HIGH)
+        # Who signed it wrote it, also where that signature counts no more.
+        signers = (*artifact.signers, *artifact.others)
         return Matter(
-            Bond.of(manifest, archive, code),
+            Bond.of(manifest, artifact.digest, code),
             tuple(high),
             frozenset(s.key_id for s in signers if s.roles != {"reviewer"}),
         )
-
-    def matter_of(self, artifact: VerifiedArtifact, manifest: Manifest) -> Matter:
-        """A capsule that was proven to be loaded, with nothing said of it yet."""
-        code = artifact.code_digest if artifact.kind == "component" else None
-        return self.matter(manifest, artifact.digest, code, artifact.signers)
 
     def can_refuse(self, plugin: PluginRecord | None) -> bool:
         """Whether anything depends on what was said: policy wants it, or somebody rejects."""

@@ -72,8 +72,7 @@ class Scales:
             current = Current(plugin, manifest, denied)
         changes = compare(before, (candidate.manifest, candidate.record), self.intake.capabilities)
         decision = self.rules(current, candidate, changes, self.intake.policy, self.now())
-        at = candidate.record
-        matter = self.reviews.matter(candidate.manifest, at.archive, at.code, at.signers)
+        matter = self.reviews.matter_of(candidate.artifact, candidate.manifest)
         return reviewed(decision, self.reviews.standing(matter, plugin))
 
     def changes(self, plugin: PluginRecord, candidate: Candidate) -> Changes:

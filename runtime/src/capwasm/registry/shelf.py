@@ -176,7 +176,7 @@ class Shelf:
         """Whether a version may serve, by all that was said of it and counts now.
 
         Args:
-            matter: the version, as `reviews.matter` makes it.
+            matter: the version, as `reviews.matter_of` makes it.
 
         Raises:
             RegistryError: it can't be read, or can't be believed; `review.record`.

@@ -1,0 +1,40 @@
+"""Reviews under attack by those who know them: who reviews his own work, and which scan counts."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from capwasm.capsule.artifact import read_artifact
+from capwasm.capsule.keys import PrivateKey
+from capwasm.capsule.pack import sign_capsule
+from capwasm.capsule.trust import TrustedKey, TrustStore
+from tests.review.hall import ID, PAINTS, Hall, capsule, code_of, trust_of
+
+PAST = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [{"not_after": PAST}, {"revoked": True}, {"ids": ("other.*",)}],
+    ids=["expired", "revoked", "out of scope"],
+)
+def test_refuses_the_review_of_who_signed_it_with_a_key_that_counts_no_more(
+    hall: Hall, words: dict[str, Any]
+) -> None:
+    anns = PrivateKey.generate()
+    told: dict[str, Any] = {"ids": ("acme.*",), **words}
+    hall.trust = TrustStore(
+        (*trust_of().keys, TrustedKey("ann/work", anns.public, frozenset({"publisher"}), **told))
+    )
+    hall.registry = hall.open(hall.trust)
+    hall.desk.submit(sign_capsule(read_artifact(capsule(asks=PAINTS)), anns), who="tester")
+    hall.scan()
+
+    assert code_of(hall.approve, "ann") == "review.key"
+    assert hall.desk.case(ID).standing.code == "review.missing"
+    hall.approve("bob")
+    hall.activate()
+    assert hall.loads() == ""
