@@ -160,13 +160,7 @@ class Desk:
 
         def say(now: Standing, matter: Matter) -> dict[str, Any]:
             _refuse_rejected(now, plugin_id)
-            if seen is not None and seen != seen_of(matter, now.report):
-                raise RegistryError(
-                    "it is not what you were shown: other content, or a newer scan",
-                    code="review.changed",
-                    context=plugin_id,
-                    faults=[Fault("--seen", "look again", f"capwasm review {plugin_id}")],
-                )
+            _refuse_unseen(seen, matter, now, plugin_id)
             return {"seen": prints(now.report)}
 
         return self._say(RecordKind.APPROVAL, plugin_id, version, key, why, say, "approved")
@@ -209,6 +203,7 @@ class Desk:
         what: str,
         expires: datetime,
         why: str,
+        seen: str | None = None,
     ) -> Case:
         """Sign one half of a security exception; it is in force with the other role's word.
 
@@ -219,6 +214,7 @@ class Desk:
             what: a finding's rule or fingerprint, as the report has it, or `unreviewed`.
             expires: when it ends, with a time zone; of two words, the earlier time counts.
             why: for the record; not empty.
+            seen: as for `approve`.
 
         Raises:
             As `approve`; `review.finding`: the report has no such finding; `review.expiry`: that
@@ -226,8 +222,9 @@ class Desk:
         """
         self._check_expiry(expires)
 
-        def say(now: Standing, _matter: Matter) -> dict[str, Any]:
+        def say(now: Standing, matter: Matter) -> dict[str, Any]:
             _refuse_rejected(now, plugin_id)
+            _refuse_unseen(seen, matter, now, plugin_id)
             found = now.report.findings if now.report is not None else ()
             if what != UNREVIEWED and not any(what in (f.rule, f.fingerprint) for f in found):
                 raise RegistryError(
@@ -395,6 +392,17 @@ def _refuse_rejected(now: Standing, plugin_id: str) -> None:
             code="review.rejected",
             context=plugin_id,
             faults=now.needs,
+        )
+
+
+def _refuse_unseen(seen: str | None, matter: Matter, now: Standing, plugin_id: str) -> None:
+    """Refuse a word of what was shown before something else came."""
+    if seen is not None and seen != seen_of(matter, now.report):
+        raise RegistryError(
+            "it is not what you were shown: other content, or a newer scan",
+            code="review.changed",
+            context=plugin_id,
+            faults=[Fault("--seen", "look again", f"capwasm review {plugin_id}")],
         )
 
 
