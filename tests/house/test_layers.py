@@ -41,7 +41,7 @@ FLOORS: list[set[str]] = [
     {"opener", "ready", "session"},
     {"plugin"},
     {"monitor"},
-    {"lifecycle", "command"},
+    {"lifecycle", "command", "asgi"},
     {"machine"},
     {"home"},
     {"loading"},
@@ -59,7 +59,7 @@ POWER: dict[str, set[str]] = {
     "os": {
         "_files", "_lock", "_sqlite", "engine.engine", "engine.cache", "engine.sealed", "engine.compile_process", "engine._compiler", "runtime", "home", "machine", "caps._descriptors", "record", "grants", "capsule",
         "registry", "repository", "revocation", "isolation", "monitor",
-        "caps.exec", "caps.fs", "caps.kv", "caps.random", "caps.secrets", "authoring", "cli", "demo", "testing",
+        "caps.exec", "caps.fs", "caps.kv", "caps.random", "caps.secrets", "wasi.http.bell", "authoring", "cli", "demo", "testing",
     },
     "socket": {"admin.server", "caps.net", "isolation", "cli", "demo"},
     "ssl": {"admin.server", "caps.net", "web"},

@@ -23,11 +23,9 @@ from capwasm.errors import (
     CallInterrupted,
     CapError,
     DeadlineExceeded,
-    GuestTrap,
     ValueLimitExceeded,
 )
 from capwasm.record.redact import Redactor
-from capwasm.values import Err
 from capwasm.wasi.http.errors import CODES
 from tests.caps.net.doors import Coded, WebGuest
 from tests.caps.net.servers import Bench, Got, Origin, Place, http, local, make_tls, rules
@@ -426,14 +424,6 @@ def test_what_is_dropped_ends_its_connection_once(place: Place, how: str) -> Non
                     next(web.pieces(stream))
     assert place.origin.gone.wait(5)
     assert place.bench.reasons == ["sent", "dropped"]
-
-
-def test_refuses_what_answers_requests(place: Place) -> None:
-    web = guest(place)
-    with pytest.raises(GuestTrap):
-        web("types.[constructor]outgoing-response", web.fields([]))
-    with pytest.raises(GuestTrap):
-        web("types.[static]response-outparam.set", None, Err(None))
 
 
 def test_context_of_tls_is_not_made_for_plain_requests(place: Place) -> None:

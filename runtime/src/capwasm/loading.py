@@ -250,7 +250,7 @@ class Loader:
             linked = link(
                 self.engine,
                 component,
-                serving.everything(),
+                serving.everything,
                 owners=_owners(self.capabilities),
                 unserved=unserved_reason,
             )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -130,8 +130,11 @@ class Serving:
             functions = self._functions[interface]
         return functions[name]
 
-    def everything(self) -> list[Interface]:
+    def everything(self, imports: Collection[str] | None = None) -> list[Interface]:
         """Every interface, with every declared capability opened: what a component is linked with.
+
+        Args:
+            imports: what the component imports, if that is known: some of the rest is left out.
 
         Raises:
             CapabilityError: the host's side of a grant can't be used.
@@ -141,7 +144,8 @@ class Serving:
         served += [
             i for c in dict.fromkeys(used.values()) for i in self._serve(c) if i.name in used
         ]
-        return served + self._wasi_server().everything()
+        http = imports is None or any(name.startswith("wasi:http/") for name in imports)
+        return served + self._wasi_server().everything(http=http)
 
     def program(self, config: WasiConfig) -> None:
         """Serve it as a program from now on, with these arguments and streams."""

@@ -8,7 +8,7 @@ traps later.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import wasmtime
@@ -96,7 +96,7 @@ def read_types(engine: PluginEngine, compiled: Compiled) -> tuple[ComponentTypes
 def link(
     engine: PluginEngine,
     compiled: Compiled,
-    served: Sequence[Interface],
+    served: Sequence[Interface] | Callable[[Collection[str]], Sequence[Interface]],
     *,
     owners: Mapping[str, str],
     unserved: Unserved,
@@ -106,7 +106,8 @@ def link(
     Args:
         engine: the engine that compiled it.
         compiled: the component.
-        served: what this plugin may import; only names, functions and classes are read here.
+        served: what this plugin may import, or what gives it once the imports are known; only names,
+            functions and classes are read here.
         owners: for each interface of ours, without version, the manifest table that asks for it.
         unserved: says of an interface why it is not served, or None if it knows nothing of it.
 
@@ -114,6 +115,8 @@ def link(
         LinkError: with one fault for each import that is not served, or not in that shape.
     """
     types, lane = read_types(engine, compiled)
+    if callable(served):
+        served = served([i.name for i in types.imports])
     chosen, faults = match_imports(types, served, owners=owners, unserved=unserved)
     if faults:
         undeclared = any(fault.fix is not None for fault in faults)

@@ -51,7 +51,7 @@ NEEDS: dict[str, str] = {
 """The manifest table without which an interface does nothing.  The others hold no power."""
 
 UNSERVED: dict[str, str] = {
-    "wasi:http": "served are types and outgoing-handler, which need a [[net]] table",
+    "wasi:http": "served are types, and outgoing-handler with a [[net]] table",
     "wasi:keyvalue": f"served are {' and '.join(keyvalue.DRAFTS)}; or use capwasm:kv",
     "wasi:config": f"served is {settings.CONFIG}; or use capwasm:config",
     "wasi:logging": f"served is {settings.LOGGING[1]}; or use capwasm:log",
@@ -64,7 +64,7 @@ UNSERVED: dict[str, str] = {
 """Packages of WASI of which something is asked for that is not served, with what to use instead."""
 
 
-DECLARED: dict[str, str] = {"wasi:http/types": "net", "wasi:http/outgoing-handler": "net"}
+DECLARED: dict[str, str] = {"wasi:http/outgoing-handler": "net"}
 """Interfaces that are refused at load unless the manifest has this table, as those of `capwasm:*`."""
 
 DRAFTS: tuple[str, ...] = ("wasi:keyvalue", "wasi:config", "wasi:logging")
@@ -86,7 +86,7 @@ class WasiServer:
             ctx: the instance; its states, and where refusals are recorded.
             config: arguments and variables; none unless given.
             net: opens the network capability where the manifest declares it, granted or not, and
-                else None: then `wasi:http` is not served.
+                else None: then no request can be sent.
         """
         self._net = net
         self._opened = ctx.opened
@@ -101,14 +101,14 @@ class WasiServer:
         """
         return self._package(interface.partition("/")[0])
 
-    def everything(self) -> list[Interface]:
-        """Every interface of WASI 0.2, and of the drafts."""
-        names = [*_PACKAGES, *([_HTTP] if self._net else [])]
+    def everything(self, *, http: bool = True) -> list[Interface]:
+        """Every interface of WASI 0.2, and of the drafts; without `wasi:http` where none is used."""
+        names = [*_PACKAGES, *([_HTTP] if http else [])]
         return [i for name in names for i in self._package(name)]
 
     def _package(self, name: str) -> Sequence[Interface]:
-        if name == _HTTP and self._net is not None:
-            return _http(self._net, self._secret, self._ledger)
+        if name == _HTTP:
+            return _http(self._net, self._secret)
         return _package(name, self._opened, self._ledger, self._config)
 
     def _secret(self, name: str) -> Any:
@@ -148,12 +148,10 @@ def _package(
     raise KeyError(name)
 
 
-def _http(
-    net: Callable[[], Any], secrets: Callable[[str], Any], ledger: Ledger
-) -> Sequence[Interface]:
-    from . import http  # a core whose plugins send nothing need not load what speaks HTTP
+def _http(net: Callable[[], Any] | None, secrets: Callable[[str], Any]) -> Sequence[Interface]:
+    from . import http  # a core whose plugins use no HTTP need not load what speaks it
 
-    return http.interfaces(net, secrets, ledger)
+    return http.interfaces(net, secrets)
 
 
 _HTTP = "wasi:http"
@@ -181,7 +179,7 @@ def served_functions() -> dict[str, dict[str, str]]:
     ledger = Ledger(lambda *_args, **_fields: None)  # nothing is called, so nothing is refused
     found: dict[str, dict[str, str]] = {}
     packages = [_package(name, {}, ledger, WasiConfig()) for name in _PACKAGES]
-    packages.append(_http(_never, _never, ledger))
+    packages.append(_http(_never, _never))
     for package in packages:
         for interface in package:
             found.setdefault(interface.name.partition("@")[0], {}).update(

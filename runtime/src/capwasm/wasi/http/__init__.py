@@ -1,4 +1,4 @@
-"""`wasi:http` 0.2, outgoing: on the egress engine of the net capability, and nothing else.
+"""`wasi:http` 0.2: requests that are sent, on the egress engine, and requests that are answered.
 
 What may be sent where, to which address, with which secrets, and how that is recorded is decided in
 `caps.net.egress`, for this door and `capwasm:fetch` alike; here its steps are put into the words of WASI.
@@ -12,35 +12,18 @@ from collections.abc import Callable
 from capwasm.capability import HostFunc, Interface
 from capwasm.caps.net.credential import Credential
 from capwasm.handles import Handle
-from capwasm.wasi._refuse import Ledger, Refused, named
+from capwasm.wasi._refuse import named
 
 from .download import FutureResponse, FutureTrailers, IncomingBody, IncomingResponse
 from .errors import stream_code
 from .fields import Fields
+from .incoming import IncomingRequest, OutgoingResponse, ResponseOutparam
 from .request import OutgoingRequest, RequestOptions, Way, handle
 from .upload import OutgoingBody
 
 __all__ = ["interfaces"]
 
 _TYPES, _HANDLER = named("http/types"), named("http/outgoing-handler")
-
-
-class IncomingRequest(Handle):
-    """Never made; the type is needed to link."""
-
-    __slots__ = ()
-
-
-class OutgoingResponse(Handle):
-    """Never made; the type is needed to link."""
-
-    __slots__ = ()
-
-
-class ResponseOutparam(Handle):
-    """Never made; the type is needed to link."""
-
-    __slots__ = ()
 
 
 _RESOURCES: dict[str, type[Handle]] = {
@@ -62,10 +45,14 @@ _RESOURCES: dict[str, type[Handle]] = {
 
 
 def _methods(resource: str, kind: type[Handle], names: str) -> dict[str, HostFunc]:
-    return {
-        f"[method]{resource}.{name}": getattr(kind, name.replace("-", "_"))
-        for name in names.split()
-    }
+    words = {name: name.replace("-", "_") for name in names.split()}
+    return {f"[method]{resource}.{n}": _late(kind, word) for n, word in words.items()}
+
+
+def _late(kind: type[Handle], name: str) -> HostFunc:
+    """The method of the handle that it is called on: both directions have bodies of their own."""
+    getattr(kind, name)  # there has to be one
+    return lambda handle, *args: getattr(handle, name)(*args)
 
 
 _FUNCTIONS: dict[str, HostFunc] = {
@@ -89,44 +76,36 @@ _FUNCTIONS: dict[str, HostFunc] = {
     "[method]request-options.set-between-bytes-timeout": RequestOptions.set_between,
     **_methods("incoming-response", IncomingResponse, "status headers consume"),
     **_methods("incoming-body", IncomingBody, "stream"),
-    "[static]incoming-body.finish": IncomingBody.finish,
+    "[static]incoming-body.finish": lambda body: type(body).finish(body),
     **_methods("future-trailers", FutureTrailers, "subscribe get"),
     **_methods("outgoing-body", OutgoingBody, "write"),
-    "[static]outgoing-body.finish": OutgoingBody.finish,
+    "[static]outgoing-body.finish": lambda body, trailers: type(body).finish(body, trailers),
     **_methods("future-incoming-response", FutureResponse, "subscribe get"),
+    **_methods(
+        "incoming-request",
+        IncomingRequest,
+        "method path-with-query scheme authority headers consume",
+    ),
+    "[constructor]outgoing-response": OutgoingResponse,
+    **_methods("outgoing-response", OutgoingResponse, "status-code set-status-code headers body"),
+    "[static]response-outparam.set": ResponseOutparam.set,
 }
-
-# For those who answer requests, which no plugin does; nothing gives out what they take.
-_INCOMING = (
-    *(
-        f"[method]incoming-request.{n}"
-        for n in ("method", "path-with-query", "scheme", "authority", "headers", "consume")
-    ),
-    "[constructor]outgoing-response",
-    *(
-        f"[method]outgoing-response.{n}"
-        for n in ("status-code", "set-status-code", "headers", "body")
-    ),
-    "[static]response-outparam.set",
-)
 
 
 def interfaces(
-    net: Callable[[], Way], secrets: Callable[[str], Credential], ledger: Ledger
+    net: Callable[[], Way] | None, secrets: Callable[[str], Credential]
 ) -> list[Interface]:
-    """`wasi:http/{types,outgoing-handler}`.
+    """`wasi:http/types`, which holds no power, and `outgoing-handler`, where `net` is given.
 
     Args:
         net: the net capability's state; opened by the first request.
         secrets: the secret of that name.
-        ledger: records what can't be had at all.
     """
+    types = Interface(_TYPES, _FUNCTIONS, _RESOURCES)
+    if net is None:
+        return [types]
 
     def send(request: OutgoingRequest, options: RequestOptions | None) -> object:
         return handle(net(), secrets, request, options)
 
-    incoming = {f: Refused(ledger, f"wasi:http/types.{f}") for f in _INCOMING}
-    return [
-        Interface(_TYPES, _FUNCTIONS | incoming, _RESOURCES),
-        Interface(_HANDLER, {"handle": send}),
-    ]
+    return [types, Interface(_HANDLER, {"handle": send})]
