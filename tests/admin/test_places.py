@@ -30,8 +30,10 @@ from capwasm.admin.server import serve, settle
 from capwasm.capsule.keys import PrivateKey
 from capwasm.cli import capwasm
 from capwasm.errors import AdminError
-from tests.admin.conftest import Office, office
-from tests.admin.place import FORM, TOKEN, Site, Visitor, served
+from capwasm.registry.desk import Desk
+from capwasm.review.finding import Finding, Report, Severity
+from tests.admin.conftest import POLICY, Office, office
+from tests.admin.place import FORM, TOKEN, Reply, Site, Visitor, served
 from tests.kit import guest
 
 PROGRAM = [sys.executable, "-c", "from capwasm.cli import main; main()"]
@@ -265,6 +267,58 @@ def test_refuses_a_key_that_does_not_count_and_an_approval_of_what_was_not_shown
         assert visitor.post(f"{case}/reject", {**fields, "reason": "no"}).status == 303
         rejected = visitor.get(case)
         assert rejected.status in (200, 404)
+
+
+def test_allows_an_exception_by_two_pages_and_refuses_half_of_one(tmp_path: Path) -> None:
+    made = office(tmp_path, POLICY.replace("approvals = 2", "approvals = 1"))
+    keys = {role: PrivateKey.generate() for role in ("security", "engineering")}
+    trust = made.home / "trust.toml"
+    for role, key in keys.items():
+        trust.write_text(
+            f'{trust.read_text()}[[key]]\nname = "{role}"\npublic = "{key.public.base64()}"\n'
+            f'roles = ["{role}"]\nids = ["*"]\n'
+        )
+    capsule = made.world.capsule(guest("hostile"), "[log]\n")
+    made.registry.submit(capsule, who="eve")
+    record = made.registry.show("test.guest").versions[0]
+    finding = Finding("texts.address", Severity.HIGH, "An address.", "plugin.wasm", "203.0.113.9")
+    report = Report(
+        "test.guest", "1.0.0", record.archive, "2026-01-31T00:00:00Z", 60, (), (), (finding,)
+    )
+    Desk(made.registry).scanned("test.guest", "1.0.0", report)
+    made.registry.close()
+    case = "/reviews/test.guest/1.0.0"
+    until = (dt.datetime.now(dt.UTC) + dt.timedelta(days=20)).date().isoformat()
+
+    def sign(who: str, **changed: str) -> Reply:
+        with served(made.home, key=keys[who]) as site:
+            visitor = Visitor(site)
+            visitor.sign_in()
+            page = visitor.get(case)
+            shown = re.search(r'name="shown" value="([^"]+)"', page.text)
+            assert shown is not None
+            fields = {"form": page.form, "reason": "A test server.", "shown": shown[1]}
+            fields |= {"what": "texts.address", "expires": until, **changed}
+            visitor.post(f"{case}/approve", {**fields, "seen": "yes"})  # not his to say
+            done = visitor.post(f"{case}/except", fields)
+            return done if done.status != 303 else visitor.get("/exceptions")
+
+    assert sign("security", expires="").code == "admin.request"
+    assert sign("security", expires="2020-01-01").code == "review.expiry"
+    assert sign("security", expires="2099-01-01").code == "review.expiry"
+    assert sign("security", what="other.rule").code == "review.finding"
+    assert sign("security", shown="older").code == "review.changed"
+    assert ">pending<" in sign("security").text
+    assert ">in force<" not in sign("security").text  # one person is not two
+    with served(made.home, key=made.ann) as site:
+        visitor = Visitor(site)
+        visitor.sign_in()
+        fields = {"form": visitor.form, "reason": "r"}
+        assert visitor.post(f"{case}/activate", fields).code.startswith("review.")
+        assert ">in force<" in sign("engineering").text
+        done = visitor.post(f"{case}/activate", fields)
+        assert (done.status, done.headers["location"]) == (303, "/plugins/test.guest")
+    made.close()
 
 
 # -- the command ------------------------------------------------------------------------------------
