@@ -15,7 +15,8 @@ async function look() {
   } catch {
     return;
   }
-  if (!answer.ok || (await answer.text()) === stamp) return;
+  const over = answer.status === 403;  // the session has ended
+  if (!over && (!answer.ok || (await answer.text()) === stamp)) return;
   // Nobody loses what he has typed, or the place where he reads.
   if (touched() || scrollY > 200 || document.querySelector("details[open]")) stale.hidden = false;
   else location.reload();
