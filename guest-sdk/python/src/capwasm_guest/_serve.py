@@ -12,6 +12,7 @@ import difflib
 import inspect
 import pkgutil
 import re
+import sys
 import typing
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -40,6 +41,7 @@ def exports(module: str) -> dict[str, type[Any]]:
         SetupError: it does not fit the world; all faults at once.
     """
     import_module(module)
+    _serve_urllib()
     faults: list[str] = []
     classes = {}
     for name, protocol, space in _protocols():
@@ -57,6 +59,13 @@ def exports(module: str) -> dict[str, type[Any]]:
     if faults:
         raise SetupError("\n".join(faults))
     return classes
+
+
+def _serve_urllib() -> None:
+    """Have the standard library send through the host, where it is used and the network declared."""
+    if "urllib.request" in sys.modules:
+        with contextlib.suppress(ImportError):  # plugin.toml has no [[net]]
+            import_module(f"{__package__}._urllib").install()
 
 
 def _protocols() -> Iterator[tuple[str, type[Any], ModuleType]]:

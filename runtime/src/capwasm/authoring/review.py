@@ -28,6 +28,7 @@ _SIGNS: Final = {
     "clock": {"time", "datetime", "logging"},
     "random": {"random", "secrets", "uuid", "tempfile", "os"},
     "fs": {"pathlib", "os", "io", "shutil", "open"},
+    "net": {"urllib.request"},
 }
 
 
