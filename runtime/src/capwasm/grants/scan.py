@@ -62,3 +62,8 @@ class ScanRule(Model):
             " what it tries."
         ),
     ] = False
+
+    def wants(self, scanner: str) -> bool:
+        """Whether a word of this table asks for what that scanner looks at."""
+        own = {"osv": self.osv, "licences": self.licences, "dry-run": self.dry_run}
+        return bool(own.get(scanner, scanner in self.scanners))

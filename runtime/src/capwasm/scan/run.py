@@ -11,7 +11,7 @@ import importlib.util
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from capwasm.capsule.members import SBOM
@@ -49,12 +49,18 @@ TIMEOUT: Final = Rule(
     "A scanner did not end in its time, so one side of the capsule was not looked at in full.",
     "Make what it looks at smaller, or give the scanner more time.",
 )
+SKIPPED: Final = Rule(
+    "scan.skipped",
+    Severity.MEDIUM,
+    "A scanner that the policy asks for did not look, so nobody knows what it would have found.",
+    "Have it look: its words say what it lacks.",
+)
 CUT: Final = Rule(
     "scan.cut",
     Severity.LOW,
     "More was found than a report holds; the least grave findings were left off.",
 )
-RULES: Final = (FAILED, TIMEOUT, CUT)
+RULES: Final = (FAILED, TIMEOUT, SKIPPED, CUT)
 
 
 def scan(
@@ -78,6 +84,9 @@ def scan(
         if not why_not:
             found, why_not = _bounded(scanner, subject, context, tell)
             findings += found
+        # The plugin itself may be why: it leaves out its SBOM, say, and no advisory is looked up.
+        if why_not and _is_for(scanner, subject) and context.rule.wants(scanner.name):
+            findings.append(SKIPPED.at(scanner.name, why_not))
         runs.append(ScannerRun(scanner.name, why_not))
     told = _fitting(gravest_first(findings))
     points, reasons = score(_facts(subject, context), told)
@@ -114,8 +123,12 @@ def _facts(subject: Subject, context: Context) -> Facts:
     )
 
 
+def _is_for(scanner: Scanner, subject: Subject) -> bool:
+    return subject.identity.kind in scanner.kinds
+
+
 def _why_not(scanner: Scanner, subject: Subject) -> str:
-    if subject.identity.kind not in scanner.kinds:
+    if not _is_for(scanner, subject):
         return f"it looks at {' and '.join(sorted(scanner.kinds))} plugins"
     missing = [name for name in scanner.needs if importlib.util.find_spec(name) is None]
     if missing:
@@ -129,7 +142,7 @@ class _Look(threading.Thread):
     def __init__(self, scanner: Scanner, subject: Subject, context: Context) -> None:
         super().__init__(name=f"capwasm-scan-{scanner.name}", daemon=True)
         self.scanner, self.subject, self.context = scanner, subject, context
-        self.kept: list[Finding] = []
+        self.kept: dict[str, list[Finding]] = {}
         self.counts: Counter[str] = Counter()
         self.failure: BaseException | None = None
         self.over = False
@@ -150,9 +163,15 @@ class _Look(threading.Thread):
         if type(finding) is not Finding or finding.rule not in rules:
             raise TypeError("it yielded something that is no finding of its rules")
         self.counts[finding.rule] += 1
-        if self.counts[finding.rule] <= MOST_OF_A_RULE:
-            clean = Rule(finding.rule, Severity(finding.severity), finding.message, finding.fix)
-            self.kept.append(clean.at(finding.place, finding.evidence))
+        kept = self.kept.setdefault(finding.rule, [])
+        clean = Rule(finding.rule, Severity(finding.severity), finding.message, finding.fix)
+        # The gravest are kept, whenever they come: a flood of slight ones hides none.
+        if len(kept) == MOST_OF_A_RULE:
+            least = min(range(len(kept)), key=lambda at: kept[at].severity.rank)
+            if clean.severity.rank <= kept[least].severity.rank:
+                return
+            del kept[least]
+        kept.append(clean.at(finding.place, finding.evidence))
 
 
 def _bounded(
@@ -176,7 +195,8 @@ def _bounded(
         look.over = True
         interrupt(look)
         look.join(_GRACE_SECONDS)
-    found = [*look.kept, *_more(look.counts, look.kept)]
+    found = [f for kept in [*look.kept.values()] for f in [*kept]]
+    found += _more(look.counts, look.kept)
     if late:
         message = f"{TIMEOUT.meaning[:-1]}: {scanner.seconds:g} s."
         return [*found, TIMEOUT.at(scanner.name, message=message)], ""
@@ -187,18 +207,17 @@ def _bounded(
     return found, ""
 
 
-def _more(counts: Counter[str], kept: Iterable[Finding]) -> Iterable[Finding]:
-    """One finding for those of a rule that are not told one by one, as grave as the gravest."""
-    worst: dict[str, Finding] = {}
-    for finding in kept:
-        known = worst.get(finding.rule)
-        if known is None or finding.severity.rank > known.severity.rank:
-            worst[finding.rule] = finding
-    for rule, finding in worst.items():
+def _more(counts: Counter[str], kept: Mapping[str, Sequence[Finding]]) -> Iterable[Finding]:
+    """One finding for those of a rule that are not told one by one.
+
+    It is as grave as the least of those that are, for none that was left off is graver.  Its
+    evidence is their number, so that whoever answers for it answers for no more than these.
+    """
+    for rule, found in [*kept.items()]:
         if (left := counts[rule] - MOST_OF_A_RULE) > 0:
-            yield Finding(
-                rule, finding.severity, f"{left} more of this kind.", "elsewhere", "", finding.fix
-            )
+            least = min(found, key=lambda f: f.severity.rank)
+            message = f"{left} more of this kind."
+            yield Finding(rule, least.severity, message, "elsewhere", f"{left} more", least.fix)
 
 
 def _told(failure: BaseException) -> str:
