@@ -31,6 +31,7 @@ from .threads import LOCAL, Here
 __all__ = [
     "CallOwner",
     "CallRecord",
+    "CallStats",
     "call_under_way",
     "continued",
     "current_call",
@@ -203,6 +204,25 @@ class CallRecord:
         """Keep the first failure that must end the call."""
         if self.failure is None:
             self.failure = error
+
+
+class CallStats:
+    """What a call used; filled in when it ends.
+
+    Attributes:
+        fuel: instructions (about), host work included.   seconds: wall-clock time.
+        host_calls, output_bytes, net_bytes: as counted by the call's record.
+    """
+
+    __slots__ = ("fuel", "host_calls", "net_bytes", "output_bytes", "seconds")
+
+    def __init__(self, record: CallRecord) -> None:
+        """Read the record of a call that has returned."""
+        self.fuel = record.fuel
+        self.seconds = record.seconds
+        self.host_calls = record.host_calls
+        self.output_bytes = record.output_bytes
+        self.net_bytes = record.net_bytes
 
 
 def current_call() -> CallRecord:

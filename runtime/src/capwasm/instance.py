@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
-from typing import Any, NoReturn, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias
 
-from .call import CallRecord, nest
+from .call import CallRecord, CallStats, nest
 from .capability import HostFunc
 from .engine.crossing import Boundary, EngineFault, GuestResource, HostKind
 from .engine.engine import PluginEngine
@@ -34,9 +34,11 @@ from .record.redact import printable
 from .record.tally import Tally
 from .threads import LOCAL, Here
 from .traps import classify
-from .wasi import WasiConfig
 
-__all__ = ["CallStats", "Instance", "Served", "Way"]
+if TYPE_CHECKING:
+    from .wasi import WasiConfig
+
+__all__ = ["Instance", "Served", "Way"]
 
 # What one host call costs the guest in fuel, besides the work that the host function charges.
 HOST_CALL_FUEL = 1_000
@@ -67,25 +69,6 @@ class Served(Protocol):
 
     def close(self) -> None:
         """Let go of all power."""
-
-
-class CallStats:
-    """What a call used; filled in when it ends.
-
-    Attributes:
-        fuel: instructions (about), host work included.   seconds: wall-clock time.
-        host_calls, output_bytes, net_bytes: as counted by the call's record.
-    """
-
-    __slots__ = ("fuel", "host_calls", "net_bytes", "output_bytes", "seconds")
-
-    def __init__(self, record: CallRecord) -> None:
-        """Read the record of a call that has returned."""
-        self.fuel = record.fuel
-        self.seconds = record.seconds
-        self.host_calls = record.host_calls
-        self.output_bytes = record.output_bytes
-        self.net_bytes = record.net_bytes
 
 
 class Way:

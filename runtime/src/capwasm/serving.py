@@ -85,7 +85,7 @@ class Serving:
     def __init__(self, terms: Terms) -> None:
         """Nothing is opened yet."""
         self._terms = terms
-        self._config = terms.wasi
+        self._config: WasiConfig | None = None
         self._ctx: OpenContext | None = None
         self._closed = False
 
@@ -173,7 +173,7 @@ class Serving:
         if self._wasi is None:
             net = self._terms.declared.get("net")
             way = None if net is None else partial(self.state, net)
-            self._wasi = WasiServer(ctx, self._config, way)
+            self._wasi = WasiServer(ctx, self._config or self._terms.wasi, way)
         return self._wasi
 
     def close(self) -> None:
