@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +12,8 @@ from capwasm.capsule.artifact import read_artifact
 from capwasm.capsule.keys import PrivateKey
 from capwasm.capsule.pack import sign_capsule
 from capwasm.capsule.trust import TrustedKey, TrustStore
-from tests.review.hall import ID, PAINTS, Hall, capsule, code_of, trust_of
+from capwasm.review.finding import Finding, ScannerRun
+from tests.review.hall import ID, PAINTS, Hall, capsule, code_of, finding, report_of, trust_of
 
 PAST = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -38,3 +40,20 @@ def test_refuses_the_review_of_who_signed_it_with_a_key_that_counts_no_more(
     hall.approve("bob")
     hall.activate()
     assert hall.loads() == ""
+
+
+def test_refuses_a_scan_that_looks_at_less_than_the_one_before(hall: Hall) -> None:
+    """Else whoever scans once more, without the dry run, forgets what that found."""
+    hall.submit()
+
+    def scanned(skipped: str, *found: Finding) -> str:
+        looked = ScannerRun("dry-run", skipped), ScannerRun("elf", "it looks at native plugins")
+        report = dataclasses.replace(report_of(hall.registry, findings=found), scanners=looked)
+        return code_of(hall.desk.scanned, ID, "1.0.0", report)
+
+    assert scanned("nobody wants a dry run") == ""
+    assert scanned("", finding()) == ""
+    assert scanned("nobody wants a dry run") == "review.weaker"
+    assert code_of(hall.activate) == "review.blocked"
+    assert scanned("") == ""
+    hall.activate()

@@ -152,6 +152,7 @@ CODES: dict[str, str] = {
     "review.key": "The key may not say this of this plugin.",
     "review.twice": "The same person has said this already.",
     "review.changed": "The version or its scan is not what the reviewer was shown.",
+    "review.weaker": "A scanner did not look that did in the scan before.",
     "review.finding": "The newest scan has no such finding.",
     "review.expiry": "A security exception's time is past, or later than policy allows.",
     "repository.unavailable": "A plugin repository can't be reached, or its answer can't be used.",

@@ -124,13 +124,18 @@ class Desk:
 
         Raises:
             RegistryError: `registry.unknown`; `review.record`: the report is about something else,
-                or malformed; as `Registry.install`.
+                or malformed; `review.weaker`: a scanner did not look that did in the scan before;
+                as `Registry.install`.
             PolicyError: the home's own key can't be read or made.
             AuditError: it can't be recorded, and so did not happen.
         """
         key = self._registry.own_key()
-        said = {"report": report}
-        return self._say(RecordKind.SCAN, plugin_id, version, key, "", lambda *_: said, "scanned")
+
+        def say(now: Standing, _matter: Matter) -> dict[str, Any]:
+            _refuse_weaker(now.report, report, plugin_id)
+            return {"report": report}
+
+        return self._say(RecordKind.SCAN, plugin_id, version, key, "", say, "scanned")
 
     def approve(
         self,
@@ -403,6 +408,23 @@ def _refuse_unseen(seen: str | None, matter: Matter, now: Standing, plugin_id: s
             code="review.changed",
             context=plugin_id,
             faults=[Fault("--seen", "look again", f"capwasm review {plugin_id}")],
+        )
+
+
+def _refuse_weaker(before: Report | None, made: Report, plugin_id: str) -> None:
+    """Refuse a scan that looked at less: what the one before it found would be forgotten."""
+    looked = {run.name for run in before.scanners if not run.skipped} if before else set()
+    faults = [
+        Fault(run.name, f"it looked before, and now: {run.skipped}")
+        for run in made.scanners
+        if run.skipped and run.name in looked
+    ]
+    if faults:
+        raise RegistryError(
+            "the scan on record looked at more than this one",
+            code="review.weaker",
+            context=plugin_id,
+            faults=faults,
         )
 
 
