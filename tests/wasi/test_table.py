@@ -125,15 +125,7 @@ def test_refuses_exactly_sockets_and_links() -> None:
         f"wasi:filesystem/types.[method]descriptor.{name}-at"
         for name in ("link", "readlink", "symlink")
     }
-    # Nobody answers requests here.
-    incoming = {
-        f"{interface}.{name}"
-        for interface, (functions, _) in facts().items()
-        for name in functions
-        if re.search(r"\b(incoming-request|outgoing-response|response-outparam)\b", name)
-    }
-    assert len(incoming) == 12
-    assert refused == sockets - harmless | links | incoming
+    assert refused == sockets - harmless | links
 
 
 def test_allows_only_functions_that_take_what_their_signature_says() -> None:

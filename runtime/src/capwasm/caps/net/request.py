@@ -17,6 +17,7 @@ __all__ = [
     "Prepared",
     "Redirects",
     "RequestSpec",
+    "checked_headers",
     "is_forbidden",
     "is_header",
     "is_well_formed",
@@ -125,7 +126,7 @@ def prepare(spec: RequestSpec) -> Prepared:
     return Prepared(
         spec.method,
         url,
-        _headers(spec.headers),
+        checked_headers(spec.headers),
         None if spec.body is None else bytes(spec.body),
         _timeout(spec.timeout_ms),
         spec.redirects,
@@ -149,7 +150,12 @@ def is_forbidden(name: str) -> bool:
     return low in _FORBIDDEN or low.startswith("proxy-")
 
 
-def _headers(pairs: Sequence[tuple[str, str]]) -> Headers:
+def checked_headers(pairs: Sequence[tuple[str, str]]) -> Headers:
+    """Headers that a guest wants to send, or trailers, as far as they are left to it.
+
+    Raises:
+        CapError: `invalid`, `denied` for one that is the host's own, or `too-large`.
+    """
     if len(pairs) > MAX_HEADERS:
         raise refusal("too-large", "headers", f"more than {MAX_HEADERS} headers")
     out: list[tuple[str, str]] = []

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from capwasm.caps.net.hop import Hop
+from capwasm.caps.net.message import encoded
 from capwasm.caps.net.refusal import refusal
+from capwasm.caps.net.request import checked_headers
 from capwasm.caps.net.watch import Watch
 from capwasm.errors import CapError, GuestTrap
 from capwasm.handles import Handle, Lease
@@ -26,7 +28,7 @@ __all__ = ["BodyStream", "OutgoingBody", "Upload"]
 
 HELD: Final = 64 * 1024
 """Bytes after which a request that is under way goes out in chunks."""
-AHEAD: Final = 1024 * 1024
+AHEAD: Final = 256 * 1024
 """Bytes that may be written before the request is handed over."""
 
 Trailers = Sequence[tuple[bytes, bytes]]
@@ -222,11 +224,10 @@ class OutgoingBody(Handle):
         """
         if body._stream is not None and body._stream.held:
             raise GuestTrap("the plugin finished a body whose stream it still holds")
-        pairs = [(n.encode(), v) for n, v in trailers.pairs] if trailers else []
+        pairs = [(n, v.decode("latin-1")) for n, v in trailers.pairs] if trailers else []
         try:
-            if any(n.lower() == b"content-length" for n, _ in pairs):
-                raise refusal("denied", "forbidden-header", "content-length is no trailer")
-            body._upload.finish(pairs)
+            # Checked again: an origin's own fields may be handed back.
+            body._upload.finish(encoded(checked_headers(pairs)))
         except CapError as exc:
             body._upload.drop()
             return failed(exc)
