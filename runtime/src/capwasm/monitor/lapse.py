@@ -10,12 +10,13 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Final
 
 from capwasm.capability import Capability
 from capwasm.capsule.trust import TrustStore, utc_now
 from capwasm.capsule.verify import VerifiedArtifact
+from capwasm.errors import Fault, PolicyError, RegistryError
 from capwasm.grants.manifest import Manifest
 from capwasm.grants.review import ReviewRule
 from capwasm.plugin import Plugin
@@ -24,6 +25,8 @@ from capwasm.registry.shelf import Shelf
 from capwasm.review.rules import Matter, Standing
 
 __all__ = ["Lapses"]
+
+_NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
 class Lapses:
@@ -51,7 +54,7 @@ class Lapses:
         self._lock = threading.Lock()
         self._running: dict[Plugin, Matter] = {}
         self._seen: tuple[object, TrustStore | None] | None = None
-        self._next: datetime | None = None
+        self._until: dict[Plugin, datetime] = {}
 
     def matter(self, artifact: VerifiedArtifact, manifest: Manifest) -> Matter:
         """A capsule that is to be loaded."""
@@ -82,12 +85,25 @@ class Lapses:
         """What runs and may not any more; quick as long as nothing has changed.
 
         Raises:
-            RegistryError, PolicyError: it can't be told.  What runs runs on, and no load is let by.
+            RegistryError, PolicyError: it can't be told.  What runs runs on, until the time at which
+                its last answer ends, and no load is let by.
         """
-        registry, reviews = self._registry, self._reviews
-        if registry is None or not self._running:
+        if self._registry is None or not self._running:
             return []
-        now = reviews.now()
+        now = self._reviews.now()
+        try:
+            return self._asked(self._registry, now)
+        except (RegistryError, PolicyError) as exc:
+            why = f"what let it serve has ended, and nothing newer can be read: {exc.message}"
+            over = Standing(ok=False, needs=(Fault("", why),), code="review.lapsed")
+            with self._lock:
+                late = [p for p in self._running if p in self._until and self._until[p] <= now]
+            if not late:
+                raise
+            return [(plugin, over) for plugin in late]
+
+    def _asked(self, registry: Shelf, now: datetime) -> list[tuple[Plugin, Standing]]:
+        reviews = self._reviews
         seen = registry.stamp(), reviews.today() if reviews.rule.required else None
         with self._lock:
             before, running = self._seen, list(self._running.items())
@@ -96,7 +112,7 @@ class Lapses:
             before is not None
             and before[0] == seen[0]
             and before[1] is seen[1]
-            and (self._next is None or now < self._next)
+            and now < min(self._until.values(), default=_NEVER)
         ):
             return []
         try:
@@ -104,7 +120,7 @@ class Lapses:
         except BaseException:
             self._seen = None  # asked again at the next look
             raise
-        self._next = min((s.until for _, s in found if s.until is not None), default=None)
+        self._until = {plugin: s.until for plugin, s in found if s.until is not None}
         return [(plugin, standing) for plugin, standing in found if not standing.ok]
 
     def _standing(self, matter: Matter) -> Standing:
