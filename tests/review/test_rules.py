@@ -147,7 +147,6 @@ def test_allows_what_a_reviewer_approved() -> None:
         ((scan(key="ann"), ANN), "review.unscanned"),
         ((CLEAN, approval("ann", when=NOW + timedelta(hours=1))), "review.missing"),
     ],
-    ids=str,
 )
 def test_refuses_what_lacks_a_word(records: tuple[Record, ...], code: str) -> None:
     found = judge(*records)

@@ -81,7 +81,6 @@ def pages(log: Path, query: Query, **how: int) -> Iterator[dict[str, Any]]:
         Query(text="true"),
         Query(text="nowhere"),
     ],
-    ids=lambda q: str(q)[5:],
 )
 def test_allows_just_what_was_asked_for_in_pages_of_any_size(
     log: Path, query: Query, how: dict[str, int]
