@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import tempfile
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,13 @@ def test_allows_bodies_to_stream_both_ways(world: World, origin: Origin) -> None
     errands = load(world, origin, guest("courier")).exports.errands
     where = f"127.0.0.1:{origin.port}"
 
-    assert errands.download(where, "/v1/big").unwrap() == (24 * MIB, 24 * 256 * 7)
+    tracemalloc.start()
+    try:
+        assert errands.download(where, "/v1/big").unwrap() == (24 * MIB, 24 * 256 * 7)
+        # The listener's own pieces, of 1 MiB, are in it.
+        assert tracemalloc.get_traced_memory()[1] < 8 * MIB
+    finally:
+        tracemalloc.stop()
     assert errands.upload(where, "/v1/up", 8 * MIB).unwrap() == (200, b"%d" % (8 * MIB))
 
 
