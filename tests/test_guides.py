@@ -87,7 +87,7 @@ def test_the_blocks_are_of_kinds_that_are_run() -> None:
         text = (DOCS / f"guide-{guide}.md").read_text(encoding="utf-8")
         assert {kind for kind, _ in blocks(guide)} <= {"python", "toml", "sh"}
         assert len(blocks(guide)) == text.count("\n```\n") > 0
-        assert len(text.splitlines()) <= 240
+        assert len(text.splitlines()) <= 250
 
 
 @pytest.mark.parametrize("guide", GUIDES)

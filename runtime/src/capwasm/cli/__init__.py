@@ -63,6 +63,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "call": ("call", "Load a capsule and call one of its functions."),
     "learn": ("learn", "Run a plugin where it can do no harm, and propose its manifest."),
     "serve": ("serve", "Serve the admin page: reviews, plugins, the audit, the policy."),
+    "serve-plugin": ("serve_plugin", "Hand HTTP requests to a plugin that answers them."),
     "top": ("top", "Show what plugins do right now."),
     "audit": ("audit", "Read and verify the audit log."),
     "osv": ("osv", "Keep the mirror of advisories that scans look in."),

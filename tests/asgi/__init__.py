@@ -1,0 +1,1 @@
+"""Plugins that answer requests, as ASGI applications."""
