@@ -232,7 +232,7 @@ def test_refuses_to_sign_without_a_key_and_allows_what_needs_none(tmp_path: Path
         assert visitor.post("/plugins/test.nobody/kill", more).code == "registry.unknown"
         assert visitor.post(f"{case}/revoke", more).code == "admin.request"
         assert visitor.post(f"{case}/revoke", {**more, "sure": "yes"}).status == 303
-        assert visitor.post("/plugins/test.guest/resume", more).code == "registry.unknown"
+        assert visitor.post("/plugins/test.guest/resume", more).code == "registry.state"
     steps = made.registry.history("test.guest")[-4:]
     assert [(s.action, s.mark.who, s.mark.why) for s in steps] == [
         (action, "olga", "r") for action in ("kill", "suspend", "activate", "revoke")
@@ -313,8 +313,12 @@ def test_allows_an_exception_by_two_pages_and_refuses_half_of_one(tmp_path: Path
     with served(made.home, key=made.ann) as site:
         visitor = Visitor(site)
         visitor.sign_in()
-        fields = {"form": visitor.form, "reason": "r"}
-        assert visitor.post(f"{case}/activate", fields).code.startswith("review.")
+        shown = re.search(r'name="shown" value="([^"]+)"', visitor.get(case).text)
+        assert shown is not None
+        fields = {"form": visitor.form, "reason": "r", "shown": shown[1]}
+        refused = visitor.post(f"{case}/activate", fields).code
+        assert refused.startswith("review.")
+        assert refused != "review.changed"
         assert ">in force<" in sign("engineering").text
         done = visitor.post(f"{case}/activate", fields)
         assert (done.status, done.headers["location"]) == (303, "/plugins/test.guest")

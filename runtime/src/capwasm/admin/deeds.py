@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from capwasm.errors import AdminError, RegistryError
 from capwasm.registry.desk import Desk
-from capwasm.registry.model import Outcome
+from capwasm.registry.model import Outcome, State
 from capwasm.registry.registry import Registry
 
 from .asking import Ask, Go
@@ -54,10 +54,15 @@ def reject(ask: Ask) -> Go:
 
 
 def activate(ask: Ask) -> Go:
-    """Have a version serve."""
+    """Have exactly what the page showed serve: it counts as seen by a person."""
     reason = ask.form.reason()
     id_, version = ask.words["id"], ask.words["version"]
-    ask.office.act(lambda registry, who: registry.activate(id_, version, who=who, why=reason))
+
+    def deed(registry: Registry, who: str) -> Outcome:
+        _unchanged(ask, Desk(registry))
+        return registry.activate(id_, version, who=who, why=reason)
+
+    ask.office.act(deed)
     return Go(_plugin(ask), f"{_name(ask)} serves now.")
 
 
@@ -102,9 +107,16 @@ def suspend(ask: Ask) -> Go:
 
 
 def resume(ask: Ask) -> Go:
-    """Have a plugin serve again that was suspended."""
+    """Have the version serve again that was suspended, and not one that waits to be looked at."""
     id_, reason = ask.words["id"], ask.form.reason()
-    ask.office.act(lambda registry, who: registry.activate(id_, who=who, why=reason))
+
+    def deed(registry: Registry, who: str) -> Outcome:
+        found = registry.show(id_)
+        if found.state is not State.SUSPENDED:
+            raise RegistryError("it is not suspended", code="registry.state", context=id_)
+        return registry.activate(id_, found.serving, who=who, why=reason)
+
+    ask.office.act(deed)
     return Go(_plugin(ask), f"{id_} serves again.")
 
 
