@@ -69,6 +69,7 @@ def test_refuses_headers_that_act_on_more_than_the_answer(plugin: Plugin) -> Non
     assert allowed["x-sendfile"] == "/etc/passwd"
 
 
+@pytest.mark.case("NET-18", "NET-19")
 @pytest.mark.parametrize(
     ("query", "outcome"),
     [
@@ -161,6 +162,7 @@ def test_refuses_a_second_answer(load: Load) -> None:
     assert [e["reason"] for e in load_events("crash")] == ["guest.trap"]
 
 
+@pytest.mark.case("RES-04")
 def test_refuses_more_time_than_a_call_has(load: Load) -> None:
     plugin = load({"wall-ms": 300, "fuel": 10**11})
     app = PluginApp(plugin)
@@ -252,6 +254,7 @@ def test_refuses_requests_that_are_too_large(plugin: Plugin) -> None:
     assert ask(app, headers=[(b"x", b"1" * 100)]).status == 431
 
 
+@pytest.mark.case("NET-18")
 @pytest.mark.parametrize(
     "over",
     [

@@ -8,6 +8,8 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from capwasm.asgi import Bounds, PluginApp
 
 from .clients import head, read_all, serving
@@ -63,6 +65,7 @@ def test_allows_a_plugin_that_reads_slowly_and_holds_its_client_back(load: Load)
         assert sent < 30_000_000  # what sockets hold, and 64 KiB each tenth of a second
 
 
+@pytest.mark.case("NET-23")
 def test_refuses_a_body_that_comes_too_slowly(load: Load) -> None:
     app = PluginApp(load({"wall-ms": 600}))
     with serving(app) as connect:
