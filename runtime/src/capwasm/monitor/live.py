@@ -103,7 +103,7 @@ class Live:
         if "broken" in record or when is None or not isinstance(kind, str):
             self.broken += 1
             return
-        self.newest = max(self.newest, when)
+        self.newest = when  # the log is in order: if this is earlier, a clock was set back
         if kind == "runtime.start":
             for known in self._plugins.values():
                 known.state = known.why = ""
@@ -145,10 +145,8 @@ class Live:
         second = int(when)
         cells = plugin.cells
         if second not in cells:
-            for old in [s for s in cells if s <= self.newest - self.window]:
-                del cells[old]
-        if second <= self.newest - self.window:
-            return _Cell()  # too old to be told of
+            for other in [s for s in cells if abs(s - second) >= self.window]:
+                del cells[other]
         return cells.setdefault(second, _Cell())
 
     def _call(self, cell: _Cell, verdict: object, reason: str, details: dict[str, Any]) -> None:

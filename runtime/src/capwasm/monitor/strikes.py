@@ -220,7 +220,13 @@ class Strikes:
         """Write down what was counted, and see what it comes to."""
         rule, now = self._rule, int(self._now())
         if case.points:
-            total = self.docket.add(plugin_id, case.points, now, 60 * rule.minutes)
+            try:
+                total = self.docket.add(plugin_id, case.points, now, 60 * rule.minutes)
+            except CapwasmError:
+                # Tried again, unless what was counted here is too much by itself.
+                total = self.standing.get(plugin_id, 0) + case.points
+                if not (case.grave or 0 < rule.suspend <= total):
+                    raise
             case.points = 0
             self.standing[plugin_id] = total
             case.over = ""
@@ -260,7 +266,10 @@ class Strikes:
         rule = self._rule
         if not rule.evict_after:
             return False
-        ends = self.docket.ends(plugin_id)
+        try:
+            ends = self.docket.ends(plugin_id)
+        except CapwasmError:
+            return False  # nobody is ended for good by what can't be read
         return 1 + sum(e.at > now - rule.evict_days * _DAY for e in ends) >= rule.evict_after
 
     def _in_registry(self, plugin_id: str, version: str, why: str, *, revoke: bool) -> bool | None:

@@ -10,11 +10,21 @@ instance are replaced, or not, when it is made.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.trace import SpanKind, Status, StatusCode, get_current_span
+from opentelemetry.context import attach, detach
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    SpanKind,
+    Status,
+    StatusCode,
+    get_current_span,
+    set_span_in_context,
+)
 
 from capwasm.capability import HostFunc
 from capwasm.errors import CapError, CapwasmError
@@ -31,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MOST_CHILDREN", "Traces"]
 
+LOGGER: Final = logging.getLogger("capwasm.traces")
 MOST_CHILDREN: Final = 128
 """The host calls of one call that become spans; the number of all is on the call's own."""
 
@@ -84,16 +95,15 @@ class Traces:
         ) -> Any:
             if record.function == _START and not get_current_span().is_recording():
                 return enter(here, record, run, args, tally)  # made ahead, for nobody yet
-            with tracer.start_as_current_span(
+            with _current(
+                tracer,
                 f"{plugin} {record.function}",
-                kind=SpanKind.INTERNAL,
-                attributes={
+                SpanKind.INTERNAL,
+                {
                     "capwasm.plugin": plugin,
                     "capwasm.plugin.version": version,
                     "capwasm.function": record.function,
                 },
-                record_exception=False,
-                set_status_on_exception=False,
             ) as span:
                 try:
                     return enter(here, record, run, args, tally)
@@ -125,13 +135,8 @@ class Traces:
                 return function(*args)
             if not get_current_span().is_recording():
                 return function(*args)
-            with tracer.start_as_current_span(
-                title,
-                kind=SpanKind.CLIENT,
-                attributes={"capwasm.interface": interface},
-                record_exception=False,
-                set_status_on_exception=False,
-            ) as span:
+            about = {"capwasm.interface": interface}
+            with _current(tracer, title, SpanKind.CLIENT, about) as span:
                 outer, mine.span = mine.span, span
                 try:
                     return function(*args)
@@ -185,6 +190,28 @@ class _Told:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._served, name)
+
+
+@contextlib.contextmanager
+def _current(
+    tracer: Tracer, title: str, kind: SpanKind, about: Mapping[str, str]
+) -> Iterator[Span]:
+    """A span that is current within.  What the embedder's provider raises is nobody's failed call."""
+    try:
+        span = tracer.start_span(title, kind=kind, attributes=about)
+    except Exception as exc:  # noqa: BLE001  a sampler's or a processor's
+        LOGGER.warning("a span could not be begun: %s", type(exc).__name__)
+        yield INVALID_SPAN
+        return
+    token = attach(set_span_in_context(span))
+    try:
+        yield span
+    finally:
+        detach(token)
+        try:
+            span.end()
+        except Exception as exc:  # noqa: BLE001  a processor's
+            LOGGER.warning("a span could not be ended: %s", type(exc).__name__)
 
 
 def _failed(span: Span, error: BaseException) -> None:
