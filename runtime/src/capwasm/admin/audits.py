@@ -106,7 +106,10 @@ def _briefly(text: str) -> str:
 def _flat(value: object) -> str:
     if isinstance(value, list) and all(isinstance(v, str) for v in value):
         return ", ".join(value)
-    return value if isinstance(value, str) else json.dumps(value)
+    try:
+        return value if isinstance(value, str) else json.dumps(value)
+    except RecursionError:
+        return "[nested too deeply]"
 
 
 def record(ask: Ask) -> Page:

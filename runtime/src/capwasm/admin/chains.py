@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +13,6 @@ from capwasm.capsule.keys import PublicKey
 from capwasm.errors import AuditError
 from capwasm.record._read import segments
 from capwasm.record.audit import Report, verify_log
-from capwasm.record.sinks import read_mark
 
 __all__ = ["Chain", "Chains"]
 
@@ -28,7 +28,7 @@ class Chain:
     Attributes:
         log: `runtime` or `commands`.
         report: of the last check; None if there was none.   when: it was.
-        problem: why there is nothing to check, or empty.
+        problem: why nothing was checked, or empty.   damaged: whether that is no innocent reason.
         signed: whether its anchors were held against the home's own key.
     """
 
@@ -37,12 +37,13 @@ class Chain:
     when: datetime | None = None
     problem: str = ""
     signed: bool = False
+    damaged: bool = False
 
     @property
     def word(self) -> str:
         """`intact`, `broken`, `not checked`, `no log`."""
         if self.report is None:
-            return "no log" if self.problem else "not checked"
+            return "broken" if self.damaged else "no log" if self.problem else "not checked"
         return "intact" if self.report.ok else "broken"
 
 
@@ -66,7 +67,8 @@ class Chains:
     def look(self, log: str, key: PublicKey | None, now: datetime, *, check: bool = False) -> Chain:
         """What is known of a log's chain.
 
-        A small log is checked at once, unless it was a moment ago; a large one when asked to.
+        A small log is checked at once, unless it was a moment ago or no file has changed since; a
+        large one when asked to.
 
         Args:
             log: its name.
@@ -77,24 +79,35 @@ class Chains:
         directory = self._places[log]
         try:
             files = segments(directory)
-            size = sum(path.stat().st_size for _, path in files)
-        except OSError:
-            files, size = [], 0
+        except FileNotFoundError:
+            files = []
+        except OSError as exc:
+            return Chain(log, problem=f"it can't be read: {exc.strerror}", damaged=True)
         if not files:
+            if os.path.lexists(directory / "head.json"):
+                return Chain(log, problem="its records are gone", damaged=True)
             return Chain(log, problem="nothing was recorded yet")
-        mark = read_mark(directory)
+        stamps = tuple(_stamp(path) for path in (directory / "head.json", *(p for _, p in files)))
+        size = sum(size for _, _, size, _ in stamps)
         with self._lock:
             before, known = self._known.get(log, (None, Chain(log)))
             age = None if known.when is None else (now - known.when).total_seconds()
-            same = mark is not None and before == mark.head and age is not None
-            if not check and (
-                size > SMALL or (age is not None and age < FRESH_SECONDS) or (same and known.when)
-            ):
+            fresh = age is not None and age >= 0 and (age < FRESH_SECONDS or before == stamps)
+            if not check and (size > SMALL or fresh):
                 return known
             try:
                 report = verify_log(directory, keys=[] if key is None else [key])
             except AuditError as exc:
-                return Chain(log, problem=exc.message)
+                return Chain(log, problem=exc.message, damaged=True)
             made = Chain(log, report, now, signed=key is not None)
-            self._known[log] = (mark.head if mark else None, made)
+            self._known[log] = (stamps, made)
             return made
+
+
+def _stamp(path: Path) -> tuple[str, int, int, int]:
+    """Differs once a file was touched by anybody: nobody can set a ctime back."""
+    try:
+        info = path.lstat()
+    except OSError:  # pruned just now
+        return path.name, 0, 0, 0
+    return path.name, info.st_ino, info.st_size, info.st_ctime_ns

@@ -22,7 +22,8 @@ __all__ = ["RANGES", "Counts"]
 
 HOURS: Final = 7 * 24
 MAX_PLUGINS: Final = 500
-MAX_RECORDS: Final = 10_000
+MAX_ROUNDS: Final = 10
+PER_ROUND: Final = 1_000
 OTHER: Final = "(others)"
 RANGES: Final = {"day": ("the last 24 hours", 24, 1, 4), "week": ("the last 7 days", HOURS, 6, 4)}
 """Word -> what it is called, its hours, the hours of one bar, the bars from one mark to the next."""
@@ -74,15 +75,15 @@ class Counts:
     def _read(self, now: datetime) -> None:
         records: list[dict[str, Any]] = []
         query, before = Query(since=moment(f"{HOURS}h", now)), None
-        while len(records) < MAX_RECORDS:
+        for _ in range(MAX_ROUNDS):
             try:
-                found = search(self._directory, query, limit=1_000, before=before)
+                found = search(self._directory, query, limit=PER_ROUND, before=before)
             except AuditError:  # there is none, or not yet
                 return
             records += [r for r in found.records if _number(r.get("seq")) > self._seen]
             before = found.next
-            oldest = min((_number(r.get("seq")) for r in found.records), default=0)
-            if before is None or oldest <= self._seen:
+            known = [_number(r["seq"]) for r in found.records if "seq" in r]  # not what is broken
+            if before is None or (known and min(known) <= self._seen):
                 break
         else:
             self.partial = True

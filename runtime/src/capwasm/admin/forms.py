@@ -114,6 +114,8 @@ class Fields:
             return None
         try:
             found = date.fromisoformat(text)
+            if found == date.max:  # no day follows it
+                raise ValueError
         except ValueError:
             raise AdminError(f"{name}: not a date such as 2027-01-31") from None
         return datetime(found.year, found.month, found.day, tzinfo=UTC)

@@ -130,7 +130,10 @@ def _when(text: str | datetime | None) -> str | Markup:
             return text
     else:
         when = text
-    when = when.astimezone(UTC)
+    try:
+        when = when.astimezone(UTC)
+    except OverflowError:
+        return str(text)
     shape = Markup('<time datetime="{0:%Y-%m-%dT%H:%M:%SZ}">{0:%Y-%m-%d %H:%M} UTC</time>')
     return shape.format(when)
 
