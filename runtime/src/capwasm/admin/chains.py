@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from dataclasses import dataclass
 from datetime import datetime
@@ -84,7 +83,7 @@ class Chains:
         except OSError as exc:
             return Chain(log, problem=f"it can't be read: {exc.strerror}", damaged=True)
         if not files:
-            if os.path.lexists(directory / "head.json"):
+            if (directory / "head.json").exists() or (directory / "head.json").is_symlink():
                 return Chain(log, problem="its records are gone", damaged=True)
             return Chain(log, problem="nothing was recorded yet")
         stamps = tuple(_stamp(path) for path in (directory / "head.json", *(p for _, p in files)))

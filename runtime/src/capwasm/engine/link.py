@@ -228,9 +228,9 @@ def _define(
     kinds: dict[ResourceId, HostKind] = {}
     for wanted, offer in chosen:
         for name, identity in wanted.resources:
-            if identity.interface == wanted.name and identity.imported:
-                if identity not in kinds:  # an alias, as `headers` is one of `fields`
-                    kinds[identity] = HostKind(next(_KIND_NUMBERS), offer.resources[name])
+            own = identity.interface == wanted.name and identity.imported
+            if own and identity not in kinds:  # else an alias, as `headers` is one of `fields`
+                kinds[identity] = HostKind(next(_KIND_NUMBERS), offer.resources[name])
     plans = Plans(types, lane=lane)
     slots: list[tuple[str, str]] = []
     numbers: dict[tuple[str, str], int] = {}

@@ -46,7 +46,9 @@ class ScanRule(Model):
     ] = ""
     osv_days: Annotated[
         int,
-        Field(ge=1, le=3650, description="Days since its newest record; an older mirror is told of."),
+        Field(
+            ge=1, le=3650, description="Days since its newest record; an older mirror is told of."
+        ),
     ] = 30
     licences: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=64), AfterValidator(shown_text)], ...],
