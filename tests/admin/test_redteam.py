@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.requests import Request
 
 from capwasm.admin import audits, render
 from capwasm.admin.chains import Chains
@@ -176,3 +178,20 @@ def test_refuses_to_fall_over_nested_details() -> None:
         deep = [deep]
 
     assert audits._row({"details": {"deep": deep}})["details"]
+
+
+# -- what a stranger can cost -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text", ['a="' + "\\" * 15_000 + '"', 'a="' + '\\"' * 7_500 + '"', "a=b;" * 3_800]
+)
+def test_refuses_to_read_a_cookie_slower_than_it_is_sent(visitor: Visitor, text: str) -> None:
+    cookies = "; ".join(f"{n}={v}" for n, v in visitor.cookies.items())
+    request = Request({"type": "http", "headers": [(b"cookie", f"{text}; {cookies}".encode())]})
+    (name,) = (n for n in visitor.cookies if n.endswith("session"))
+    page = visitor.site.page
+    began = time.process_time()
+    for _ in range(20):  # a square of its length would take seconds
+        assert page._cookie(request, name) == visitor.cookies[name]
+    assert time.process_time() - began < 1

@@ -282,20 +282,22 @@ class Follow:
         Raises:
             AuditError: the log is gone.
         """
-        with open_segment(self._path) as file:
-            file.seek(self._at)
-            data = file.read(4 * MAX_LINE)
-        whole = data[: data.rfind(b"\n") + 1]
-        if not whole and len(data) >= MAX_LINE:  # no record, and it never will be
-            whole = data
-        self._at += len(whole)
-        if whole:
-            return [record_of(line + b"\n") for line in whole.removesuffix(b"\n").split(b"\n")]
-        after = [f for f in segments_of(self._directory) if f[0] > self._number]
-        if after and self._path.stat().st_size == self._at:
+        while True:
+            # Looked for first: a segment that another follows grows no more.
+            after = [f for f in segments_of(self._directory) if f[0] > self._number]
+            with open_segment(self._path) as file:
+                file.seek(self._at)
+                data = file.read(4 * MAX_LINE)
+            whole = data[: data.rfind(b"\n") + 1]
+            if not whole and len(data) >= MAX_LINE:  # no record, and it never will be
+                whole = data
+            self._at += len(whole)
+            if whole:
+                lines = whole.removesuffix(b"\n").split(b"\n")
+                return [record_of(line + b"\n") for line in lines]
+            if data or not after:
+                return []
             (self._number, self._path), self._at = after[0], 0
-            return self.new()
-        return []
 
 
 def tail(
