@@ -133,6 +133,7 @@ class Operator:
         instance: str,
         grants: str,
         kind: Kind = "component",
+        tables: str = "",
     ) -> bytes:
         """A signed capsule, to all of which the operator has consented.
 
@@ -143,8 +144,9 @@ class Operator:
             instance: as in a manifest.
             grants: a key of `GRANTS`.
             kind: of code.
+            tables: more that it asks; the policy must allow it, too.
         """
-        manifest = _HEAD.format(name=name, instance=instance, kind=kind) + GRANTS[grants]
+        manifest = _HEAD.format(name=name, instance=instance, kind=kind) + GRANTS[grants] + tables
         file = "plugin.wasm" if kind == "component" else library_name(this_triple())
         packed = pack({"plugin.toml": manifest.encode(), file: code})
         capsule = capwasm.sign_capsule(capwasm.read_artifact(packed), self._key)
