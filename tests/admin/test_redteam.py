@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import socket
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from capwasm.admin import audits, render
+from capwasm.admin import audits, render, server
 from capwasm.admin.chains import Chains
 from capwasm.admin.counts import Counts
 from capwasm.events import DENIED, Event
@@ -20,7 +22,7 @@ from capwasm.record.audit import AuditLog
 from capwasm.record.redact import Redactor
 from capwasm.registry.model import State
 from tests.admin.conftest import Office, office
-from tests.admin.place import Reply, Visitor, served
+from tests.admin.place import Reply, Site, Visitor, served
 from tests.kit import guest
 
 PLUGIN = "test.guest"
@@ -195,3 +197,18 @@ def test_refuses_to_read_a_cookie_slower_than_it_is_sent(visitor: Visitor, text:
     for _ in range(20):  # a square of its length would take seconds
         assert page._cookie(request, name) == visitor.cookies[name]
     assert time.process_time() - began < 1
+
+
+def test_refuses_to_wait_for_who_asks_and_never_reads(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "HEAD_SECONDS", 0.5)
+    ask = f"GET /static/style.css HTTP/1.1\r\nHost: {site.host}\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", site.port), timeout=20) as line:
+        line.sendall(ask * 700)
+        time.sleep(2.0)
+        found = b""
+        with contextlib.suppress(ConnectionResetError):
+            while part := line.recv(1 << 20):
+                found += part
+    assert found.count(b"HTTP/1.1 200") < 650

@@ -205,7 +205,7 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(H11Protocol):
-    """Lets go of who does not send a whole head in time, which the server itself does not."""
+    """Lets go of who does not send a whole head in time, or does not read; the server itself does not."""
 
     _deadline: asyncio.TimerHandle | None = None
 
@@ -226,8 +226,12 @@ class _Protocol(H11Protocol):
 
     def _late(self) -> None:
         cycle: RequestResponseCycle | None = self.cycle  # None until the first head is whole
-        if cycle is None or cycle.response_complete:
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()  # to close it would wait until all is read
+        elif cycle is None or cycle.response_complete:
             self.transport.close()
+        else:
+            self._deadline = self.loop.call_later(HEAD_SECONDS, self._late)
 
 
 def write_token(path: Path, text: str) -> None:
