@@ -47,6 +47,7 @@ GAP_CHARS: Final = 200
 MAX_KNOWN: Final = 2_000_000  # records of which it is remembered that they are there, in 16 bytes
 MAX_GLUED: Final = 8  # records in one line: one byte makes it two
 ATTEMPTS: Final = 3
+SHORTEST: Final = 75  # bytes that every record has more of
 PROGRESS_LINES: Final = 2_000
 _SPECIAL: Final = frozenset({"gap", "anchor", "retention"})
 
@@ -200,6 +201,10 @@ class Check:
     def line(self, place: Place, data: bytes) -> dict[str, Any] | None:
         """Take the next line; its fields if it is a record."""
         self.report.records += 1
+        if self._broken is not None and len(data) < SHORTEST:  # of these there may be one a byte
+            self._broken.count += 1
+            self._broken.line = data
+            return None
         for _ in range(MAX_GLUED):
             try:
                 sealed, fields = parse(data)
