@@ -274,7 +274,7 @@ def test_finds_an_older_copy_of_everything_by_what_the_audit_tells(filled: Shop)
         counted = registry.verify().sequence
         assert registry.verify(told=counted + 1).problems == ()  # a kill before the commit
         registry.suspend(ID, **WHO)
-        registry.activate(ID, **WHO)
+        registry.activate(ID, "1.2.0", **WHO)
         assert registry.verify(told=counted + 2).problems == ()
     for name, data in saved.items():
         (filled.home / name).write_bytes(data)

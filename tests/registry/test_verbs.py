@@ -376,7 +376,7 @@ def test_a_suspended_plugin_is_not_woken_by_an_update(registry: Registry) -> Non
 
     assert registry.install(capsule("1.1.0"), **WHO).action == "pending"
     refused("registry.state", registry.serving, ID)
-    assert registry.activate(ID, **WHO).plugin.serving == "1.1.0"
+    assert registry.activate(ID, "1.1.0", **WHO).plugin.serving == "1.1.0"
 
 
 def test_a_pinned_plugin_stays_until_a_person_moves_it(registry: Registry) -> None:
@@ -461,3 +461,30 @@ def test_an_error_of_a_refusal_is_one_of_ours(registry: Registry) -> None:
         refused("verify.rollback", registry.install, capsule(), **WHO), VerificationError
     )
     assert isinstance(refused("registry.unknown", registry.show, "x.y"), RegistryError)
+
+
+def test_refuses_to_guess_which_of_two_is_meant(registry: Registry) -> None:
+    install(registry, "1.0.0")
+    registry.suspend(ID, **WHO)
+    assert registry.install(capsule("1.1.0"), **WHO).action == "pending"
+
+    fault = refused("registry.state", registry.activate, ID, **WHO)
+    assert [f.fix for f in fault.faults] == [
+        f"capwasm activate {ID} 1.0.0",
+        f"capwasm activate {ID} 1.1.0",
+    ]
+    assert registry.activate(ID, "1.0.0", **WHO).plugin.waiting == "1.1.0"
+    assert registry.activate(ID, **WHO).plugin.serving == "1.1.0"
+
+
+def test_an_id_passes_to_who_signed_the_same_content_by_an_exception(registry: Registry) -> None:
+    install(registry, "1.0.0")
+    other = capsule("1.0.0", keys=(GLOBEX,))
+    refused("registry.name-taken", registry.install, other, **WHO)
+
+    registry.permit(ID, PermitKind.SIGNER, GLOBEX.public.key_id, **WHO)
+    assert registry.install(other, **WHO).action == "renewed"
+    plugin = registry.show(ID)
+    assert (plugin.owners, plugin.permits) == (frozenset({GLOBEX.public.key_id}), ())
+    assert registry.serving(ID)[0].version == "1.0.0"
+    refused("registry.name-taken", registry.install, capsule("1.0.0"), **WHO)

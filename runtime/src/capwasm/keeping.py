@@ -129,7 +129,11 @@ class Books:
                 self.record("limit", DENIED, action=action, reason=code)
             case CallInterrupted():
                 self.record("kill", DENIED, action=action, reason=error.message)
-            case InstanceClosedError() | ShimError() | GuestError(code="guest.backoff"):
+            case (
+                InstanceClosedError()
+                | ShimError()
+                | GuestError(code="guest.backoff" | "guest.busy")
+            ):
                 pass  # nothing of it ran
             case GuestError(code="guest.exit"):
                 pass  # its own last word

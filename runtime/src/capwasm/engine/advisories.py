@@ -105,7 +105,8 @@ SHIELDS: Final = {
         _by_construction,
     ),
     "zipfile": Shield(
-        "capsules are read by a reader of our own, for one canonical uncompressed form",
+        "capsules are read by a reader of our own, for one canonical uncompressed form; the operator's own"
+        " OSV mirror alone is unpacked, within bounds and by no path",
         _by_construction,
     ),
     "ipaddress": Shield("addresses are judged by a table of our own", _by_construction),

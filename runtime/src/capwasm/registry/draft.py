@@ -188,6 +188,10 @@ class Draft:
         """Whether that exception is in force."""
         return (kind, subject) in self._permits
 
+    def hand_over(self, keys: frozenset[str]) -> None:
+        """Have the id belong to these keys, and to no others."""
+        self.owners = keys
+
     def use(self, *permits: Permit) -> None:
         """End exceptions with their use; a downgrade's lasts while that version serves."""
         for permit in permits:

@@ -36,6 +36,7 @@ __all__ = [
     "of_age",
     "served_before",
     "take_in",
+    "to_activate",
     "version_of",
 ]
 
@@ -230,6 +231,9 @@ def take_in(
     if before is not None:
         if before.bundle != record.bundle:
             draft.renew(record)
+            if draft.owners and not ours:  # by an exception, which lets the id pass to them
+                draft.hand_over(publishers(record.signers))
+                draft.use(*decision.used)
         if not ripe and not back:
             return "renewed", version, ()
     else:
@@ -250,6 +254,28 @@ def _goes_back(draft: Draft, before: VersionRecord) -> bool:
         and draft.serving != before.version
         and draft.has_permit(PermitKind.DOWNGRADE, before.version)
     )
+
+
+def to_activate(plugin: PluginRecord, version: str | None) -> str:
+    """The version that is meant: the one named, the one that waits, or the one that was suspended.
+
+    Raises:
+        RegistryError: `registry.unknown`: there is none; `registry.state`: there are two, and who
+            means to resume one must not say yes to another that asks for more.
+    """
+    suspended = plugin.serving if plugin.state is State.SUSPENDED else None
+    if version is None and suspended and plugin.waiting:
+        both = (suspended, plugin.waiting)
+        raise RegistryError(
+            f"{suspended} was suspended and {plugin.waiting} waits: say which",
+            code="registry.state",
+            context=plugin.id,
+            faults=[Fault(v, "is one of them", f"capwasm activate {plugin.id} {v}") for v in both],
+        )
+    chosen = version or plugin.waiting or suspended
+    if chosen is None:
+        raise RegistryError("no version of it waits", code="registry.unknown", context=plugin.id)
+    return chosen
 
 
 def came_before(plugin: PluginRecord, version: str) -> str:

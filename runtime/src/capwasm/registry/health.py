@@ -36,7 +36,14 @@ BATCH_SECONDS: Final = 1.0
 _JOIN_SECONDS: Final = 10.0
 # The core's own doing: too many calls at a time, and what it stopped itself.
 _NOT_ITS_OWN: Final = frozenset(
-    {"limit.concurrency", "limit.capacity", "guest.interrupted", "guest.closed", "guest.exit"}
+    {
+        "limit.concurrency",
+        "limit.capacity",
+        "guest.interrupted",
+        "guest.closed",
+        "guest.exit",
+        "guest.busy",
+    }
 )
 # What may be otherwise in a moment, and how often and how long it is waited for.
 _PASSING: Final = frozenset({"registry.busy", "registry.unusable"})

@@ -209,23 +209,18 @@ class Registry(Shelf):
 
         Args:
             plugin_id: the plugin.
-            version: the one that waits, if None; else the one that serves and was suspended.
+            version: the one that waits, or the one that serves and was suspended, if None; where there
+                are both, it must be said which.
             who: a person or a program.
             why: for the history.
 
         Raises:
-            As `install`; `registry.unknown` if there is none, `registry.bundle`.
+            As `install`; `registry.unknown` if there is none, `registry.state` if there are two,
+                `registry.bundle`.
         """
 
         def choose(plugin: PluginRecord) -> str:
-            chosen = version or plugin.waiting
-            if chosen is None and plugin.state is State.SUSPENDED:
-                chosen = plugin.serving
-            if chosen is None:
-                raise RegistryError(
-                    "no version of it waits", code="registry.unknown", context=plugin_id
-                )
-            return chosen
+            return gate.to_activate(plugin, version)
 
         return self._serve(plugin_id, "activate", choose, who, why)
 

@@ -12,7 +12,6 @@ import functools
 import re
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit
 
 from capwasm.grants.semver import SemVer
 
@@ -25,6 +24,11 @@ GIT: Final = "GIT"
 
 Order = Callable[[str], Any]
 _PARTS: Final = re.compile(r"[vV]?([0-9]+(?:\.[0-9]+){0,2})((?:[-+].*)?)")
+
+# Scheme, user, host, port, path; what follows the path does not name a repository.
+_REPOSITORY: Final = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]{0,31}://(?:[^/?#@]{0,255}@)?([^/?#:@\[\]]{0,255})(?::[0-9]{0,5})?([^?#]*)"
+)
 
 
 class Package(NamedTuple):
@@ -78,12 +82,10 @@ def same_name(ecosystem: str, name: str) -> str:
 
 def repository_of(url: str) -> str:
     """`https://github.com/Acme/thing.git` → `github.com/acme/thing`."""
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-    except ValueError:
+    found = _REPOSITORY.match(url)
+    if found is None:
         return ""
-    return f"{host}{parts.path.removesuffix('/').removesuffix('.git')}".lower()
+    return f"{found[1]}{found[2].removesuffix('/').removesuffix('.git')}".lower()
 
 
 def is_ordered(ecosystem: str, kind: str) -> bool:
