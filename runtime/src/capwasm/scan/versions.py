@@ -27,7 +27,7 @@ _PARTS: Final = re.compile(r"[vV]?([0-9]+(?:\.[0-9]+){0,2})((?:[-+].*)?)")
 
 # Scheme, user, host, port, path; what follows the path does not name a repository.
 _REPOSITORY: Final = re.compile(
-    r"[A-Za-z][A-Za-z0-9+.-]{0,31}://(?:[^/?#@]{0,255}@)?([^/?#:@\[\]]{0,255})(?::[0-9]{0,5})?([^?#]*)"
+    r"[A-Za-z][A-Za-z0-9+.-]{0,31}://(?:[^/?#@]{0,255}@)?([^/?#:@\[\]]{0,255})(?::[0-9]{0,5})?((?:/[^?#]*)?)"
 )
 
 
