@@ -212,6 +212,7 @@ def test_refuses_to_go_on_for_a_client_that_left(load: Load) -> None:
         client = Client([b"a"], gone=True)
         ask(app, path, client)
         assert not client.whole
+    plugin.wait_quiet(10)
     assert plugin.under_way() == []
     assert ask(app).status == 200
 
@@ -225,6 +226,7 @@ def test_refuses_to_go_on_for_a_client_that_left(load: Load) -> None:
         return client
 
     assert asyncio.run(cancelled()).sent == []
+    plugin.wait_quiet(10)
     assert plugin.under_way() == []
 
 

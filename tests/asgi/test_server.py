@@ -96,6 +96,7 @@ def test_refuses_to_go_on_when_a_client_hangs_up(load: Load) -> None:
             until = time.monotonic() + 10
             while plugin.under_way() and time.monotonic() < until:
                 time.sleep(0.02)
+            plugin.wait_quiet(10)
             assert plugin.under_way() == []
 
 
