@@ -80,8 +80,7 @@ def run_command(
         )
     source = Held(stdin) if isinstance(stdin, bytes) else stdin
     config = WasiConfig(tuple(args), dict(env or {}), source, stdout, stderr)
-    with plugin.session() as session:
-        session.program(config)
+    with plugin.session(config) as session:
         try:
             return 1 if isinstance(session.call(export.whole), Err) else 0
         except GuestExit as exc:

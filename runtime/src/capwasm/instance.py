@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias
+from typing import Any, NoReturn, Protocol, TypeAlias
 
 from .call import CallRecord, CallStats, nest
 from .capability import HostFunc
@@ -34,9 +34,6 @@ from .record.redact import printable
 from .record.tally import Tally
 from .threads import LOCAL, Here
 from .traps import classify
-
-if TYPE_CHECKING:
-    from .wasi import WasiConfig
 
 __all__ = ["Instance", "Served", "Way"]
 
@@ -63,9 +60,6 @@ class Served(Protocol):
 
     def function(self, interface: str, name: str) -> HostFunc:
         """The function of that served interface."""
-
-    def program(self, config: WasiConfig) -> None:
-        """See `Serving.program`."""
 
     def close(self) -> None:
         """Let go of all power."""
@@ -263,11 +257,6 @@ class Instance:
         record = record or self.record(export.whole)
         way = self.way(export)
         return self.enter(LOCAL.here, record, way.run, args, way.tally), CallStats(record)
-
-    def program(self, config: WasiConfig) -> None:
-        """Serve it as a program; only for who holds it, and between calls."""
-        self._served.program(config)
-        self._functions[:] = [None] * len(self._functions)
 
     def record(self, function: str) -> CallRecord:
         """A fresh record for a call of that function; its clock starts now."""

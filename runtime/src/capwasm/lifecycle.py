@@ -276,21 +276,19 @@ class Overseer:
 
     def _sent_back(self, plugin_id: str, version: str, why: str) -> None:
         """End what runs of a version that spent its error budget; on the thread of `Health`."""
+        self._stop_version(plugin_id, version, f"sent back: {why}", LifecycleKind.SUSPENDED)
+
+    def _struck_out(self, event: Lifecycle) -> None:
+        """End what runs of a version that had too many strikes; on the thread of `Strikes`."""
+        why = f"{event.kind}: {event.reason}"
+        self._stop_version(event.plugin, event.version, why, event.kind)
+
+    def _stop_version(self, plugin_id: str, version: str, why: str, kind: LifecycleKind) -> None:
         with self._lock:
             running = [p for p in self._running if (p.id, p.version) == (plugin_id, version)]
         with contextlib.ExitStack() as each:
             for plugin in running:
-                each.callback(self._stop, plugin, f"sent back: {why}", LifecycleKind.SUSPENDED)
-
-    def _struck_out(self, event: Lifecycle) -> None:
-        """End what runs of a version that had too many strikes; on the thread of `Strikes`."""
-        with self._lock:
-            running = [
-                p for p in self._running if (p.id, p.version) == (event.plugin, event.version)
-            ]
-        with contextlib.ExitStack() as each:
-            for plugin in running:
-                each.callback(self._stop, plugin, f"{event.kind}: {event.reason}", event.kind)
+                each.callback(self._stop, plugin, why, kind)
 
     def _hear(self, event: Event) -> None:
         """Hear of every event; quick, and never raises."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .engine.engine import PluginEngine
@@ -13,6 +13,7 @@ from .grants.resolve import Grants
 from .instance import Instance, Served
 from .keeping import Books
 from .serving import Terms
+from .wasi import WasiConfig
 
 if TYPE_CHECKING:
     from .isolation.apart import Apart
@@ -42,13 +43,18 @@ class Opener:
         """The plugin's functions."""
         return self.code.exports
 
-    def prepare(self, books: Books) -> Instance:
+    def prepare(self, books: Books, program: WasiConfig | None = None) -> Instance:
         """An instance to start, which lets go of what it is served with when it closes.
+
+        Args:
+            books: what becomes of it is kept there.
+            program: what it is given as a program, if it is one.
 
         Raises:
             InstancesExceeded: the runtime holds as many instances as it may.
         """
-        code, terms = self.code, self.terms
+        code = self.code
+        terms = self.terms if program is None else replace(self.terms, wasi=program)
         instance: Instance
         if isinstance(code, Linked):
             served = self.serve(terms)

@@ -16,7 +16,6 @@ from typing import Any, Self, TypeVar
 
 from .call import CallRecord, call_under_way
 from .calling import Ticket, Turns, go_on, run_elsewhere
-from .capability import GrantedClause
 from .capsule.legacy import Proven
 from .engine.exports import Export, Namespace
 from .engine.witdoc import wit_texts
@@ -29,6 +28,7 @@ from .opener import Opener
 from .ready import Ready
 from .session import Session
 from .threads import LOCAL, Workers
+from .wasi import WasiConfig
 
 __all__ = ["Plugin"]
 
@@ -179,8 +179,11 @@ class Plugin:
         finally:
             turns.give_back(record)
 
-    def session(self) -> Session:
+    def session(self, program: WasiConfig | None = None) -> Session:
         """An instance of one's own, that keeps its state and its resources until closed.
+
+        Args:
+            program: its arguments, variables and streams; it is a new one then.
 
         Raises:
             ConcurrencyExceeded: `limits.concurrency` are in use.
@@ -193,9 +196,8 @@ class Plugin:
         try:
             if not turns.take_now(record):
                 self._take_turn(record, 0.0)
-            instance = self._from_pool(record) or self._where_it_fits(
-                lambda ticket: self._fresh(record, ticket)
-            )
+            pooled = None if program else self._from_pool(record)
+            instance = pooled or self._where_it_fits(lambda t: self._fresh(record, t, program))
             session = Session(
                 instance, self.functions, self._workers, lambda: turns.give_back(record)
             )
@@ -308,16 +310,23 @@ class Plugin:
             if not instance.alive or (holder is not None and holder not in holders):
                 instance.close("nobody holds it")
 
-    def _fresh(self, record: CallRecord, ticket: Ticket | None) -> Instance:
+    def _fresh(
+        self, record: CallRecord, ticket: Ticket | None, program: WasiConfig | None = None
+    ) -> Instance:
         """An instance that was never entered, made ahead or now, for the holder of a turn."""
         self._check()
-        ready = self._ready.take(record) if self._mode == "per-call" else None
-        return ready or self._open(ticket, record)
+        ready = None if program or self._mode != "per-call" else self._ready.take(record)
+        return ready or self._open(ticket, record, program)
 
-    def _open(self, ticket: Ticket | None, holder: CallRecord | None = None) -> Instance:
+    def _open(
+        self,
+        ticket: Ticket | None,
+        holder: CallRecord | None = None,
+        program: WasiConfig | None = None,
+    ) -> Instance:
         """A started instance.  It can be killed from the moment that its start runs."""
         self._check()
-        instance = self._opener.prepare(self._books)
+        instance = self._opener.prepare(self._books, program)
         instance.holder = holder
         try:
             # First known, then asked: who ends the plugin sees it, or it sees that it has ended.
@@ -370,12 +379,10 @@ class Plugin:
         return wait if outer is None else min(wait, outer.remaining())
 
     def _too_many(self) -> ConcurrencyExceeded:
-        error = ConcurrencyExceeded(
-            f"more than {self.limits.concurrency} calls at a time (limits.concurrency)"
-            if self._mode != "single"
-            else "its one instance is in another call",
-            context=self.name,
-        )
+        why = f"more than {self.limits.concurrency} calls at a time (limits.concurrency)"
+        if self._mode == "single":
+            why = "its one instance is in another call"
+        error = ConcurrencyExceeded(why, context=self.name)
         self._books.record("limit", DENIED, action="call", reason=error.code)
         return error
 
@@ -441,9 +448,8 @@ class Plugin:
             asked = ", ".join(self.manifest.requests) or "none"
             raise ValueError(f"{self.name} asks for no {capability!r}; there are: {asked}")
         grant = self.grants.by_capability.get(capability)
-        doomed: list[GrantedClause[Any]] = (
-            [g for g in grant.allow if g.lease.alive and where(g.clause)] if grant else []
-        )
+        allow = grant.allow if grant else ()
+        doomed = [g for g in allow if g.lease.alive and where(g.clause)]
         for granted in doomed:
             granted.lease.revoke(reason)
         # What the starts of those that wait were given is not taken back by that, nor is what a
@@ -453,13 +459,8 @@ class Plugin:
             instance.revoked()
         # When the last is off: what can't be recorded is revoked all the same.
         for granted in doomed:
-            self._books.record(
-                "revoke",
-                DENIED,
-                action=capability,
-                target=granted.clause.describe(),
-                reason=reason,
-            )
+            what = granted.clause.describe()
+            self._books.record("revoke", DENIED, action=capability, target=what, reason=reason)
         return len(doomed)
 
     def forget_ready(self) -> None:

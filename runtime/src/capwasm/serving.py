@@ -38,6 +38,7 @@ class Terms:
         name: `id@version`, as the audit log names the plugin.
         capabilities: in the order in which they open.
         data_dir: the plugin's own directory.
+        wasi: what a program is given: arguments, variables, streams.
     """
 
     capabilities: tuple[Capability[Any, Any], ...]
@@ -80,12 +81,11 @@ class Serving:
     is made by the first call that needs it.
     """
 
-    __slots__ = ("_closed", "_config", "_ctx", "_functions", "_stack", "_states", "_terms", "_wasi")
+    __slots__ = ("_closed", "_ctx", "_functions", "_stack", "_states", "_terms", "_wasi")
 
     def __init__(self, terms: Terms) -> None:
         """Nothing is opened yet."""
         self._terms = terms
-        self._config: WasiConfig | None = None
         self._ctx: OpenContext | None = None
         self._closed = False
 
@@ -147,14 +147,6 @@ class Serving:
         http = imports is None or any(name.startswith("wasi:http/") for name in imports)
         return served + self._wasi_server().everything(http=http)
 
-    def program(self, config: WasiConfig) -> None:
-        """Serve it as a program from now on, with these arguments and streams."""
-        self._config = config
-        if self._ctx is not None:
-            self._wasi = None
-            for name in [n for n in self._functions if n.startswith("wasi:cli/")]:
-                del self._functions[name]
-
     def state(self, capability: Capability[Any, Any]) -> Any:
         """The state of a capability, opened if it wasn't yet."""
         ctx, name = self._begin(), capability.name
@@ -173,7 +165,7 @@ class Serving:
         if self._wasi is None:
             net = self._terms.declared.get("net")
             way = None if net is None else partial(self.state, net)
-            self._wasi = WasiServer(ctx, self._config or self._terms.wasi, way)
+            self._wasi = WasiServer(ctx, self._terms.wasi, way)
         return self._wasi
 
     def close(self) -> None:

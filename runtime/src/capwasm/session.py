@@ -13,7 +13,6 @@ from .engine.exports import Export, ExportTable, Namespace
 from .engine.trampoline import guarded
 from .instance import Instance, Way
 from .threads import LOCAL, Workers
-from .wasi import WasiConfig
 
 __all__ = ["Session"]
 
@@ -71,10 +70,6 @@ class Session:
         ticket.bind(record)
         record.check()
         return self._instance.enter(LOCAL.here, record, way.run, args, way.tally)
-
-    def program(self, config: WasiConfig) -> None:
-        """Give its instance a program's arguments, variables and streams, from the next call on."""
-        self._instance.program(config)
 
     def drop(self, resource: Any) -> None:
         """Drop a resource that the plugin handed out.

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from capwasm.caps import standard_capabilities
 from capwasm.capsule.pack import pack
-from capwasm.engine.compile import check_component, types_of
+from capwasm.engine.compile import CORE_MAGIC, check_component, types_of
 from capwasm.engine.lane.binary import OddBinary
 from capwasm.errors import ArtifactError, BuildError, Fault
 from capwasm.grants._document import toml_table
@@ -21,10 +21,7 @@ from capwasm.wasi import NEEDS
 
 from .componentizer import command
 
-__all__ = ["CORE_MAGIC", "LIMITS", "Asks", "tool_capsule"]
-
-CORE_MAGIC: Final = b"\0asm\1\0\0\0"
-"""What a core module begins with."""
+__all__ = ["LIMITS", "Asks", "tool_capsule"]
 
 MIB: Final = 2**20
 LIMITS: Final[Mapping[str, int]] = {

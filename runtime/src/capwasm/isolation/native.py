@@ -21,7 +21,6 @@ from capwasm.errors import CapError, Fault, InternalError, LinkError
 from capwasm.events import DENIED, Event
 from capwasm.handles import Lease
 from capwasm.serving import Serving, Terms
-from capwasm.wasi import WasiConfig
 from capwasm_shim.frames import ProtocolFault
 from capwasm_shim.native_table import DESCRIPTOR, SERVED
 
@@ -117,10 +116,6 @@ class NativeServed:
         if interface not in self._terms.owners:
             return self._refused(interface, name)
         return self._serving.function(interface, name)
-
-    def program(self, config: WasiConfig) -> None:
-        """See `Serving.program`; native code has no WASI."""
-        self._serving.program(config)
 
     def close(self) -> None:
         """Let go of all power."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from capwasm.call import current_call
 from capwasm.capability import HostFunc, Interface
@@ -20,9 +20,6 @@ from capwasm.errors import GuestError, InternalError
 from capwasm.handles import Handle, Lease
 from capwasm_shim.frames import Lane, ProtocolFault
 from capwasm_shim.protocol import Answer, Kind
-
-if TYPE_CHECKING:
-    from capwasm.wasi import WasiConfig
 
 from .codec import Codec
 from .wire import Crossing
@@ -191,9 +188,6 @@ class Served:
         number, codec = self._functions[interface, name]
         ask = self._line.ask
         return lambda *args: ask(number, codec, args)
-
-    def program(self, config: WasiConfig) -> None:
-        """Nothing is served here: what it is told of, the host answers."""
 
     def close(self) -> None:
         """Nothing is held here."""

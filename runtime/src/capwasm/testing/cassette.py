@@ -23,7 +23,7 @@ from capwasm.errors import ArtifactError, CapError, CapwasmError
 from capwasm.handles import Handle
 from capwasm.instance import Served
 from capwasm.serving import Terms
-from capwasm.wasi import GuestExit, WasiConfig
+from capwasm.wasi import GuestExit
 
 from .errors import BenchError, ReplayMismatchError
 from .plain import Handles, Secrets, from_plain, pieces, to_plain
@@ -157,9 +157,6 @@ class _Recorded:
 
         return recorded
 
-    def program(self, config: WasiConfig) -> None:
-        self._served.program(config)
-
     def close(self) -> None:
         self._served.close()
 
@@ -264,9 +261,6 @@ class _Replayed:
             return from_plain(call.get("result"), handles, secrets)
 
         return replayed
-
-    def program(self, config: WasiConfig) -> None:
-        self._served.program(config)
 
     def close(self) -> None:
         self._served.close()

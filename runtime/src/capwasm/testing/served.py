@@ -11,7 +11,7 @@ from capwasm.errors import CapwasmError
 from capwasm.instance import Served
 from capwasm.runtime import Runtime
 from capwasm.serving import Serving, Terms
-from capwasm.wasi import NEEDS, WasiConfig
+from capwasm.wasi import NEEDS
 
 __all__ = ["BenchRuntime", "Between", "Uses"]
 
@@ -72,9 +72,6 @@ class _Watched:
             return value
 
         return used
-
-    def program(self, config: WasiConfig) -> None:
-        self._served.program(config)
 
     def close(self) -> None:
         self._served.close()
