@@ -27,7 +27,8 @@ def exact(type_: t.ValType | None, value: Any) -> Any:
     """The value as it is after it crossed: an f32 has the bits of one."""
     match type_, value:
         case t.Prim("f32"), float():
-            return struct.pack("f", value)
+            # As in `plain`, and in the component model, there is one NaN; its sign does not cross.
+            return struct.pack("f", math.nan if math.isnan(value) else value)
         case t.List(element), list():
             return [exact(element, x) for x in value]
         case t.Tuple(items), tuple():
